@@ -1,0 +1,5 @@
+//! staydown: the forum's hash-sharing node. `docs/ARCHITECTURE.md` is the map; read [`replica`] first.
+
+pub mod clock;
+pub mod replica;
+pub mod wire;

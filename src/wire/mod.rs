@@ -1,0 +1,22 @@
+//! Protobuf to replica values and back, refusing on the way in.
+
+/// Messages of `staydown.local.v1`.
+#[expect(missing_docs, clippy::all, reason = "generated; the documentation is in forum.proto")]
+pub mod local {
+    include!(concat!(env!("OUT_DIR"), "/messages/staydown.local.v1.rs"));
+}
+
+/// The generated client and server of the peer service.
+#[expect(missing_docs, clippy::all, reason = "generated; the documentation is in peer.proto")]
+pub mod peer_service {
+    include!(concat!(env!("OUT_DIR"), "/services/staydown.peer.v1.rs"));
+}
+
+/// The generated client and server of the local service.
+#[expect(missing_docs, clippy::all, reason = "generated; the documentation is in forum.proto")]
+pub mod local_service {
+    include!(concat!(env!("OUT_DIR"), "/services/staydown.local.v1.rs"));
+}
+
+/// The descriptors of all protos, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,10 +1,676 @@
-//! The heart: pure.
+//! The replica: the heart of the node, and its one door.
+//!
+//! [`Replica::handle`] takes an input and the time and returns what should happen. It opens no socket, reads no clock,
+//! draws no random number and touches no disk, and does the same on every machine that feeds it the same inputs.
+//!
+//! What is accepted is first *staged*: its effects say what to write. When the caller has written and flushed them, it
+//! says so with [`Input::Durable`]; only then does the replica count it, publish it and answer for it
+//! (PROTOCOL W1: durable, published, acknowledged).
+//!
+//! The modules below are declared in the order in which a stranger should read them.
 
+mod receive;
+mod restore;
+mod submit;
+
+pub mod exchange;
+pub mod verdict;
+pub mod index;
+pub mod view;
+pub mod admission;
+pub mod forks;
+pub mod heads;
+pub mod log;
+pub mod charter;
+pub mod signed;
+pub mod own;
+pub mod record;
+pub mod block;
+pub mod strict;
+pub mod merkle;
 pub mod signal;
+pub mod taxonomy;
 pub mod ids;
+pub mod wrong;
 
 /// Messages of `staydown.peer.v1`.
 #[expect(missing_docs, clippy::all, reason = "generated; the documentation is in the proto files")]
 pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/messages/staydown.peer.v1.rs"));
+}
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+
+use self::block::SignedHeader;
+use self::charter::{CharterChain, CharterError, MemberStatus, SEMANTICS_MAX};
+use self::exchange::{Ask, Draw, Exchange, Greeting, Ours, PeerEvent, Published, REPAIR_MS, Tick};
+use self::forks::{Proofs, VerifiedProof};
+use self::heads::Have;
+use self::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, TimeMs};
+use self::log::Log;
+use self::own::{Answer, Own, Ticket};
+use self::signed::{Keyring, VerifiedBlock, VerifiedHeader};
+use self::view::View;
+use self::wrong::Rules;
+
+pub use self::restore::Restore;
+
+/// Who we are, and what we sign with.
+#[derive(Clone)]
+pub struct Settings {
+    /// Our company.
+    pub me: MemberId,
+    /// Opens our logs.
+    pub root: SigningKey,
+    /// From this and a log's number comes the log's key.
+    pub log_seed: [u8; 32],
+    /// Decides jitter and the choice of repair partners.
+    pub seed: u64,
+    /// The protocol's rules; the simulator may break one.
+    pub rules: Rules,
+}
+
+/// What can happen to a replica.
+#[derive(Debug)]
+pub enum Input {
+    /// Time passed.
+    Timer,
+    /// Our company says something: records in their strict encoding.
+    Submit {
+        /// Names the caller in [`Effect::Answer`].
+        ticket: Ticket,
+        /// The lane.
+        class: Class,
+        /// The records; all are accepted or none is.
+        records: Vec<Bytes>,
+    },
+    /// Nobody else wants into the batch that is being gathered: sign it (W2).
+    Seal,
+    /// Everything that earlier effects asked to write is on stable storage.
+    Durable,
+    /// A peer said something.
+    Peer(MemberId, PeerEvent),
+    /// A charter, from a person.
+    Charter(proto::SignedCharter),
+    /// Our header at the place of a foreign one, as [`Effect::Confront`] asked for.
+    Confronted(Box<SignedHeader>, Box<VerifiedHeader>),
+    /// Somebody waits for peers to hold what we said: ask them how far they are.
+    Probe,
+}
+
+/// What should happen, in this order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Append this frame to the own journal, fsync, read it back.
+    Journal(BlockId, Bytes),
+    /// Write to the store.
+    Store(Write),
+    /// Answer a submission.
+    Answer(Ticket, Answer),
+    /// [`Replica::published`] has changed.
+    Publish,
+    /// Ask a peer something.
+    Ask(MemberId, Ask),
+    /// Read our own header at this place and come back with [`Input::Confronted`].
+    Confront(BlockId, Box<VerifiedHeader>),
+    /// The view must be derived again from all stored blocks: see [`Replica::empty_view`].
+    Rebuild,
+    /// The charter changed: members' pins and endpoints are to be read again.
+    Roster,
+    /// Somebody should know.
+    Alarm(Alarm),
+}
+
+/// What the store is to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// A block's frame.
+    Block(BlockId, Bytes),
+    /// A signed charter, by version.
+    Charter(u64, Bytes),
+    /// A proof, by its hash.
+    Proof([u8; 32], Bytes),
+    /// A proof that a stronger one replaced.
+    DropProof([u8; 32]),
+    /// A submission that waits for the startup guard.
+    Outbox(u64, Bytes),
+    /// A submission that was signed or refused.
+    DropOutbox(u64),
+}
+
+/// What people should know at once.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Alarm {
+    /// A member told two stories, or signed what breaks the rules.
+    Convicted(Origin, Seq),
+    /// A block of ours that we did not write: a stolen key, a second copy of this node, or a restored backup.
+    OwnLogElsewhere(Origin),
+    /// Two charters count for one version.
+    CharterFork(u64),
+    /// A peer holds the same and shows something else: a bug. Please report.
+    Diverged(MemberId),
+    /// Something of a later release arrived.
+    Upgrade,
+    /// A submission from the outbox could not be signed.
+    OutboxRefused(u64, String),
+    /// A peer sent a charter that does not count.
+    CharterRefused(MemberId, String),
+}
+
+/// What is written but not yet known to be durable.
+#[derive(Debug)]
+enum Staged {
+    Block(Box<VerifiedBlock>),
+    Answer(Ticket, Answer),
+    Charter(Box<proto::SignedCharter>),
+    CharterFork(Box<proto::CharterFork>),
+    Proof(Box<VerifiedProof>),
+}
+
+/// Charters that wait for the one before them to be durable; a chain is fetched in order, so few ever do.
+const CHARTERS_WAITING_MAX: usize = 64;
+/// How far our clock may be from the middle of the peers' before health says so, in milliseconds.
+const CLOCK_OFFSET_MAX_MS: i64 = 60_000;
+
+/// The node's state, but for the bytes on disk.
+pub struct Replica {
+    settings: Settings,
+    chain: CharterChain,
+    keyring: Arc<Keyring>,
+    proofs: Proofs,
+    logs: BTreeMap<Origin, Log>,
+    view: View,
+    own: Own,
+    exchanges: BTreeMap<MemberId, Exchange>,
+    staged: VecDeque<Staged>,
+    charters_waiting: VecDeque<(Option<MemberId>, proto::SignedCharter)>,
+    published: Arc<Published>,
+    alarms: BTreeSet<Alarm>,
+    next_repair: TimeMs,
+    draw: Draw,
+    /// For the wrong rules "reject from the future" and "expel on arrival" only.
+    rejected: BTreeSet<Origin>,
+    arrived: BTreeMap<Origin, Seq>,
+}
+
+impl Replica {
+    /// The one door.
+    pub fn handle(&mut self, input: Input, now: TimeMs) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match input {
+            Input::Timer => self.tick(now, &mut effects),
+            Input::Submit { ticket, class, records } => self.submit(ticket, class, records, now, &mut effects),
+            Input::Seal => self.seal(now, &mut effects),
+            Input::Durable => self.durable(now, &mut effects),
+            Input::Peer(peer, event) => self.peer(peer, event, now, &mut effects),
+            Input::Charter(charter) => self.charter(None, charter, &mut effects),
+            Input::Confronted(ours, theirs) => self.confronted(&ours, &theirs, &mut effects),
+            Input::Probe => self.exchanges.values_mut().for_each(Exchange::want_greeting),
+        }
+        effects
+    }
+
+    /// Our company.
+    pub fn me(&self) -> MemberId {
+        self.settings.me
+    }
+
+    /// The charter chain.
+    pub fn charters(&self) -> &CharterChain {
+        &self.chain
+    }
+
+    /// What is needed to verify blocks, as of now; cheap to hand to workers.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.keyring)
+    }
+
+    /// Everything durable, for those who serve it.
+    pub fn published(&self) -> Arc<Published> {
+        Arc::clone(&self.published)
+    }
+
+    /// The list.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Proofs of misbehaviour that we hold.
+    pub fn proofs(&self) -> &Proofs {
+        &self.proofs
+    }
+
+    /// All logs, by origin.
+    pub fn logs(&self) -> &BTreeMap<Origin, Log> {
+        &self.logs
+    }
+
+    /// All conversations, by peer.
+    pub fn exchanges(&self) -> &BTreeMap<MemberId, Exchange> {
+        &self.exchanges
+    }
+
+    /// What people should know.
+    pub fn alarms(&self) -> &BTreeSet<Alarm> {
+        &self.alarms
+    }
+
+    /// Submissions that wait in the outbox.
+    pub fn outbox_len(&self) -> usize {
+        self.own.outbox.len()
+    }
+
+    /// Whether the startup guard still waits for peers (W4).
+    pub fn guard_pending(&self) -> bool {
+        !self.own.may_sign()
+    }
+
+    /// How many peers are known to hold `block`.
+    pub fn peers_holding(&self, block: BlockId) -> usize {
+        self.exchanges.values().filter(|e| e.theirs().seq(block.origin) >= block.seq).count()
+    }
+
+    /// What we say of ourselves.
+    pub fn greeting(&self, now: TimeMs) -> Greeting {
+        Greeting {
+            charter_version: self.chain.version(),
+            charter_hash: self.chain.head(),
+            semantics_max: SEMANTICS_MAX,
+            time: now,
+            have: self.published.have(),
+        }
+    }
+
+    /// Our sign of life.
+    pub fn pulse(&self, now: TimeMs) -> Tick {
+        let (view_hour, view_digest) = self.view.digest();
+        Tick {
+            time: now,
+            have_digest: self.published.have().digest(),
+            charter_hash: self.chain.head(),
+            view_hour,
+            view_digest,
+        }
+    }
+
+    /// Signed charters from `version` on, and the proof that the chain forks, if there is one.
+    pub fn charters_from(&self, version: u64) -> impl Iterator<Item = &proto::SignedCharter> {
+        let fork = self.chain.fork().into_iter().flat_map(|f| f.a.iter().chain(&f.b));
+        self.chain.from(version).iter().map(|(signed, _)| signed).chain(fork)
+    }
+
+    /// Proofs that somebody who holds `have` lacks.
+    pub fn proofs_beyond(&self, have: &BTreeSet<[u8; 32]>) -> Vec<proto::Proof> {
+        let proofs = self.proofs.iter().filter(|p| !have.contains(&p.hash())).map(|p| p.message().clone());
+        let fork = self.chain.fork().map(|f| proto::Proof { p: Some(proto::proof::P::Charter(f.clone())) });
+        proofs.chain(fork).collect()
+    }
+
+    /// The proof of one hash.
+    pub fn proof(&self, hash: &[u8; 32]) -> Option<proto::Proof> {
+        self.proofs.iter().find(|p| p.hash() == *hash).map(|p| p.message().clone())
+    }
+
+    /// A log's opening, for headers that travel without payload.
+    pub fn opening(&self, origin: Origin) -> Option<&signed::Opening> {
+        self.logs.get(&origin).map(Log::opening)
+    }
+
+    /// How far the blocks of `origin` count (PROTOCOL layer 3).
+    pub fn prefix(&self, origin: Origin) -> Seq {
+        let Some(log) = self.logs.get(&origin) else { return Seq(0) };
+        if self.settings.rules.break_rule(wrong::WrongRule::ExpelOnArrival)
+            && let Some(arrived) = self.arrived.get(&origin)
+        {
+            return (*arrived).min(log.len());
+        }
+        let durable = log.durable_head().map_or(Seq(0), |head| head.seq);
+        admission::prefix(self.chain.effective(), log).min(durable)
+    }
+
+    /// A view to fold all stored blocks into that are within [`Replica::prefix`], log by log in order; then
+    /// [`Replica::install`] it.
+    pub fn empty_view(&self, now: TimeMs) -> View {
+        #[cfg_attr(not(feature = "wrong-rules"), expect(unused_mut, reason = "changed for the simulator only"))]
+        let mut view = View::new(self.chain.effective(), now);
+        #[cfg(feature = "wrong-rules")]
+        if self.settings.rules.break_rule(wrong::WrongRule::QuotaByArrival) {
+            view.count_quota_by_arrival();
+        }
+        view
+    }
+
+    /// Puts a view in the place of the one that became stale.
+    pub fn install(&mut self, view: View) {
+        self.view = view;
+    }
+
+    /// How the node is, with reasons: GREEN has none.
+    pub fn health(&self, now: TimeMs) -> (Health, Vec<String>) {
+        let mut reasons = Vec::new();
+        let mut level = Health::Green;
+        let mut note = |at: Health, why: String| {
+            level = level.max(at);
+            reasons.push(why);
+        };
+        let charter = self.chain.effective();
+        for alarm in &self.alarms {
+            note(alarm.level(), alarm.text(|member| self.name_of(member)));
+        }
+        if charter.semantics > SEMANTICS_MAX {
+            note(Health::Red, format!("charter {} needs a newer release: upgrade", charter.version));
+        }
+        if charter.valid_until > TimeMs(0) && now > charter.valid_until {
+            let grace = now.since(charter.valid_until) <= charter.policy.stale_grace_ms;
+            let at = if grace { Health::Yellow } else { Health::Red };
+            note(at, format!("charter {} is stale: founders must issue a new one", charter.version));
+        }
+        if self.guard_pending() {
+            note(Health::Yellow, "submissions are queued until enough peers told us their heads of our logs".into());
+        }
+        let connected = self.exchanges.values().filter(|e| e.is_connected()).count();
+        if connected == 0 && !self.exchanges.is_empty() {
+            note(Health::Yellow, "no peer is reachable".into());
+        }
+        let mut offsets: Vec<_> = self.exchanges.values().filter(|e| e.is_connected()).map(Exchange::clock_offset_ms).collect();
+        offsets.sort_unstable();
+        if let Some(middle) = offsets.get(offsets.len() / 2).filter(|o| o.abs() > CLOCK_OFFSET_MAX_MS) {
+            note(Health::Yellow, format!("our clock differs by {} s from the peers': set it", middle / 1000));
+        }
+        (level, reasons)
+    }
+
+    /// What people call a member.
+    pub fn name_of(&self, member: MemberId) -> String {
+        self.chain.effective().member(member).map_or_else(|| member.to_string(), |m| m.name.clone())
+    }
+
+    fn tick(&mut self, now: TimeMs, effects: &mut Vec<Effect>) {
+        self.view.advance(now);
+        self.seal(now, effects);
+        if now >= self.next_repair {
+            self.next_repair = now.plus(self.draw.around(REPAIR_MS));
+            let connected: Vec<_> = self.exchanges.iter().filter(|(_, e)| e.is_connected()).map(|(id, _)| *id).collect();
+            let choice = usize::try_from(self.draw.below(connected.len() as u64)).unwrap_or(0);
+            if let Some(exchange) = connected.get(choice).and_then(|peer| self.exchanges.get_mut(peer)) {
+                exchange.want_greeting();
+            }
+        }
+        for (peer, exchange) in &mut self.exchanges {
+            effects.extend(exchange.tick(now).map(|ask| Effect::Ask(*peer, ask)));
+        }
+    }
+
+    /// Everything staged is on stable storage: count it, publish it, answer for it, in this order.
+    fn durable(&mut self, now: TimeMs, effects: &mut Vec<Effect>) {
+        let mut answers = Vec::new();
+        let mut changed = Changed::default();
+        while let Some(staged) = self.staged.pop_front() {
+            match staged {
+                Staged::Block(block) => self.count(&block, &mut changed),
+                Staged::Answer(ticket, answer) => push_answer(ticket, answer, &mut answers),
+                Staged::Charter(charter) => self.apply(*charter, &mut changed, effects),
+                Staged::CharterFork(fork) => self.apply_fork(&fork, &mut changed, effects),
+                Staged::Proof(proof) => self.convict(*proof, &mut changed, effects),
+            }
+        }
+        if changed.rebuild || self.view.is_stale() {
+            effects.push(Effect::Rebuild);
+        }
+        if changed.published {
+            self.republish();
+            effects.push(Effect::Publish);
+        }
+        effects.append(&mut answers);
+        self.reoffer_orphans(now, effects);
+        self.charters_that_waited(effects);
+    }
+
+    /// A block is durable: it may be seen.
+    fn count(&mut self, block: &VerifiedBlock, changed: &mut Changed) {
+        let id = block.id();
+        let Some(log) = self.logs.get_mut(&id.origin) else { return };
+        if log.hash_at(id.seq) != Some(block.hash()) {
+            return; // convicted in the meantime
+        }
+        log.mark_durable(id.seq);
+        changed.published = true;
+        let cutoff = self.chain.effective().cutoffs.get(&id.origin);
+        changed.rebuild |= cutoff.is_some_and(|c| c.seq == id.seq && c.hash != block.hash());
+        if id.seq <= self.prefix(id.origin) {
+            self.view.fold(block.header(), block.records());
+        }
+        if id.origin.member == self.settings.me {
+            self.own.note_client_keys(id, block.records());
+        }
+    }
+
+    fn republish(&mut self) {
+        let heads = self.logs.iter().filter_map(|(origin, log)| {
+            Some((*origin, (Class::from_number(log.opening().class), log.durable_head()?)))
+        });
+        self.published = Arc::new(Published {
+            heads: heads.collect(),
+            charter_version: self.chain.version(),
+            charter_hash: Some(self.chain.head()),
+            proofs: self.proofs.iter().map(VerifiedProof::hash).collect(),
+        });
+    }
+
+    fn apply(&mut self, charter: proto::SignedCharter, changed: &mut Changed, effects: &mut Vec<Effect>) {
+        match self.chain.apply(charter) {
+            Ok(charter::Applied::Known) | Err(_) => {} // another copy came first
+            Ok(_) => {
+                self.arrived = self.logs.iter().filter(|(o, _)| self.is_expelled(**o)).map(|(o, l)| (*o, l.len())).collect();
+                self.charter_changed(changed, effects);
+            }
+        }
+    }
+
+    fn is_expelled(&self, origin: Origin) -> bool {
+        self.chain.effective().expulsions.contains_key(&origin.member)
+    }
+
+    fn apply_fork(&mut self, fork: &proto::CharterFork, changed: &mut Changed, effects: &mut Vec<Effect>) {
+        if let Ok(charter::Applied::Forked) = self.chain.forked(fork) {
+            self.alarm(Alarm::CharterFork(self.chain.forked_version().unwrap_or(0)), effects);
+            self.charter_changed(changed, effects);
+        }
+    }
+
+    fn charter_changed(&mut self, changed: &mut Changed, effects: &mut Vec<Effect>) {
+        Arc::make_mut(&mut self.keyring).renew(&self.chain);
+        self.meet_peers();
+        changed.rebuild = true;
+        changed.published = true;
+        effects.push(Effect::Roster);
+    }
+
+    /// One conversation for every other active member.
+    fn meet_peers(&mut self) {
+        let me = self.settings.me;
+        let peers: BTreeSet<_> = self.chain.effective().active().map(|m| m.id).filter(|id| *id != me).collect();
+        self.exchanges.retain(|id, _| peers.contains(id));
+        for peer in peers {
+            let seed = self.draw.next();
+            self.exchanges.entry(peer).or_insert_with(|| Exchange::new(seed));
+        }
+    }
+
+    fn convict(&mut self, proof: VerifiedProof, changed: &mut Changed, effects: &mut Vec<Effect>) {
+        let (origin, fork) = (proof.origin(), proof.seq());
+        let hash = proof.hash();
+        if !self.proofs.add(proof) {
+            return;
+        }
+        changed.published = true;
+        self.alarm(Alarm::Convicted(origin, fork), effects);
+        if self.settings.rules.break_rule(wrong::WrongRule::FirstSeenWins) {
+            return;
+        }
+        if let Some(log) = self.logs.get_mut(&origin) {
+            changed.rebuild |= log.len() >= fork;
+            log.convict(fork);
+        }
+        if origin.member == self.settings.me {
+            self.own.close(origin.log_no);
+            self.alarm(Alarm::OwnLogElsewhere(origin), effects);
+        } else {
+            self.give_evidence(origin, fork, hash);
+        }
+    }
+
+    fn alarm(&mut self, alarm: Alarm, effects: &mut Vec<Effect>) {
+        if self.alarms.insert(alarm.clone()) {
+            effects.push(Effect::Alarm(alarm));
+        }
+    }
+
+    /// Our current word on how a conversation should go on.
+    fn with_exchange<T>(&mut self, peer: MemberId, f: impl FnOnce(&mut Exchange, &Ours<'_>) -> T) -> Option<T> {
+        let have = self.published.have();
+        let ours = Ours {
+            have: &have,
+            charter_version: self.chain.version(),
+            charter_hash: self.chain.head(),
+            proofs: &self.published.proofs,
+        };
+        self.exchanges.get_mut(&peer).map(|exchange| f(exchange, &ours))
+    }
+
+    /// What we durably hold.
+    pub fn have(&self) -> Have {
+        self.published.have()
+    }
+
+    fn my_origin(&self, log_no: LogNo) -> Origin {
+        Origin { member: self.settings.me, log_no }
+    }
+
+    fn is_active(&self) -> bool {
+        self.chain.effective().member(self.settings.me).is_some_and(|m| m.status == MemberStatus::Active)
+    }
+
+    /// A charter was offered, by a peer or by a person.
+    fn charter(&mut self, from: Option<MemberId>, offered: proto::SignedCharter, effects: &mut Vec<Effect>) {
+        let waits = self.staged.iter().any(|s| matches!(s, Staged::Charter(_)));
+        if waits {
+            if self.charters_waiting.len() < CHARTERS_WAITING_MAX {
+                self.charters_waiting.push_back((from, offered));
+            }
+            return;
+        }
+        let mut trial = self.chain.clone();
+        match trial.apply(offered.clone()) {
+            Ok(charter::Applied::Known) => {}
+            Ok(charter::Applied::Applied) => {
+                let bytes = prost::Message::encode_to_vec(&offered).into();
+                effects.push(Effect::Store(Write::Charter(trial.version(), bytes)));
+                self.staged.push_back(Staged::Charter(Box::new(offered)));
+            }
+            Ok(charter::Applied::Forked) => {
+                if let Some(fork) = trial.fork() {
+                    self.stage_charter_fork(fork.clone(), effects);
+                }
+            }
+            Err(CharterError::Gap { .. }) => {} // falling behind is not an error
+            Err(error) => {
+                if let Some(from) = from {
+                    self.alarm(Alarm::CharterRefused(from, error.to_string()), effects);
+                }
+            }
+        }
+    }
+
+    fn stage_charter_fork(&mut self, fork: proto::CharterFork, effects: &mut Vec<Effect>) {
+        let message = proto::Proof { p: Some(proto::proof::P::Charter(fork.clone())) };
+        let bytes = prost::Message::encode_to_vec(&message).into();
+        effects.push(Effect::Store(Write::Proof(forks::proof_hash(&message), bytes)));
+        self.staged.push_back(Staged::CharterFork(Box::new(fork)));
+    }
+
+    fn charters_that_waited(&mut self, effects: &mut Vec<Effect>) {
+        while let Some((from, charter)) = self.charters_waiting.pop_front() {
+            let staged = self.staged.len();
+            self.charter(from, charter, effects);
+            if self.staged.len() > staged {
+                return;
+            }
+        }
+    }
+}
+
+/// Adds an answer. The receipts of one submission may come from two blocks: they are answered together.
+fn push_answer(ticket: Ticket, answer: Answer, answers: &mut Vec<Effect>) {
+    match (answers.last_mut(), answer) {
+        (Some(Effect::Answer(last, Answer::Durable(earlier))), Answer::Durable(receipts)) if *last == ticket => {
+            earlier.extend(receipts);
+        }
+        (_, answer) => answers.push(Effect::Answer(ticket, answer)),
+    }
+}
+
+/// What has to follow from what became durable.
+#[derive(Default)]
+struct Changed {
+    published: bool,
+    rebuild: bool,
+}
+
+/// How a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    /// As it should be.
+    Green,
+    /// Works; somebody should look this week.
+    Yellow,
+    /// Works as far as it can; somebody should look now.
+    Red,
+}
+
+impl Health {
+    /// As people read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Green => "GREEN",
+            Self::Yellow => "YELLOW",
+            Self::Red => "RED",
+        }
+    }
+}
+
+impl Alarm {
+    fn level(&self) -> Health {
+        match self {
+            Self::OwnLogElsewhere(_) | Self::CharterFork(_) | Self::Diverged(_) => Health::Red,
+            _ => Health::Yellow,
+        }
+    }
+
+    /// As people read it; `name` gives the names of members.
+    pub fn text(&self, name: impl Fn(MemberId) -> String) -> String {
+        match self {
+            Self::Convicted(origin, seq) => format!(
+                "{} signed contradicting blocks in log {} from block {} on; nothing after that counts",
+                name(origin.member),
+                origin.log_no.0,
+                seq.0
+            ),
+            Self::OwnLogElsewhere(origin) => format!(
+                "a block of our own log {} exists that this node did not write (a restored backup, a second copy of this node, or a stolen key); we go on in a new log",
+                origin.log_no.0
+            ),
+            Self::CharterFork(version) => {
+                format!("two charters count for version {version}; version {} stays in force until people resolve it", version.saturating_sub(1))
+            }
+            Self::Diverged(peer) => format!("{} holds the same blocks and shows another list: a bug, please report it", name(*peer)),
+            Self::Upgrade => "something of a later release arrived: upgrade".into(),
+            Self::OutboxRefused(id, why) => format!("queued submission {id} was refused: {why}"),
+            Self::CharterRefused(peer, why) => format!("{} sent a charter that does not count: {why}", name(*peer)),
+        }
+    }
 }

@@ -1,0 +1,279 @@
+//! Fork and fault proofs: a few hundred bytes that convict an author everywhere, checkable with the charter alone
+//! (PROTOCOL sections 3.2 and 8).
+//!
+//! Accuracy (I6) rests on one fact: a correct node signs at most one header for a place in a log, and that header
+//! satisfies rules 5 to 8 against the one before. Every check below derives a contradiction to exactly that.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message as _;
+use thiserror::Error;
+
+use super::block::{self, Slot};
+use super::ids::{HeaderHash, MemberId, Origin, Seq, sha256};
+use super::merkle::CompactRange;
+use super::proto;
+use super::signed::{Keyring, Unverified, VerifiedHeader, counts_hold, log_leaf};
+
+/// Peaks of a compact range: one a bit of the size.
+const FRONTIER_MAX: usize = 64;
+
+/// Which rule of PROTOCOL section 3.2 a correctly signed header breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultRule {
+    /// 5: seq, prev or `log_root` do not continue the log.
+    Chain,
+    /// 6: class or audience are not the opening's.
+    Lane,
+    /// 7: time runs backwards.
+    Time,
+    /// 8: count or length are out of range or not those of the records.
+    Counts,
+}
+
+impl FaultRule {
+    /// The rule's number.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Chain => 5,
+            Self::Lane => 6,
+            Self::Time => 7,
+            Self::Counts => 8,
+        }
+    }
+
+    fn from_number(number: u32) -> Option<Self> {
+        [Self::Chain, Self::Lane, Self::Time, Self::Counts].into_iter().find(|rule| rule.number() == number)
+    }
+}
+
+/// A proof that holds. No other constructor than the functions below.
+#[derive(Clone, Debug)]
+pub struct VerifiedProof {
+    origin: Origin,
+    seq: Seq,
+    hash: [u8; 32],
+    message: proto::Proof,
+}
+
+impl VerifiedProof {
+    /// The convicted log.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The place from which on it counts no more; at least 1.
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// Name of the proof.
+    pub fn hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    /// As it travels and is stored.
+    pub fn message(&self) -> &proto::Proof {
+        &self.message
+    }
+
+    fn new(origin: Origin, seq: Seq, proof: proto::proof::P) -> Self {
+        let message = proto::Proof { p: Some(proof) };
+        Self { origin, seq: seq.max(Seq(1)), hash: proof_hash(&message), message }
+    }
+}
+
+/// Name of a proof: the hash of its bytes.
+pub fn proof_hash(message: &proto::Proof) -> [u8; 32] {
+    sha256(&[b"staydown/proof/v1\n", &message.encode_to_vec()])
+}
+
+/// Two different headers for one place: the author told two stories.
+pub fn fork_proof(a: &VerifiedHeader, b: &VerifiedHeader) -> Option<VerifiedProof> {
+    let id = a.header().id;
+    if id != b.header().id || a.signed().hash() == b.signed().hash() {
+        return None;
+    }
+    // One order of the two, so that whoever finds the fork writes the same bytes.
+    let (a, b) = if a.signed().hash() < b.signed().hash() { (a, b) } else { (b, a) };
+    let proof = proto::ForkProof { a: Some(a.to_proto()), b: Some(b.to_proto()) };
+    Some(VerifiedProof::new(id.origin, id.seq, proto::proof::P::Fork(proof)))
+}
+
+/// `bad` breaks `rule`, given the header before it and the tree of the header hashes before that one.
+pub fn fault_proof(
+    rule: FaultRule,
+    prev: Option<&VerifiedHeader>,
+    bad: &VerifiedHeader,
+    before_prev: &CompactRange,
+    slots: Vec<proto::Slot>,
+) -> Option<VerifiedProof> {
+    let with_range = rule == FaultRule::Chain;
+    let fault = proto::FaultProof {
+        prev: prev.map(VerifiedHeader::to_proto),
+        bad: Some(bad.to_proto()),
+        slots,
+        rule: rule.number(),
+        frontier: if with_range { before_prev.peaks().iter().map(|p| Bytes::copy_from_slice(p)).collect() } else { Vec::new() },
+    };
+    let frontier = with_range.then(|| before_prev.clone());
+    fault_holds(rule, prev, bad, frontier.as_ref(), &fault.slots).ok()?;
+    let id = bad.header().id;
+    Some(VerifiedProof::new(id.origin, id.seq, proto::proof::P::Fault(fault)))
+}
+
+/// Checks a proof as received. Charter forks are the charter chain's business.
+///
+/// # Errors
+/// [`ProofError`]: the sender's fault, whoever is accused.
+pub fn verify(proof: proto::Proof, keyring: &Keyring) -> Result<VerifiedProof, ProofError> {
+    match proof.p {
+        Some(proto::proof::P::Fork(fork)) => verify_fork(&fork, keyring),
+        Some(proto::proof::P::Fault(fault)) => verify_fault(fault, keyring),
+        _ => Err(ProofError::Kind),
+    }
+}
+
+fn verify_fork(fork: &proto::ForkProof, keyring: &Keyring) -> Result<VerifiedProof, ProofError> {
+    let (Some(a), Some(b)) = (&fork.a, &fork.b) else { return Err(ProofError::Kind) };
+    fork_proof(&keyring.verify_header(a)?, &keyring.verify_header(b)?).ok_or(ProofError::NoContradiction)
+}
+
+fn verify_fault(fault: proto::FaultProof, keyring: &Keyring) -> Result<VerifiedProof, ProofError> {
+    let rule = FaultRule::from_number(fault.rule).ok_or(ProofError::Kind)?;
+    let prev = fault.prev.as_ref().map(|p| keyring.verify_header(p)).transpose()?;
+    // Where the lane is in dispute, the opening was signed for the lane of the header before.
+    let lane = prev.as_ref().filter(|_| rule == FaultRule::Lane).map(|p| (p.header().class, p.header().audience));
+    let bad = keyring.verify_header_as(fault.bad.as_ref().ok_or(ProofError::Kind)?, lane)?;
+    let frontier = frontier(&fault, prev.as_ref())?;
+    fault_holds(rule, prev.as_ref(), &bad, frontier.as_ref(), &fault.slots)?;
+    let id = bad.header().id;
+    Ok(VerifiedProof::new(id.origin, id.seq, proto::proof::P::Fault(fault)))
+}
+
+fn frontier(fault: &proto::FaultProof, prev: Option<&VerifiedHeader>) -> Result<Option<CompactRange>, ProofError> {
+    let Some(prev) = prev.filter(|_| fault.rule == FaultRule::Chain.number()) else { return Ok(None) };
+    if fault.frontier.len() > FRONTIER_MAX {
+        return Err(ProofError::Frontier);
+    }
+    let peaks: Option<Vec<_>> = fault.frontier.iter().map(|p| p[..].try_into().ok()).collect();
+    let size = prev.header().id.seq.previous().0;
+    let range = peaks.and_then(|peaks| CompactRange::from_peaks(size, peaks)).ok_or(ProofError::Frontier)?;
+    // The header before committed to exactly these hashes: nobody can invent them.
+    if range.root() == prev.header().log_root { Ok(Some(range)) } else { Err(ProofError::Frontier) }
+}
+
+fn fault_holds(
+    rule: FaultRule,
+    prev: Option<&VerifiedHeader>,
+    bad: &VerifiedHeader,
+    before_prev: Option<&CompactRange>,
+    slots: &[proto::Slot],
+) -> Result<(), ProofError> {
+    if let Some(prev) = prev {
+        let (p, b) = (prev.header().id, bad.header().id);
+        if p.origin != b.origin || p.seq.next() != b.seq || prev.opening().key_id != bad.opening().key_id {
+            return Err(ProofError::NotConsecutive);
+        }
+    }
+    let broken = match rule {
+        FaultRule::Chain => chain_is_broken(prev, bad, before_prev),
+        FaultRule::Lane => prev.is_some_and(|p| lane(p) != lane(bad)),
+        FaultRule::Time => prev.is_some_and(|p| bad.header().time < p.header().time),
+        FaultRule::Counts => counts_are_broken(bad, slots)?,
+    };
+    if broken { Ok(()) } else { Err(ProofError::NoContradiction) }
+}
+
+fn lane(header: &VerifiedHeader) -> (u16, u16) {
+    (header.header().class, header.header().audience)
+}
+
+/// Rule 5: what the header before and the hashes before that demand is not what stands there.
+fn chain_is_broken(prev: Option<&VerifiedHeader>, bad: &VerifiedHeader, before_prev: Option<&CompactRange>) -> bool {
+    let header = bad.header();
+    match (prev, before_prev) {
+        (Some(prev), Some(range)) => {
+            let hash = prev.signed().hash();
+            let mut range = range.clone();
+            range.append(log_leaf(hash));
+            header.prev != hash || header.log_root != range.root()
+        }
+        (None, _) if header.id.seq <= Seq(1) => {
+            let empty = CompactRange::default().root();
+            header.id.seq == Seq(0) || header.prev != HeaderHash::ZERO || header.log_root != empty
+        }
+        _ => false,
+    }
+}
+
+/// Rule 8: the slots are the signed ones, and the header's numbers are not theirs.
+fn counts_are_broken(bad: &VerifiedHeader, slots: &[proto::Slot]) -> Result<bool, ProofError> {
+    let slots = slots.iter().cloned().map(block::slot).collect::<Result<Vec<_>, _>>().map_err(|_malformed| ProofError::Kind)?;
+    if super::merkle::root(slots.iter().map(Slot::leaf)) != bad.header().records_root {
+        return Err(ProofError::Slots);
+    }
+    Ok(!counts_hold(bad.header(), &slots))
+}
+
+/// The proofs that a node holds: for each convicted log the one with the lowest place, so that their number is
+/// bounded by the number of logs.
+#[derive(Clone, Debug, Default)]
+pub struct Proofs {
+    by_origin: BTreeMap<Origin, VerifiedProof>,
+}
+
+impl Proofs {
+    /// Takes in a proof; tells whether it says more than what was known.
+    pub fn add(&mut self, proof: VerifiedProof) -> bool {
+        if self.fork(proof.origin).is_some_and(|known| known <= proof.seq) {
+            return false;
+        }
+        self.by_origin.insert(proof.origin, proof);
+        true
+    }
+
+    /// The lowest disputed place of `origin`: `fork(o)` of PROTOCOL layer 1.
+    pub fn fork(&self, origin: Origin) -> Option<Seq> {
+        self.by_origin.get(&origin).map(|proof| proof.seq)
+    }
+
+    /// Whether any log of `member` is convicted.
+    pub fn taints(&self, member: MemberId) -> bool {
+        self.by_origin.keys().any(|origin| origin.member == member)
+    }
+
+    /// All proofs, by log.
+    pub fn iter(&self) -> impl Iterator<Item = &VerifiedProof> {
+        self.by_origin.values()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.by_origin.len()
+    }
+
+    /// Whether nobody is convicted.
+    pub fn is_empty(&self) -> bool {
+        self.by_origin.is_empty()
+    }
+}
+
+/// Why a proof proves nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "each variant's message is its documentation")]
+pub enum ProofError {
+    #[error("proof is of an unknown kind or incomplete")]
+    Kind,
+    #[error(transparent)]
+    Header(#[from] Unverified),
+    #[error("the two headers do not contradict each other")]
+    NoContradiction,
+    #[error("the two headers do not follow each other in one log")]
+    NotConsecutive,
+    #[error("the frontier is not the one that the header before committed to")]
+    Frontier,
+    #[error("the records are not the ones that were signed")]
+    Slots,
+}

@@ -1,0 +1,132 @@
+//! Have vectors: how far each side has come, with the hash of what stands there (PROTOCOL 6.1).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::charter::HAVE_MAX;
+use super::ids::{Head, HeaderHash, LogNo, MemberId, Origin, Seq, sha256};
+use super::proto;
+
+/// One entry a log. The hash is required: equal places with different hashes are a fork, and nothing else shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Have {
+    heads: BTreeMap<Origin, Head>,
+}
+
+impl Have {
+    /// The head of `origin`.
+    pub fn head(&self, origin: Origin) -> Option<Head> {
+        self.heads.get(&origin).copied()
+    }
+
+    /// The last place of `origin`; 0 if nothing is held.
+    pub fn seq(&self, origin: Origin) -> Seq {
+        self.head(origin).map_or(Seq(0), |head| head.seq)
+    }
+
+    /// Notes a head.
+    pub fn set(&mut self, origin: Origin, head: Head) {
+        self.heads.insert(origin, head);
+    }
+
+    /// All heads, by log.
+    pub fn iter(&self) -> impl Iterator<Item = (Origin, Head)> + '_ {
+        self.heads.iter().map(|(origin, head)| (*origin, *head))
+    }
+
+    /// Number of logs.
+    pub fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Whether nothing is held at all.
+    pub fn is_empty(&self) -> bool {
+        self.heads.is_empty()
+    }
+
+    /// Hash over the whole vector.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut bytes = b"staydown/have/v1\n".to_vec();
+        for (origin, head) in self.iter() {
+            bytes.extend_from_slice(&origin.to_bytes());
+            bytes.extend_from_slice(&head.seq.0.to_be_bytes());
+            bytes.extend_from_slice(&head.hash.0);
+        }
+        sha256(&[&bytes])
+    }
+
+    /// Whether this vector takes back something that `earlier`, from the same node, claimed at the same place.
+    pub fn contradicts(&self, earlier: &Self) -> bool {
+        self.iter().any(|(origin, head)| earlier.head(origin).is_some_and(|e| e.seq == head.seq && e.hash != head.hash))
+    }
+
+    /// Number of blocks that this vector has and `other` lacks.
+    pub fn blocks_beyond(&self, other: &Self) -> u64 {
+        self.iter().map(|(origin, head)| head.seq.0.saturating_sub(other.seq(origin).0)).sum()
+    }
+
+    /// As it travels.
+    pub fn to_proto(&self) -> Vec<proto::Head> {
+        self.iter().map(|(origin, head)| head_to_proto(origin, head)).collect()
+    }
+
+    /// As it was received.
+    ///
+    /// # Errors
+    /// [`HaveError`]: the sender's fault.
+    pub fn from_proto(heads: &[proto::Head]) -> Result<Self, HaveError> {
+        if heads.len() > HAVE_MAX {
+            return Err(HaveError::TooLong(heads.len()));
+        }
+        let mut have = Self::default();
+        let mut last = None;
+        for head in heads {
+            let (origin, head) = head_from_proto(head).ok_or(HaveError::Entry)?;
+            if last >= Some(origin) {
+                return Err(HaveError::Order);
+            }
+            last = Some(origin);
+            have.set(origin, head);
+        }
+        Ok(have)
+    }
+}
+
+/// A head as it travels.
+pub fn head_to_proto(origin: Origin, head: Head) -> proto::Head {
+    proto::Head {
+        origin: Some(origin_to_proto(origin)),
+        seq: head.seq.0,
+        header_hash: Bytes::copy_from_slice(&head.hash.0),
+    }
+}
+
+/// A head as it was received.
+pub fn head_from_proto(head: &proto::Head) -> Option<(Origin, Head)> {
+    let origin = origin_from_proto(head.origin.as_ref()?)?;
+    Some((origin, Head { seq: Seq(head.seq), hash: HeaderHash::from_slice(&head.header_hash)? }))
+}
+
+/// An origin as it travels.
+pub fn origin_to_proto(origin: Origin) -> proto::Origin {
+    proto::Origin { member_id: Bytes::copy_from_slice(&origin.member.0), log_no: origin.log_no.0 }
+}
+
+/// An origin as it was received.
+pub fn origin_from_proto(origin: &proto::Origin) -> Option<Origin> {
+    Some(Origin { member: MemberId::from_slice(&origin.member_id)?, log_no: LogNo(origin.log_no) })
+}
+
+/// Why a have vector is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "each variant's message is its documentation")]
+pub enum HaveError {
+    #[error("have vector has {0} entries, at most 8192 are allowed")]
+    TooLong(usize),
+    #[error("have vector has an entry without member, place or hash")]
+    Entry,
+    #[error("have vector does not ascend by log")]
+    Order,
+}

@@ -1,0 +1,188 @@
+//! One origin's hash chain: append our own, extend by the next, notice a fork or a fault (PROTOCOL section 3).
+
+use super::block::{Header, SignedHeader};
+use super::forks::{FaultRule, VerifiedProof, fault_proof};
+use super::ids::{Head, HeaderHash, Origin, Seq, TimeMs};
+use super::merkle::CompactRange;
+use super::signed::{Keyring, Opening, VerifiedBlock, VerifiedHeader, log_leaf};
+
+/// What we hold of one log: a gap-free prefix of one chain (I3).
+#[derive(Clone, Debug)]
+pub struct Log {
+    origin: Origin,
+    opening: Opening,
+    hashes: Vec<HeaderHash>,
+    /// Tree over `hashes`, and the same without the last one, for fault proofs.
+    range: CompactRange,
+    range_before: CompactRange,
+    last: Option<SignedHeader>,
+    frame_bytes: u64,
+    durable: Seq,
+    frozen: bool,
+}
+
+/// What became of a block that was offered.
+#[derive(Debug)]
+pub enum Extension {
+    /// It is the new head.
+    Extended,
+    /// We have it.
+    Known,
+    /// Blocks before it are missing. Falling behind is not an error.
+    Gap,
+    /// It contradicts the block that we hold at its place.
+    Contradicts,
+    /// It does not continue our chain: either another chain, or a fault of its author.
+    Diverges,
+    /// Its author broke a rule, and here is the proof.
+    Fault(Box<VerifiedProof>),
+    /// The log is convicted and not extended any more.
+    Frozen,
+}
+
+impl Log {
+    /// The log that `first`, its block 1, opens; `None` if `first` is not a block 1.
+    pub fn open(first: &VerifiedBlock) -> Option<Self> {
+        Some(Self::empty(first.id().origin, first.opening()?.clone()))
+    }
+
+    /// A log of which nothing is held but its opening.
+    pub fn empty(origin: Origin, opening: Opening) -> Self {
+        Self {
+            origin,
+            opening,
+            hashes: Vec::new(),
+            range: CompactRange::default(),
+            range_before: CompactRange::default(),
+            last: None,
+            frame_bytes: 0,
+            durable: Seq(0),
+            frozen: false,
+        }
+    }
+
+    /// Which log.
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Its key and lane.
+    pub fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// The last place held.
+    pub fn len(&self) -> Seq {
+        Seq(self.hashes.len() as u64)
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    /// Hash of the header at `seq`.
+    pub fn hash_at(&self, seq: Seq) -> Option<HeaderHash> {
+        let index = usize::try_from(seq.0.checked_sub(1)?).ok()?;
+        self.hashes.get(index).copied()
+    }
+
+    /// The last place that is on stable storage, with its hash; what may be published.
+    pub fn durable_head(&self) -> Option<Head> {
+        Some(Head { seq: self.durable, hash: self.hash_at(self.durable)? })
+    }
+
+    /// Everything up to `seq` is on stable storage. Never goes back (I9).
+    pub fn mark_durable(&mut self, seq: Seq) {
+        self.durable = self.durable.max(seq.min(self.len()));
+    }
+
+    /// Time of the last block held.
+    pub fn last_time(&self) -> TimeMs {
+        self.last.as_ref().map_or(TimeMs(0), |signed| signed.header().time)
+    }
+
+    /// Sum of the frames' lengths in bytes.
+    pub fn frame_bytes(&self) -> u64 {
+        self.frame_bytes
+    }
+
+    /// Header fields that the next own block must have: place, `prev`, `log_root`.
+    pub fn next(&self) -> (Seq, HeaderHash, [u8; 32]) {
+        (self.len().next(), self.hashes.last().copied().unwrap_or(HeaderHash::ZERO), self.range.root())
+    }
+
+    /// Extends the log by `block`, if it is the next one. Rules 5, 6 and 7.
+    pub fn extend(&mut self, block: &VerifiedBlock, keyring: &Keyring) -> Extension {
+        let (seq, head) = (block.id().seq, self.len());
+        if self.frozen {
+            return Extension::Frozen;
+        }
+        if seq > head.next() {
+            return Extension::Gap;
+        }
+        if seq <= head && seq > Seq(0) {
+            let same = self.hash_at(seq) == Some(block.hash());
+            return if same { Extension::Known } else { Extension::Contradicts };
+        }
+        if block.header().key_id != self.opening.key_id {
+            return Extension::Diverges;
+        }
+        if let Some(rule) = self.broken_rule(block.header()) {
+            return self.diverging(rule, block, keyring);
+        }
+        self.push(block.signed(), block.frame().encode().len() as u64);
+        Extension::Extended
+    }
+
+    fn broken_rule(&self, header: &Header) -> Option<FaultRule> {
+        let (seq, prev, log_root) = self.next();
+        if header.id.seq != seq || header.prev != prev || header.log_root != log_root {
+            Some(FaultRule::Chain)
+        } else if (header.class, header.audience) != (self.opening.class, self.opening.audience) {
+            Some(FaultRule::Lane)
+        } else if header.time < self.last_time() {
+            Some(FaultRule::Time)
+        } else {
+            None
+        }
+    }
+
+    /// A block that names another `prev` may stand on another chain: only its predecessor tells fork from fault.
+    fn diverging(&self, rule: FaultRule, block: &VerifiedBlock, keyring: &Keyring) -> Extension {
+        if block.header().prev != self.next().1 {
+            return Extension::Diverges;
+        }
+        self.prove_fault(rule, block.signed(), keyring).map_or(Extension::Diverges, |proof| Extension::Fault(Box::new(proof)))
+    }
+
+    /// The proof that `bad`, a header at the place after our head, breaks `rule` against our head.
+    pub fn prove_fault(&self, rule: FaultRule, bad: &SignedHeader, keyring: &Keyring) -> Option<VerifiedProof> {
+        let prev = self.last.as_ref().and_then(|last| VerifiedHeader::of(last, keyring));
+        let bad = VerifiedHeader::of(bad, keyring)?;
+        fault_proof(rule, prev.as_ref(), &bad, &self.range_before, Vec::new())
+    }
+
+    fn push(&mut self, signed: &SignedHeader, frame_bytes: u64) {
+        let hash = signed.hash();
+        self.hashes.push(hash);
+        self.range_before = self.range.clone();
+        self.range.append(log_leaf(hash));
+        self.last = Some(signed.clone());
+        self.frame_bytes += frame_bytes;
+    }
+
+    /// Cuts the log before `fork` and extends it at most up to there (PROTOCOL layer 3 without finality). Blocks
+    /// from `fork` on stay in the store as evidence.
+    pub fn convict(&mut self, fork: Seq) {
+        let keep = usize::try_from(fork.previous().0).unwrap_or(usize::MAX);
+        if self.hashes.len() >= keep {
+            self.frozen = true;
+        }
+        if self.hashes.len() > keep {
+            self.hashes.truncate(keep);
+            self.last = None;
+            self.durable = self.durable.min(self.len());
+        }
+    }
+}

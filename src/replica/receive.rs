@@ -1,0 +1,247 @@
+//! Hearing something: blocks, headers, proofs and greetings of peers (PROTOCOL sections 3.2, 6 and 8).
+
+use super::block::SignedHeader;
+use super::exchange::{FUTURE_MS, Found, Greeting, PeerEvent, Tick, Trouble};
+use super::forks::{self, FaultRule, VerifiedProof};
+use super::ids::{BlockId, MemberId, Origin, Seq, TimeMs};
+use super::log::{Extension, Log};
+use super::signed::{Unverified, VerifiedBlock, VerifiedHeader};
+use super::wrong::WrongRule;
+use super::{Alarm, Effect, Replica, Staged, Write, proto};
+
+impl Replica {
+    /// A peer said something.
+    pub(super) fn peer(&mut self, peer: MemberId, event: PeerEvent, now: TimeMs, effects: &mut Vec<Effect>) {
+        match event {
+            PeerEvent::Greeted(greeting) => self.greeted(peer, &greeting, now, effects),
+            PeerEvent::Charter(charter) => self.charter(Some(peer), charter, effects),
+            PeerEvent::Proof(proof) => self.proof_offered(peer, proof, now, effects),
+            PeerEvent::Block(block) => self.block(peer, *block, now, effects),
+            PeerEvent::Unverified(why) => self.unverified(peer, &why, now, effects),
+            PeerEvent::Header(header) => self.header(peer, *header, effects),
+            PeerEvent::Tick(tick) => self.pulse_heard(peer, &tick, now, effects),
+            PeerEvent::Done(digest) => self.pulled(peer, digest),
+            PeerEvent::Ended(call, Ok(())) => {
+                let ask = self.with_exchange(peer, |exchange, ours| exchange.ended(call, ours, now));
+                effects.extend(ask.flatten().map(|ask| Effect::Ask(peer, ask)));
+            }
+            PeerEvent::Ended(_, Err(trouble)) => self.trouble(peer, &trouble, now, effects),
+        }
+    }
+
+    fn trouble(&mut self, peer: MemberId, trouble: &Trouble, now: TimeMs, effects: &mut Vec<Effect>) {
+        if let Some(exchange) = self.exchanges.get_mut(&peer) {
+            effects.extend(exchange.failed(trouble, now).map(|ask| Effect::Ask(peer, ask)));
+        }
+    }
+
+    fn greeted(&mut self, peer: MemberId, greeting: &Greeting, now: TimeMs, effects: &mut Vec<Effect>) {
+        if !self.exchanges.contains_key(&peer) {
+            return;
+        }
+        self.watch_own_logs(peer, greeting, now, effects);
+        match self.with_exchange(peer, |exchange, ours| exchange.greeted(greeting, ours, now)) {
+            Some(Ok(ask)) => effects.extend(ask.map(|ask| Effect::Ask(peer, ask))),
+            Some(Err(trouble)) => self.trouble(peer, &trouble, now, effects),
+            None => {}
+        }
+        if !self.settings.rules.break_rule(WrongRule::VectorWithoutHash) {
+            self.compare(peer, greeting, effects);
+        }
+    }
+
+    /// Equal places with different hashes are a fork (6.1): find the first place that differs.
+    fn compare(&mut self, peer: MemberId, greeting: &Greeting, effects: &mut Vec<Effect>) {
+        let differing: Vec<_> = greeting.have.iter().filter(|(origin, head)| self.differs(*origin, head.seq, head.hash)).collect();
+        for (origin, head) in differing {
+            self.search(peer, origin, head.seq, None, effects);
+        }
+    }
+
+    fn differs(&self, origin: Origin, seq: Seq, hash: super::ids::HeaderHash) -> bool {
+        let ours = self.logs.get(&origin).and_then(|log| log.hash_at(seq));
+        ours.is_some_and(|ours| ours != hash) && !self.is_convicted_at(origin, seq)
+    }
+
+    fn is_convicted_at(&self, origin: Origin, seq: Seq) -> bool {
+        self.proofs.fork(origin).is_some_and(|fork| fork <= seq)
+    }
+
+    fn search(&mut self, peer: MemberId, origin: Origin, at: Seq, next: Option<SignedHeader>, effects: &mut Vec<Effect>) {
+        let ask = self.exchanges.get_mut(&peer).and_then(|exchange| exchange.search(origin, at, next));
+        effects.extend(ask.map(|ask| Effect::Ask(peer, ask)));
+    }
+
+    /// A block that verified. Validity never depends on the receiver's clock, on the peer, or on what came first.
+    fn block(&mut self, peer: MemberId, block: VerifiedBlock, now: TimeMs, effects: &mut Vec<Effect>) {
+        let id = block.id();
+        if self.is_convicted_at(id.origin, id.seq) && !self.settings.rules.break_rule(WrongRule::FirstSeenWins) {
+            return;
+        }
+        if self.rejected.contains(&id.origin) {
+            return;
+        }
+        if block.header().time > now.plus(FUTURE_MS) {
+            self.hold(peer, &block);
+            return;
+        }
+        if self.is_full(id.origin.member) {
+            return;
+        }
+        let we_write_this_log = id.origin.member == self.settings.me && self.own.lanes.values().any(|no| *no == id.origin.log_no);
+        match self.extend(&block) {
+            Extension::Extended => {
+                if we_write_this_log {
+                    // Own-log watch: a valid block in the log that we write, and not by us.
+                    self.own.close(id.origin.log_no);
+                    self.alarm(Alarm::OwnLogElsewhere(id.origin), effects);
+                }
+                effects.push(Effect::Store(Write::Block(id, block.frame().encode())));
+                self.staged.push_back(Staged::Block(Box::new(block)));
+            }
+            Extension::Known | Extension::Frozen => {}
+            Extension::Gap => self.gap(peer),
+            Extension::Contradicts => self.confront(&block, effects),
+            Extension::Diverges => {
+                let head = self.logs.get(&id.origin).map_or(Seq(0), Log::len);
+                self.search(peer, id.origin, head, Some(block.signed().clone()), effects);
+            }
+            Extension::Fault(proof) => self.stage_proof(*proof, effects),
+        }
+    }
+
+    /// Held, never rejected: the block is asked for again when its time has come. Nothing is kept meanwhile.
+    fn hold(&mut self, peer: MemberId, block: &VerifiedBlock) {
+        if self.settings.rules.break_rule(WrongRule::RejectFuture) {
+            self.rejected.insert(block.id().origin);
+        } else if let Some(exchange) = self.exchanges.get_mut(&peer) {
+            exchange.hold_until(TimeMs(block.header().time.0.saturating_sub(FUTURE_MS)));
+        }
+    }
+
+    fn gap(&mut self, peer: MemberId) {
+        if let Some(exchange) = self.exchanges.get_mut(&peer) {
+            exchange.want_greeting();
+        }
+    }
+
+    /// Beyond `log_bytes_max` a member's logs are not extended until a charter raises it (layer 4).
+    fn is_full(&self, member: MemberId) -> bool {
+        let bytes: u64 = self.logs.values().filter(|l| l.origin().member == member).map(Log::frame_bytes).sum();
+        bytes > self.chain.effective().policy.log_bytes_max
+    }
+
+    fn confront(&mut self, block: &VerifiedBlock, effects: &mut Vec<Effect>) {
+        if self.settings.rules.break_rule(WrongRule::VectorWithoutHash) {
+            return;
+        }
+        let mut ring = self.keyring();
+        if block.opening().is_some() {
+            std::sync::Arc::make_mut(&mut ring).learn(block);
+        }
+        if let Some(theirs) = VerifiedHeader::of(block.signed(), &ring) {
+            effects.push(Effect::Confront(block.id(), Box::new(theirs)));
+        }
+    }
+
+    /// Our header and a foreign one for one place: the author told two stories.
+    pub(super) fn confronted(&mut self, ours: &SignedHeader, theirs: &VerifiedHeader, effects: &mut Vec<Effect>) {
+        let ours = VerifiedHeader::of(ours, &self.keyring);
+        if let Some(proof) = ours.and_then(|ours| forks::fork_proof(&ours, theirs)) {
+            self.stage_proof(proof, effects);
+        }
+    }
+
+    fn stage_proof(&mut self, proof: VerifiedProof, effects: &mut Vec<Effect>) {
+        let waits = self.staged.iter().any(|s| matches!(s, Staged::Proof(p) if p.hash() == proof.hash()));
+        if waits || self.is_convicted_at(proof.origin(), proof.seq()) {
+            return;
+        }
+        if let Some(weaker) = self.proofs.iter().find(|p| p.origin() == proof.origin()) {
+            effects.push(Effect::Store(Write::DropProof(weaker.hash())));
+        }
+        let bytes = prost::Message::encode_to_vec(proof.message()).into();
+        effects.push(Effect::Store(Write::Proof(proof.hash(), bytes)));
+        self.staged.push_back(Staged::Proof(Box::new(proof)));
+    }
+
+    fn proof_offered(&mut self, peer: MemberId, proof: proto::Proof, now: TimeMs, effects: &mut Vec<Effect>) {
+        if let Some(proto::proof::P::Charter(fork)) = proof.p {
+            let mut trial = self.chain.clone();
+            if let Ok(super::charter::Applied::Forked) = trial.forked(&fork) {
+                self.stage_charter_fork(fork, effects);
+            }
+            return;
+        }
+        match forks::verify(proof, &self.keyring) {
+            Ok(proof) => self.stage_proof(proof, effects),
+            // A member that our charter does not list yet: the peer's charter may be newer.
+            Err(forks::ProofError::Header(Unverified::UnknownMember(_))) => {}
+            Err(error) => self.trouble(peer, &Trouble::Nonsense(format!("sent a proof that does not hold: {error}")), now, effects),
+        }
+    }
+
+    fn unverified(&mut self, peer: MemberId, why: &Unverified, now: TimeMs, effects: &mut Vec<Effect>) {
+        match why {
+            Unverified::Fault(bad, rule, slots) => {
+                let none = super::merkle::CompactRange::default();
+                if let Some(proof) = forks::fault_proof(*rule, None, bad, &none, slots.clone()) {
+                    self.stage_proof(proof, effects);
+                }
+            }
+            Unverified::Flags(..) => self.alarm(Alarm::Upgrade, effects),
+            Unverified::UnknownMember(_) | Unverified::UnknownLog(_) | Unverified::Redacted(_) => self.gap(peer),
+            _ => self.trouble(peer, &Trouble::Nonsense(why.to_string()), now, effects),
+        }
+    }
+
+    /// A header that a search asked for.
+    fn header(&mut self, peer: MemberId, header: VerifiedHeader, effects: &mut Vec<Effect>) {
+        let id = header.header().id;
+        let ours = self.logs.get(&id.origin).and_then(|log| log.hash_at(id.seq));
+        let found = self.exchanges.get_mut(&peer).and_then(|exchange| exchange.header(header, ours));
+        match found {
+            Some(Found::Fork(theirs)) => {
+                let at: BlockId = theirs.header().id;
+                effects.push(Effect::Confront(at, theirs));
+            }
+            Some(Found::Fault(origin, bad)) => {
+                let proof = self.logs.get(&origin).and_then(|log| log.prove_fault(FaultRule::Chain, &bad, &self.keyring));
+                if let Some(proof) = proof {
+                    self.stage_proof(proof, effects);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// A sign of life: with equal charters and heads the lists must be equal too.
+    fn pulse_heard(&mut self, peer: MemberId, tick: &Tick, now: TimeMs, effects: &mut Vec<Effect>) {
+        let ours = self.pulse(now);
+        let comparable = tick.have_digest == ours.have_digest
+            && tick.charter_hash == ours.charter_hash
+            && tick.view_hour == ours.view_hour
+            && self.staged.is_empty()
+            && !self.view.is_stale();
+        let Some(exchange) = self.exchanges.get_mut(&peer) else { return };
+        exchange.heard(now, tick.time);
+        if tick.have_digest != ours.have_digest {
+            exchange.want_greeting();
+        }
+        if comparable {
+            let agrees = tick.view_digest == ours.view_digest;
+            exchange.compared(agrees);
+            if !agrees {
+                self.alarm(Alarm::Diverged(peer), effects);
+            }
+        }
+    }
+
+    /// A pull ended: `digest` is what the peer holds. If we do not hold the same, the next repair tells why.
+    fn pulled(&mut self, peer: MemberId, digest: [u8; 32]) {
+        let same = self.published.have().digest() == digest;
+        if let Some(exchange) = self.exchanges.get_mut(&peer) {
+            exchange.pulled(same);
+        }
+    }
+}

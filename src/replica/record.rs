@@ -1,0 +1,353 @@
+//! What a member can say: one record is one statement (PROTOCOL sections 3.3, 5 and 12).
+//!
+//! A record that fails its own checks is *inert*: it is stored and relayed like any other, and changes nothing. One
+//! bad record never stops a log, and a record of a later release passes through an older node unharmed.
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::block::RECORD_SIZE_MAX;
+use super::ids::TimeMs;
+use super::signal::{self, Subject};
+use super::strict::{self, Scanned, Schema};
+use super::proto;
+
+/// Length of a record's salt in bytes.
+pub const SALT_SIZE: usize = 16;
+/// An ALLOW must end: at most this many days after its block's time (PROTOCOL layer 6).
+pub const ALLOW_DAYS_MAX: u64 = 400;
+
+/// 16 bytes that a caller chooses so that the same submission is not made twice.
+pub type ClientKey = [u8; 16];
+/// 16 bytes that name an incident.
+pub type IncidentId = [u8; 16];
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Statement {
+    /// The log's opening; its meaning is structural (see `signed.rs`).
+    LogOpen(proto::LogOpen),
+    /// A stance on a subject.
+    Opinion(Opinion),
+    /// A vote on retracting a subject for everybody.
+    Retract {
+        /// What about.
+        subject: Subject,
+        /// For or against.
+        yes: bool,
+        /// Number of the reason; 0 when none was given.
+        reason: u32,
+    },
+    /// A certifier's word.
+    Allow {
+        /// What about.
+        subject: Subject,
+        /// Given or taken back.
+        yes: bool,
+        /// When it ends.
+        expires: TimeMs,
+    },
+    /// An authority's request.
+    Referral {
+        /// What about.
+        subject: Subject,
+        /// Open or closed.
+        open: bool,
+        /// When it ends; 0: never.
+        expires: TimeMs,
+    },
+    /// An attack, opened or closed.
+    Incident {
+        /// Which.
+        id: IncidentId,
+        /// Label that applies to its subjects while it is open.
+        code: u32,
+        /// Open or closed.
+        open: bool,
+        /// When it closes by itself; 0: never.
+        closes: TimeMs,
+    },
+    /// "I hold this proof."
+    Evidence,
+    /// The end of a log.
+    LogClose,
+}
+
+/// A member's stance on a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opinion {
+    /// What about.
+    pub subject: Subject,
+    /// The stance.
+    pub stance: Stance,
+    /// Codes of the taxonomy, ascending, each once.
+    pub labels: Vec<u32>,
+    /// BCP 47 tags, ascending, each once.
+    pub languages: Vec<String>,
+    /// 1 low .. 4 imminent threat to life; 0: not stated.
+    pub severity: u8,
+    /// When it ends; 0: never.
+    pub expires: TimeMs,
+    /// The incident it belongs to.
+    pub incident: Option<IncidentId>,
+    /// Number of the reason; 0: not stated.
+    pub reason: u8,
+    /// The submitter's own key for this submission.
+    pub client_key: Option<ClientKey>,
+}
+
+/// STANCE register values (PROTOCOL layer 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stance {
+    /// "This is on our list."
+    Submit,
+    /// "We stand behind it too."
+    Endorse,
+    /// "We disagree."
+    Dispute,
+    /// "We take back what we said."
+    Neutral,
+}
+
+impl Stance {
+    /// All stances, in the order of their numbers from 1.
+    pub const ALL: [Self; 4] = [Self::Submit, Self::Endorse, Self::Dispute, Self::Neutral];
+
+    /// The number in the record.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Submit => 1,
+            Self::Endorse => 2,
+            Self::Dispute => 3,
+            Self::Neutral => 4,
+        }
+    }
+
+    /// The stance of a number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.number() == number)
+    }
+}
+
+/// Reasons by number (PROTOCOL section 12), as people write them.
+pub const REASONS: [(u8, &str); 11] = [
+    (1, "mistake"),
+    (2, "news-reporting"),
+    (3, "education-research"),
+    (4, "art-parody"),
+    (5, "counter-speech"),
+    (6, "out-of-taxonomy"),
+    (7, "court-or-law"),
+    (8, "overmatching"),
+    (9, "duplicate"),
+    (10, "key-compromise"),
+    (99, "other"),
+];
+
+/// The name of a reason's number, if it has one.
+pub fn reason_name(number: u8) -> Option<&'static str> {
+    REASONS.iter().find(|(n, _)| *n == number).map(|(_, name)| *name)
+}
+
+/// The number of a reason's name.
+pub fn reason_number(name: &str) -> Option<u8> {
+    REASONS.iter().find(|(_, n)| *n == name).map(|(number, _)| *number)
+}
+
+/// A record's bytes, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// It says something that this release and semantics level understand.
+    Says(Statement),
+    /// It has no effect, for this reason; `withdraws` as far as that can be told is always `false`.
+    Inert(&'static str),
+}
+
+impl Parsed {
+    /// Whether it takes something back: counted in a quota of its own, so that a full quota never blocks a withdrawal.
+    pub fn withdraws(&self) -> bool {
+        match self {
+            Self::Says(Statement::Opinion(opinion)) => opinion.stance == Stance::Neutral,
+            Self::Says(Statement::Retract { .. }) => true,
+            Self::Says(Statement::Allow { yes, .. }) => !yes,
+            Self::Says(Statement::Referral { open, .. } | Statement::Incident { open, .. }) => !open,
+            _ => false,
+        }
+    }
+}
+
+/// Reads one record. Never fails: what cannot be read is inert.
+pub fn parse(bytes: &[u8]) -> Parsed {
+    try_parse(bytes).map_or_else(Parsed::Inert, Parsed::Says)
+}
+
+fn try_parse(bytes: &[u8]) -> Result<Statement, &'static str> {
+    if bytes.len() > RECORD_SIZE_MAX {
+        return Err("record is longer than 4096 bytes");
+    }
+    let record: proto::Record = decode(bytes, &strict::RECORD)?;
+    if record.salt.len() != SALT_SIZE {
+        return Err("salt has not 16 bytes");
+    }
+    let body = &record.body[..];
+    match proto::Kind::try_from(i32::try_from(record.kind).unwrap_or(-1)) {
+        Ok(proto::Kind::LogOpen) => Ok(Statement::LogOpen(decode(body, &strict::LOG_OPEN)?)),
+        Ok(proto::Kind::Opinion) => opinion(decode(body, &strict::OPINION)?).map(Statement::Opinion),
+        Ok(proto::Kind::RetractVote) => retract(decode(body, &strict::RETRACT_VOTE)?),
+        Ok(proto::Kind::Allow) => allow(decode(body, &strict::ALLOW)?),
+        Ok(proto::Kind::Referral) => referral(decode(body, &strict::REFERRAL)?),
+        Ok(proto::Kind::Incident) => incident(decode(body, &strict::INCIDENT)?),
+        Ok(proto::Kind::Evidence) => decode::<proto::Evidence>(body, &strict::EVIDENCE).map(|_| Statement::Evidence),
+        Ok(proto::Kind::LogClose) => decode::<proto::LogClose>(body, &strict::LOG_CLOSE).map(|_| Statement::LogClose),
+        _ => Err("kind is unknown or of a later semantics level"),
+    }
+}
+
+fn decode<M: prost::Message + Default>(bytes: &[u8], schema: &'static Schema) -> Result<M, &'static str> {
+    match strict::scan(bytes, schema) {
+        Ok(Scanned::Known) => M::decode(bytes).map_err(|_undecodable| "does not decode"),
+        Ok(Scanned::UnknownFields) => Err("has fields of a later release"),
+        Err(_not_strict) => Err("is not strictly encoded"),
+    }
+}
+
+/// A content or URL subject in its normal form. Accounts belong to semantics level 3.
+fn subject(subject: Option<proto::Subject>) -> Result<Subject, &'static str> {
+    let subject = subject.as_ref().and_then(Subject::from_proto).ok_or("subject is missing or out of range")?;
+    if subject.kind() == signal::KIND_ACCOUNT {
+        return Err("accounts need semantics level 3");
+    }
+    if signal::is_well_formed(&subject) { Ok(subject) } else { Err("subject is not in its normal form") }
+}
+
+fn sixteen(bytes: &[u8], absent_is_fine: bool) -> Result<Option<[u8; 16]>, &'static str> {
+    match bytes.try_into() {
+        Ok(id) => Ok(Some(id)),
+        Err(_wrong) if bytes.is_empty() && absent_is_fine => Ok(None),
+        Err(_wrong) => Err("an identifier has not 16 bytes"),
+    }
+}
+
+fn small(value: u32, max: u8) -> Result<u8, &'static str> {
+    u8::try_from(value).ok().filter(|v| *v <= max).ok_or("a code is out of range")
+}
+
+fn known_reason(value: u32) -> Result<u8, &'static str> {
+    let reason = small(value, 99)?;
+    if reason == 0 || reason_name(reason).is_some() { Ok(reason) } else { Err("reason is unknown") }
+}
+
+fn opinion(o: proto::Opinion) -> Result<Opinion, &'static str> {
+    small(o.basis, 5)?;
+    small(o.confidence, 100)?;
+    small(o.quality, 100)?;
+    sixteen(&o.item_id, true)?;
+    let mut labels = o.labels;
+    labels.sort_unstable();
+    labels.dedup();
+    let mut languages = o.languages;
+    languages.sort_unstable();
+    languages.dedup();
+    Ok(Opinion {
+        subject: subject(o.subject)?,
+        stance: Stance::from_number(o.stance).ok_or("stance is unknown")?,
+        labels,
+        languages,
+        severity: small(o.severity, 4)?,
+        expires: TimeMs(o.expires_ms),
+        incident: sixteen(&o.incident_id, true)?,
+        reason: known_reason(o.reason)?,
+        client_key: sixteen(&o.client_key, true)?,
+    })
+}
+
+fn retract(r: proto::RetractVote) -> Result<Statement, &'static str> {
+    Ok(Statement::Retract { subject: subject(r.subject)?, yes: r.yes, reason: u32::from(known_reason(r.reason)?) })
+}
+
+fn allow(a: proto::Allow) -> Result<Statement, &'static str> {
+    if a.yes && a.expires_ms == 0 {
+        return Err("an ALLOW must expire");
+    }
+    Ok(Statement::Allow { subject: subject(a.subject)?, yes: a.yes, expires: TimeMs(a.expires_ms) })
+}
+
+fn referral(r: proto::Referral) -> Result<Statement, &'static str> {
+    Ok(Statement::Referral { subject: subject(r.subject)?, open: r.open, expires: TimeMs(r.expires_ms) })
+}
+
+fn incident(i: proto::Incident) -> Result<Statement, &'static str> {
+    Ok(Statement::Incident {
+        id: sixteen(&i.id, false)?.unwrap_or_default(),
+        code: i.code,
+        open: i.open,
+        closes: TimeMs(i.closes_ms),
+    })
+}
+
+/// The bytes of a record of `kind` with `body`, in their one strict encoding.
+///
+/// prost writes fields ascending, numbers packed, defaults left out: what the strict scan asks for, provided that no
+/// singular message inside is empty.
+pub fn encode(kind: proto::Kind, salt: [u8; SALT_SIZE], body: &impl prost::Message) -> Bytes {
+    let record = proto::Record {
+        kind: kind as u32,
+        salt: Bytes::copy_from_slice(&salt),
+        body: body.encode_to_vec().into(),
+    };
+    record.encode_to_vec().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn submit() -> proto::Opinion {
+        proto::Opinion {
+            subject: Some(proto::Subject { r#type: 1, alg: 4, param: 0, digest: vec![7; 32].into() }),
+            stance: 1,
+            labels: vec![3, 1, 3],
+            ..Default::default()
+        }
+    }
+
+    fn parsed(change: impl FnOnce(&mut proto::Opinion)) -> Parsed {
+        let mut opinion = submit();
+        change(&mut opinion);
+        parse(&encode(proto::Kind::Opinion, [9; 16], &opinion))
+    }
+
+    #[test]
+    fn an_opinion_is_read_with_its_labels_in_order() {
+        let Parsed::Says(Statement::Opinion(opinion)) = parsed(|_| ()) else { panic!("inert") };
+        assert_eq!((opinion.stance, opinion.labels), (Stance::Submit, vec![1, 3]));
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_inert() {
+        let inert = |change: fn(&mut proto::Opinion)| assert!(matches!(parsed(change), Parsed::Inert(_)));
+        inert(|o| o.stance = 0);
+        inert(|o| o.stance = 5);
+        inert(|o| o.severity = 5);
+        inert(|o| o.confidence = 101);
+        inert(|o| o.reason = 11);
+        inert(|o| o.incident_id = vec![1; 15].into());
+        inert(|o| o.subject = None);
+        inert(|o| o.subject.as_mut().unwrap().digest = vec![7; 31].into());
+        inert(|o| o.subject.as_mut().unwrap().r#type = 3);
+        inert(|o| o.languages = vec!["x".repeat(5_000)]);
+    }
+
+    #[test]
+    fn a_record_with_fields_of_a_later_release_is_inert() {
+        let mut bytes = encode(proto::Kind::Opinion, [9; 16], &submit()).to_vec();
+        bytes.extend_from_slice(&[0xf8, 0x07, 0x01]);
+        assert_eq!(parse(&bytes), Parsed::Inert("has fields of a later release"));
+    }
+
+    #[test]
+    fn only_taking_back_counts_as_a_withdrawal() {
+        assert!(!parsed(|_| ()).withdraws());
+        assert!(parsed(|o| o.stance = 4).withdraws());
+    }
+}

@@ -1,0 +1,414 @@
+//! Saying something: admission, record, block, signature, log (PROTOCOL section 7).
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+
+use super::block::{Frame, Header, PAYLOAD_SIZE_MAX, RECORDS_PER_BLOCK_MAX, SignedHeader, Slot};
+use super::charter::SEMANTICS_MAX;
+use super::exchange::Greeting;
+use super::ids::{BlockId, Class, LogNo, Origin, Seq, TimeMs, sha256};
+use super::log::{Extension, Log};
+use super::own::{
+    Answer, Draft, Guard, OUTBOX_MAX, RECORDS_PER_SUBMISSION_MAX, Receipt, Refusal, Ticket, client_key, decode_outbox,
+    encode_outbox,
+};
+use super::record::{self, Parsed, SALT_SIZE, Stance, Statement};
+use super::signed::{VerifiedBlock, open_log};
+use super::wrong::WrongRule;
+use super::{Alarm, Effect, Replica, Staged, Write, admission, merkle, proto, signal};
+
+impl Replica {
+    /// Our company says something.
+    pub(super) fn submit(&mut self, ticket: Ticket, class: Class, records: Vec<Bytes>, now: TimeMs, effects: &mut Vec<Effect>) {
+        let parsed: Vec<_> = records.iter().map(|r| record::parse(r)).collect();
+        if let Err(refusal) = self.check(class, &records, &parsed, now) {
+            effects.push(Effect::Answer(ticket, Answer::Refused(refusal)));
+            return;
+        }
+        if self.own.may_sign() {
+            let drafts = records.into_iter().map(|bytes| Draft { ticket: Some(ticket), bytes });
+            self.own.open.entry(class).or_default().extend(drafts);
+        } else {
+            let answer = self.queue(class, records, effects);
+            self.staged.push_back(Staged::Answer(ticket, answer));
+        }
+    }
+
+    /// The block and index of a submission that was made before under the same client key, if there was one.
+    pub fn submitted_before(&self, key: &record::ClientKey) -> Option<(BlockId, u32)> {
+        self.own.client_keys.get(key).copied()
+    }
+
+    /// Whether a submission under this client key waits in the outbox or in the open batch.
+    pub fn is_under_way(&self, key: &record::ClientKey) -> bool {
+        let queued = self.own.outbox.values().flat_map(|(_, records)| records);
+        let open = self.own.open.values().flatten().map(|draft| &draft.bytes);
+        queued.chain(open).any(|bytes| client_key(&record::parse(bytes)) == Some(*key))
+    }
+
+    /// Everything that can be wrong with a submission, before anything is done.
+    fn check(&self, class: Class, records: &[Bytes], parsed: &[Parsed], now: TimeMs) -> Result<(), Refusal> {
+        let charter = self.chain.effective();
+        let payload: usize = records.iter().map(Bytes::len).sum();
+        if records.len() > RECORDS_PER_SUBMISSION_MAX || payload > PAYLOAD_SIZE_MAX - 1024 {
+            return Err(Refusal::TooLarge(records.len()));
+        }
+        if charter.semantics > SEMANTICS_MAX {
+            return Err(Refusal::Semantics(u64::from(charter.semantics)));
+        }
+        let member = charter.member(self.settings.me).filter(|_| self.is_active());
+        let member = member.ok_or(Refusal::NotActive(charter.version))?;
+        for (index, parsed) in parsed.iter().enumerate() {
+            match parsed {
+                Parsed::Inert(why) => return Err(Refusal::Record(index, why)),
+                Parsed::Says(statement) => {
+                    if !admission::may_say(member.roles, statement) {
+                        return Err(Refusal::Role(member.roles.names().join(", ")));
+                    }
+                    guard(statement, &records[index]).map_err(|refusal| Refusal::Guard(index, refusal))?;
+                }
+            }
+        }
+        self.check_quota(class, parsed, now)?;
+        if !self.own.lanes.contains_key(&class) && self.own.next_log_no().0 >= member.log_limit {
+            return Err(Refusal::LogsUsedUp(member.log_limit));
+        }
+        let bytes: u64 = self.own_frame_bytes();
+        if bytes.saturating_add(payload as u64) > charter.policy.log_bytes_max {
+            return Err(Refusal::LogBytes(charter.policy.log_bytes_max));
+        }
+        Ok(())
+    }
+
+    /// A node refuses what would be inert for being over its quota, before it acknowledges it (layer 4).
+    fn check_quota(&self, class: Class, parsed: &[Parsed], now: TimeMs) -> Result<(), Refusal> {
+        let limit = self.chain.effective().policy.quota_per_day[class.index()];
+        let day = now.max(self.own.last_time).day();
+        let mut used = self.view.quotas().used(self.settings.me, class, day);
+        let staged = self.staged.iter().filter_map(|s| match s {
+            Staged::Block(block) if block.id().origin.member == self.settings.me => Some(block.records()),
+            _ => None,
+        });
+        let open = self.own.open.get(&class).into_iter().flatten();
+        let waiting = staged.flatten().map(Parsed::withdraws).chain(open.map(|d| record::parse(&d.bytes).withdraws()));
+        for withdraws in waiting.chain(parsed.iter().map(Parsed::withdraws)) {
+            let used = &mut used[usize::from(withdraws)];
+            *used = used.saturating_add(1);
+        }
+        // One more for a log's opening, which takes a place of the day on which it happens.
+        if used.iter().any(|u| u.saturating_add(1) > limit) { Err(Refusal::Quota { limit, lane: class.name() }) } else { Ok(()) }
+    }
+
+    fn own_frame_bytes(&self) -> u64 {
+        self.logs.values().filter(|l| l.origin().member == self.settings.me).map(Log::frame_bytes).sum()
+    }
+
+    fn queue(&mut self, class: Class, records: Vec<Bytes>, effects: &mut Vec<Effect>) -> Answer {
+        if self.own.outbox.len() >= OUTBOX_MAX {
+            return Answer::Refused(Refusal::OutboxFull);
+        }
+        let id = self.own.next_outbox;
+        self.own.next_outbox += 1;
+        effects.push(Effect::Store(Write::Outbox(id, encode_outbox(class, &records))));
+        self.own.outbox.insert(id, (class, records));
+        Answer::Queued
+    }
+
+    /// Signs the batches that were gathered (W2).
+    pub(super) fn seal(&mut self, now: TimeMs, effects: &mut Vec<Effect>) {
+        if !self.own.may_sign() {
+            return;
+        }
+        let mut all_signed = true;
+        for (class, drafts) in std::mem::take(&mut self.own.open) {
+            let mut drafts = drafts.into_iter().peekable();
+            while drafts.peek().is_some() {
+                if let Err(refusal) = self.sign_block(class, &mut drafts, now, effects) {
+                    all_signed = false;
+                    let tickets: BTreeSet<_> = drafts.by_ref().filter_map(|d| d.ticket).collect();
+                    effects.extend(tickets.into_iter().map(|t| Effect::Answer(t, Answer::Refused(refusal.clone()))));
+                }
+            }
+        }
+        // Dropped from the outbox in the batch that stores their blocks; saying a thing twice is harmless, losing it is not.
+        for id in std::mem::take(&mut self.own.leaving_outbox) {
+            if all_signed {
+                self.own.outbox.remove(&id);
+                effects.push(Effect::Store(Write::DropOutbox(id)));
+            }
+        }
+    }
+
+    fn sign_block(
+        &mut self,
+        class: Class,
+        drafts: &mut std::iter::Peekable<impl Iterator<Item = Draft>>,
+        now: TimeMs,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        let log_no = self.lane(class)?;
+        let origin = self.my_origin(log_no);
+        let key = self.log_key(log_no);
+        let opening = open_log(self.chain.forum(), origin, class.number(), &self.settings.root, &key);
+        let mut batch = Vec::new();
+        let log = self.logs.get(&origin);
+        if log.is_none_or(Log::is_empty) {
+            let salt = self.salt(origin);
+            batch.push(Draft { ticket: None, bytes: record::encode(proto::Kind::LogOpen, salt, &opening.message) });
+        }
+        let mut payload: usize = batch.iter().map(|d| d.bytes.len()).sum();
+        while batch.len() < RECORDS_PER_BLOCK_MAX
+            && let Some(draft) = drafts.next_if(|d| payload + d.bytes.len() <= PAYLOAD_SIZE_MAX)
+        {
+            payload += draft.bytes.len();
+            batch.push(draft);
+        }
+        let (seq, prev, log_root) = log.map_or_else(|| Log::empty(origin, opening.clone()).next(), Log::next);
+        let time = now.max(TimeMs(self.own.last_time.0 + 1));
+        let slots: Vec<_> = batch.iter().map(|d| Slot::Record(d.bytes.clone())).collect();
+        let header = Header {
+            forum: self.chain.forum(),
+            id: BlockId { origin, seq },
+            class: class.number(),
+            audience: 0,
+            time,
+            prev,
+            log_root,
+            record_count: u32::try_from(slots.len()).unwrap_or(u32::MAX),
+            payload_len: u32::try_from(payload).unwrap_or(u32::MAX),
+            records_root: merkle::root(slots.iter().map(Slot::leaf)),
+            key_id: opening.key_id,
+            flags: 0,
+            ext_hash: [0; 32],
+        };
+        let frame = Frame { header: SignedHeader::sign(header, &key), slots, ext: Bytes::new() };
+        self.append(frame, &batch, effects);
+        Ok(())
+    }
+
+    /// Our own block takes the same road as a stranger's: verified, extended, staged.
+    fn append(&mut self, frame: Frame, batch: &[Draft], effects: &mut Vec<Effect>) {
+        let bytes = frame.encode();
+        let keyring = self.keyring();
+        let Ok(block) = keyring.verify(frame) else {
+            debug_assert!(false, "we signed a block that does not verify");
+            return;
+        };
+        let id = block.id();
+        if !matches!(self.extend(&block), Extension::Extended) {
+            debug_assert!(false, "we signed a block that does not extend our log");
+            return;
+        }
+        self.own.last_time = self.own.last_time.max(block.header().time);
+        effects.push(Effect::Journal(id, bytes.clone()));
+        effects.push(Effect::Store(Write::Block(id, bytes)));
+        let receipts = receipts(&block, batch);
+        self.staged.push_back(Staged::Block(Box::new(block)));
+        let answers = receipts.into_iter().map(|(ticket, receipts)| Staged::Answer(ticket, Answer::Durable(receipts)));
+        self.staged.extend(answers);
+        if self.settings.rules.break_rule(WrongRule::PublishBeforeFsync) {
+            self.durable(TimeMs(0), effects);
+        }
+    }
+
+    /// The log of a lane: the one we write, or the next number.
+    fn lane(&mut self, class: Class) -> Result<LogNo, Refusal> {
+        if let Some(log_no) = self.own.lanes.get(&class) {
+            return Ok(*log_no);
+        }
+        let limit = self.chain.effective().member(self.settings.me).map_or(0, |m| m.log_limit);
+        let next = self.own.next_log_no();
+        if next.0 >= limit {
+            return Err(Refusal::LogsUsedUp(limit));
+        }
+        self.own.log_nos.insert(next);
+        self.own.lanes.insert(class, next);
+        Ok(next)
+    }
+
+    /// The key of one of our logs: derived, so that a log's number and its key cannot come apart.
+    fn log_key(&self, log_no: LogNo) -> SigningKey {
+        let seed = sha256(&[b"staydown/log-key/v1\n", &self.settings.log_seed, &log_no.0.to_be_bytes()]);
+        SigningKey::from_bytes(&seed)
+    }
+
+    /// The salt of a record that we make ourselves: unknown to others, and the same when made again.
+    fn salt(&self, origin: Origin) -> [u8; SALT_SIZE] {
+        let hash = sha256(&[b"staydown/salt/v1\n", &self.settings.log_seed, &origin.to_bytes()]);
+        let mut salt = [0; SALT_SIZE];
+        salt.copy_from_slice(&hash[..SALT_SIZE]);
+        salt
+    }
+
+    /// Extends a log, opening it if the block is its first, and learns the opening.
+    pub(super) fn extend(&mut self, block: &VerifiedBlock) -> Extension {
+        let origin = block.id().origin;
+        let keyring = self.keyring();
+        if !self.logs.contains_key(&origin) {
+            let Some(log) = Log::open(block) else { return Extension::Gap };
+            self.logs.insert(origin, log);
+        }
+        let Some(log) = self.logs.get_mut(&origin) else { return Extension::Gap };
+        let extension = log.extend(block, &keyring);
+        if matches!(extension, Extension::Extended) && block.opening().is_some() {
+            std::sync::Arc::make_mut(&mut self.keyring).learn(block);
+        }
+        if origin.member == self.settings.me && matches!(extension, Extension::Extended) {
+            self.own.log_nos.insert(origin.log_no);
+            self.own.last_time = self.own.last_time.max(block.header().time);
+        }
+        extension
+    }
+
+    /// A peer told us its heads: does it know more of our logs than we do? (W4 b, and the own-log watch.)
+    pub(super) fn watch_own_logs(&mut self, peer: super::MemberId, greeting: &Greeting, now: TimeMs, effects: &mut Vec<Effect>) {
+        if self.settings.rules.break_rule(WrongRule::RestoreAndGoOn) {
+            self.own.guard = Guard::Open;
+        }
+        let me = self.settings.me;
+        for (origin, head) in greeting.have.iter().filter(|(origin, _)| origin.member == me) {
+            let held = self.logs.get(&origin);
+            let same = held.is_some_and(|log| log.hash_at(head.seq) == Some(head.hash));
+            let convicted = self.proofs.fork(origin).is_some_and(|fork| fork <= head.seq);
+            if same || convicted || self.settings.rules.break_rule(WrongRule::RestoreAndGoOn) {
+                continue;
+            }
+            let beyond = held.is_none_or(|log| log.len() < head.seq);
+            if self.own.close(origin.log_no) || !self.own.may_sign() {
+                self.alarm(Alarm::OwnLogElsewhere(origin), effects);
+            }
+            if beyond {
+                let expected = self.own.expected.entry(origin.log_no).or_default();
+                *expected = (*expected).max(head.seq);
+            }
+        }
+        if let Guard::Pending { needed, answered } = &mut self.own.guard {
+            answered.insert(peer);
+            if answered.len() >= *needed {
+                self.own.guard = Guard::Open;
+            }
+        }
+        if self.own.may_sign() {
+            self.drain_outbox(now, effects);
+        }
+    }
+
+    /// The guard has its answers: what waited is signed, or reported as refused (I23).
+    pub(super) fn drain_outbox(&mut self, now: TimeMs, effects: &mut Vec<Effect>) {
+        let waiting: Vec<_> = self.own.outbox.iter().map(|(id, (class, records))| (*id, *class, records.clone())).collect();
+        for (id, class, records) in waiting {
+            if self.own.leaving_outbox.contains(&id) {
+                continue;
+            }
+            let parsed: Vec<_> = records.iter().map(|r| record::parse(r)).collect();
+            match self.check(class, &records, &parsed, now) {
+                Ok(()) => {
+                    let drafts = records.into_iter().map(|bytes| Draft { ticket: None, bytes });
+                    self.own.open.entry(class).or_default().extend(drafts);
+                    self.own.leaving_outbox.push(id);
+                }
+                Err(Refusal::Quota { .. } | Refusal::LogsUsedUp(_)) => {} // tomorrow, or after the next charter
+                Err(refusal) => {
+                    self.own.outbox.remove(&id);
+                    effects.push(Effect::Store(Write::DropOutbox(id)));
+                    self.alarm(Alarm::OutboxRefused(id, refusal.to_string()), effects);
+                }
+            }
+        }
+        self.seal(now, effects);
+    }
+
+    /// Puts a stored outbox entry back in its place.
+    pub(super) fn restore_outbox(&mut self, id: u64, bytes: Bytes) -> bool {
+        let Some(entry) = decode_outbox(bytes) else { return false };
+        self.own.next_outbox = self.own.next_outbox.max(id + 1);
+        self.own.outbox.insert(id, entry);
+        true
+    }
+
+    /// W5: records of damaged journal frames are said again, unless the block itself came back from a peer.
+    pub(super) fn reoffer_orphans(&mut self, now: TimeMs, effects: &mut Vec<Effect>) {
+        let len = |replica: &Self, log_no| replica.logs.get(&replica.my_origin(log_no)).map_or(Seq(0), Log::len);
+        let still_expected = self.own.expected.iter().any(|(log_no, seq)| len(self, *log_no) < *seq);
+        if self.own.orphans.is_empty() || !self.own.may_sign() || still_expected {
+            return;
+        }
+        for (id, (time, records)) in std::mem::take(&mut self.own.orphans) {
+            let came_back = len(self, id.origin.log_no) >= id.seq;
+            let lost: Vec<_> = records.into_iter().filter(|r| !came_back && self.is_still_our_word(r, time, now)).collect();
+            if !lost.is_empty() {
+                self.queue(Class::Normal, lost, effects);
+            }
+        }
+        self.drain_outbox(now, effects);
+    }
+
+    /// Whether a record of `time` would still be our latest word on its subject: what we said later is not undone.
+    fn is_still_our_word(&self, record: &Bytes, time: TimeMs, now: TimeMs) -> bool {
+        let subject = match record::parse(record) {
+            Parsed::Says(Statement::Opinion(opinion)) => opinion.subject,
+            Parsed::Says(Statement::Retract { subject, .. } | Statement::Allow { subject, .. } | Statement::Referral { subject, .. }) => subject,
+            _ => return false,
+        };
+        let entry = self.view.entry(&subject, now);
+        !entry.is_some_and(|e| e.said.iter().any(|s| s.member == self.settings.me && s.time >= time))
+    }
+
+    /// "I hold this proof", in our own log (PROTOCOL section 8).
+    pub(super) fn give_evidence(&mut self, origin: Origin, seq: Seq, hash: [u8; 32]) {
+        let evidence = proto::Evidence {
+            proof_hash: Bytes::copy_from_slice(&hash),
+            origin: Some(super::heads::origin_to_proto(origin)),
+            seq: seq.0,
+        };
+        if self.own.may_sign() && self.is_active() && !self.own.lanes.is_empty() {
+            let bytes = record::encode(proto::Kind::Evidence, self.salt(origin), &evidence);
+            self.own.open.entry(Class::Normal).or_default().push(Draft { ticket: None, bytes });
+        }
+    }
+}
+
+/// The admission guard of SIGNALS.md: only what is *listed* must be sound; taking back is always allowed.
+fn guard(statement: &Statement, record: &Bytes) -> Result<(), signal::GuardRefusal> {
+    match statement {
+        Statement::Opinion(opinion) if opinion.stance == Stance::Submit => {
+            signal::admit(&opinion.subject, quality_of(record))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The PDQ quality in an opinion's bytes, if it is there.
+fn quality_of(record: &Bytes) -> Option<u32> {
+    use prost::Message as _;
+    let record = proto::Record::decode(record.clone()).ok()?;
+    let opinion = proto::Opinion::decode(record.body).ok()?;
+    Some(opinion.quality)
+}
+
+/// The receipts of a block's records, by submission.
+fn receipts(block: &VerifiedBlock, batch: &[Draft]) -> Vec<(Ticket, Vec<Receipt>)> {
+    if batch.iter().all(|draft| draft.ticket.is_none()) {
+        return Vec::new();
+    }
+    let leaves: Vec<_> = block.frame().slots.iter().map(Slot::leaf).collect();
+    let mut receipts: Vec<(Ticket, Vec<Receipt>)> = Vec::new();
+    for ((index, draft), path) in (0_u32..).zip(batch).zip(merkle::inclusion_paths(&leaves)) {
+        let Some(ticket) = draft.ticket else { continue };
+        let receipt = Receipt {
+            block: block.id(),
+            index,
+            header: *block.signed().bytes(),
+            signature: *block.signed().signature(),
+            record: draft.bytes.clone(),
+            path,
+        };
+        match receipts.last_mut() {
+            Some((last, of_ticket)) if *last == ticket => of_ticket.push(receipt),
+            _ => receipts.push((ticket, vec![receipt])),
+        }
+    }
+    receipts
+}

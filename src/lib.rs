@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod keys;
+pub mod net;
 pub mod replica;
 pub mod wire;

@@ -451,7 +451,7 @@ impl Connections {
         Ok(Seat { connections: self.clone(), id, identity, cut })
     }
 
-    fn refused(&self, address: SocketAddr, error: AcceptError, now: TimeMs) {
+    pub(super) fn refused(&self, address: SocketAddr, error: AcceptError, now: TimeMs) {
         let mut registry = self.registry();
         let second = now.0 / 1_000;
         registry.warned = if registry.warned.0 == second { (second, registry.warned.1 + 1) } else { (second, 1) };

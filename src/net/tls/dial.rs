@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin as Pinned;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -323,6 +324,14 @@ impl DialedStream {
             Some(group) => format!("TLS 1.3, {:?}", group.name()),
             None => "TLS 1.3".to_owned(),
         }
+    }
+
+    /// Our end of the connection.
+    ///
+    /// # Errors
+    /// The operating system does not say.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.tls.get_ref().0.local_addr()
     }
 
     /// Waits for the first bytes, which stay to be read, or for the reason why there are none.

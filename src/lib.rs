@@ -4,4 +4,5 @@ pub mod clock;
 pub mod keys;
 pub mod net;
 pub mod replica;
+pub mod store;
 pub mod wire;

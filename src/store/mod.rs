@@ -1,0 +1,1256 @@
+//! What is on disk: the own [`journal`] and the replica in sled. Bytes in, bytes out; nothing here decodes a block.
+//!
+//! Everything in sled can be had back from the journal and the peers, except the outbox; so sled is treated as a copy
+//! that may turn out damaged at any moment. Every entry into it goes through [`guard`], every value carries a seal
+//! ([`tables`]), waiting is bounded, and a damaged folder is moved aside and begun again ([`Store::open_or_set_aside`]).
+//!
+//! Durability: sled's `flush` writes with `sync_file_range`, which is no fsync, and writes large pages to files of
+//! their own (`blobs/`) without any sync. [`Store::write`] syncs both before it returns.
+
+pub mod journal;
+pub mod tables;
+
+mod aside;
+mod directory;
+mod guard;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::ops::{Bound, ControlFlow};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+pub use self::aside::SetAside;
+pub use self::directory::{DISK_LOW_BYTES, DISK_LOW_PERCENT, DirectoryLock, LockError, disk_low, lock_directory};
+pub use self::guard::io_threads_lost;
+use self::tables::{FORMAT, FORMAT_KEY, SEAL_BYTES, Tree};
+use crate::replica::ids::{BlockId, Origin, Seq};
+
+/// Largest value in bytes: a charter body and a block frame fit into 1 MiB each (PROTOCOL section 13), and a little
+/// more for what surrounds them.
+pub const VALUE_BYTES_MAX: usize = (1 << 20) + (64 << 10);
+
+/// Most operations in one [`Store::write`]: sled keeps a batch in memory several times over (3,000 took 2.6 GB).
+pub const WRITE_OPERATIONS_MAX: usize = 1_024;
+
+/// Most bytes in one [`Store::write`], for the same reason.
+pub const WRITE_BYTES_MAX: usize = 32 << 20;
+
+/// Largest key in `meta`, in bytes: names, not values.
+pub const META_KEY_BYTES_MAX: usize = 64;
+
+/// sled's page cache in bytes. Blocks are read once at start and then rarely: the operating system caches the file.
+pub const CACHE_BYTES: u64 = 64 << 20;
+
+/// A write that takes longer is given up: sled waits for ever when one of its threads has died or the disk is full.
+/// The slowest honest disks answer a sync within a few seconds.
+pub const WRITE_PATIENCE_MS: u64 = 60_000;
+
+/// The same once one of sled's threads has died during the write: nobody will wake it.
+const BEREAVED_PATIENCE_MS: u64 = 2_000;
+const TICK_MS: u64 = 50;
+
+/// sled keeps a page of up to 17 values in its log if it is smaller than a quarter of a segment, else in a file of its
+/// own under `blobs/`, which costs two more syncs. With 4 MiB that happens above 60 KB a block.
+const SEGMENT_BYTES: usize = 4 << 20;
+
+/// One piece of a scan: enough to be fast, little enough for memory.
+const CHUNK_VALUES: usize = 64;
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// sled's threads may hold its file lock for a moment after the database was closed in this process.
+const LOCK_RETRIES: u32 = 100;
+const LOCK_RETRY_MS: u64 = 50;
+
+/// What went wrong, and what became of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The files are damaged, or sled says so by panicking. Closes the store for writing; at the next start
+    /// [`Store::open_or_set_aside`] begins a new one.
+    #[error("the replica store is damaged ({what}); restart the node, it moves the folder aside and rebuilds")]
+    Damaged {
+        /// What was noticed.
+        what: String,
+    },
+    /// sled panicked, which is how it reports most damage. Closes the store for writing, like damage.
+    #[error("the replica store is damaged ({what}); restart the node, it moves the folder aside and rebuilds")]
+    Panicked {
+        /// The message and the place in sled.
+        what: String,
+    },
+    /// The operating system refused, for a reason that is not damage (rights, room, handles). A write that ends so
+    /// closes the store for writing; reads go on.
+    #[error("cannot {doing} the replica store: {source}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// sled did not answer. Closes the store for reading and writing; its threads cannot be freed but by a restart.
+    #[error("the replica store did not finish to {doing} within {waited_ms} ms; restart the node")]
+    Stuck {
+        /// What was tried.
+        doing: &'static str,
+        /// How long without progress, in milliseconds.
+        waited_ms: u64,
+    },
+    /// An earlier error has closed the store; nothing was done now.
+    #[error("the replica store is closed after an earlier error ({first}); restart the node")]
+    Poisoned {
+        /// The error that closed it.
+        first: String,
+    },
+    /// Too many of sled's threads have died in this process to begin again. Nothing was touched.
+    #[error("the store engine has lost {lost} threads in this process; restart the node")]
+    Spent {
+        /// How many.
+        lost: u32,
+    },
+    /// The folder is in use: by another process, or by a store of this process that was not dropped.
+    #[error("the replica store {} is in use; stop the other process first", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A newer release has written the folder. It was left as it is.
+    #[error(
+        "the replica store has format {got}, this release knows {FORMAT}; run the release that wrote it, or move the folder away to rebuild it from the peers"
+    )]
+    Format {
+        /// The format it names.
+        got: u32,
+    },
+    /// The caller asked for too much at once. Nothing was written; the store stays open.
+    #[error("{what}: {got}, allowed are {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size.
+        got: usize,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl StoreError {
+    /// Whether the folder, and not the machine or the caller, is to blame: then it may be moved aside.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::Panicked { .. } | Self::Stuck { .. })
+    }
+}
+
+/// One change, see [`tables`].
+#[derive(Clone, Copy, Debug)]
+pub enum Write<'a> {
+    /// A block frame, as received or signed.
+    Block(BlockId, &'a [u8]),
+    /// A block that must not be kept any longer (a branch that lost, an audience that was left).
+    DeleteBlock(BlockId),
+    /// A signed charter under its version.
+    Charter(u64, &'a [u8]),
+    /// A fork or fault proof under its hash.
+    Proof([u8; 32], &'a [u8]),
+    /// A proof that a better one replaces.
+    DeleteProof([u8; 32]),
+    /// A submission that waits, under its ticket.
+    OutboxPut(u64, &'a [u8]),
+    /// A submission that has been signed or refused.
+    OutboxDelete(u64),
+    /// A small value of the engine under its name.
+    Meta(&'a [u8], &'a [u8]),
+}
+
+impl Write<'_> {
+    fn parts(&self) -> (Tree, Vec<u8>, Option<&[u8]>) {
+        match *self {
+            Self::Block(id, frame) => (Tree::Blocks, tables::block_key(id).to_vec(), Some(frame)),
+            Self::DeleteBlock(id) => (Tree::Blocks, tables::block_key(id).to_vec(), None),
+            Self::Charter(version, charter) => (Tree::Charters, tables::number_key(version).to_vec(), Some(charter)),
+            Self::Proof(hash, proof) => (Tree::Proofs, hash.to_vec(), Some(proof)),
+            Self::DeleteProof(hash) => (Tree::Proofs, hash.to_vec(), None),
+            Self::OutboxPut(ticket, entry) => (Tree::Outbox, tables::number_key(ticket).to_vec(), Some(entry)),
+            Self::OutboxDelete(ticket) => (Tree::Outbox, tables::number_key(ticket).to_vec(), None),
+            Self::Meta(name, value) => (Tree::Meta, name.to_vec(), Some(value)),
+        }
+    }
+}
+
+/// A store that was just opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    /// Whether it was begun now, empty.
+    pub created: bool,
+}
+
+/// The replica's copy on disk. One per data directory; the caller holds the directory's lock.
+#[derive(Debug)]
+pub struct Store {
+    /// `None` only while being dropped.
+    sled: Option<Arc<Sled>>,
+    writer: Mutex<Option<Writer>>,
+    /// The first error that closed the store for writing.
+    closed: OnceLock<String>,
+    /// sled panicked or hangs: dropping it writes, and could panic again or hang.
+    leaky: AtomicBool,
+    /// sled hangs: reading could too.
+    stuck: AtomicBool,
+    write_patience_ms: u64,
+}
+
+impl Store {
+    /// Opens the store in `dir`, creating it if there is none. Values are not checked, only the format.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] if sled cannot read its files or the format is missing; [`StoreError::Io`],
+    /// [`StoreError::InUse`], [`StoreError::Format`], [`StoreError::Spent`] leave everything as it was.
+    pub fn open(dir: &Path) -> Result<Opened, StoreError> {
+        let store = Self::open_unchecked(dir)?;
+        let created = store.check_format()?;
+        Ok(Opened { store, created })
+    }
+
+    fn open_unchecked(dir: &Path) -> Result<Self, StoreError> {
+        let lost = io_threads_lost();
+        if lost + 1 >= guard::IO_THREADS {
+            return Err(StoreError::Spent { lost });
+        }
+        fs::create_dir_all(dir).map_err(|source| StoreError::Io { doing: "create the folder of", source })?;
+        let sled = Arc::new(Sled::open(dir)?);
+        let files = SyncedFiles::open(dir).map_err(|source| StoreError::Io { doing: "open the files of", source })?;
+        let writer = Writer::start(Arc::clone(&sled), files)?;
+        Ok(Self {
+            sled: Some(sled),
+            writer: Mutex::new(Some(writer)),
+            closed: OnceLock::new(),
+            leaky: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
+            write_patience_ms: WRITE_PATIENCE_MS,
+        })
+    }
+
+    /// Writes all of `batch` and makes it durable: after `Ok`, everything is on disk. Each tree's part is applied in
+    /// pieces, in the order of [`Tree::ALL`]; after a crash in between a prefix of these pieces is there.
+    /// Of two changes of one key in one batch, the later counts.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] before anything was written. After any other error nothing is known about what reached
+    /// the disk, and every later write is [`StoreError::Poisoned`] (PROTOCOL W3).
+    pub fn write(&self, batch: &[Write<'_>]) -> Result<(), StoreError> {
+        if let Some(name) = batch.iter().find_map(|write| bad_meta_name(write)) {
+            return Err(StoreError::TooLarge { what: "bytes of a name in meta", got: name, limit: META_KEY_BYTES_MAX });
+        }
+        self.write_sealed(batch.iter().map(Write::parts))
+    }
+
+    /// The block `id`.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Io`]; the value is not handed out then.
+    pub fn block(&self, id: BlockId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.value(Tree::Blocks, &tables::block_key(id))
+    }
+
+    /// Blocks of `origin` from `from` on, in order, as far as they are stored (there may be gaps): at most `count_max`
+    /// of them, and no further one once `bytes_max` bytes are reached, so that at least one comes if there is one.
+    ///
+    /// # Errors
+    /// As [`Store::block`].
+    pub fn blocks_from(
+        &self,
+        origin: Origin,
+        from: Seq,
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(Seq, Vec<u8>)>, StoreError> {
+        let first = tables::block_key(BlockId { origin, seq: from });
+        let last = tables::block_key(BlockId { origin, seq: Seq(u64::MAX) });
+        let range = (Bound::Included(&first[..]), Bound::Included(&last[..]));
+        let entries = self.chunk(Tree::Blocks, range, count_max, bytes_max)?;
+        Ok(entries.into_iter().filter_map(|(key, frame)| Some((tables::parse_block_key(&key)?.seq, frame))).collect())
+    }
+
+    /// Calls `each` with every block, by origin and place, until it breaks. Holds one piece of about 4 MiB in memory.
+    ///
+    /// # Errors
+    /// As [`Store::block`]; blocks before the damage have been handed over then.
+    pub fn for_each_block(&self, mut each: impl FnMut(BlockId, &[u8]) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.for_each(Tree::Blocks, |key, frame| {
+            tables::parse_block_key(key).map_or(ControlFlow::Continue(()), |id| each(id, frame))
+        })
+    }
+
+    /// All charter versions, in order.
+    ///
+    /// # Errors
+    /// As [`Store::block`].
+    pub fn charters(&self) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        self.numbered(Tree::Charters)
+    }
+
+    /// All proofs, by hash.
+    ///
+    /// # Errors
+    /// As [`Store::block`].
+    pub fn proofs(&self) -> Result<Vec<([u8; 32], Vec<u8>)>, StoreError> {
+        let mut proofs = Vec::new();
+        self.for_each(Tree::Proofs, |key, proof| {
+            proofs.extend(key.try_into().ok().map(|hash: [u8; 32]| (hash, proof.to_vec())));
+            ControlFlow::Continue(())
+        })?;
+        Ok(proofs)
+    }
+
+    /// The whole outbox, by ticket. The engine bounds what it puts there.
+    ///
+    /// # Errors
+    /// As [`Store::block`].
+    pub fn outbox(&self) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        self.numbered(Tree::Outbox)
+    }
+
+    /// The engine's value under `name`.
+    ///
+    /// # Errors
+    /// As [`Store::block`].
+    pub fn meta(&self, name: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.value(Tree::Meta, name)
+    }
+
+    /// Reads every value of every tree and checks its seal. Returns the number of values.
+    ///
+    /// # Errors
+    /// The first thing wrong.
+    pub fn verify(&self) -> Result<u64, StoreError> {
+        self.verify_with_progress(&AtomicU64::new(0))
+    }
+
+    /// Whether an error has closed the store for writing.
+    pub fn is_poisoned(&self) -> bool {
+        self.closed.get().is_some()
+    }
+
+    /// Lets the next write fail as `failure` says. For tests only.
+    ///
+    /// # Panics
+    /// If the store is closed.
+    #[cfg(any(test, feature = "wrong-rules"))]
+    pub fn fail_next_write(&self, failure: WriteFailure) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(writer) = writer.as_ref() else { panic!("the store is closed") };
+        *writer.fail_next.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    }
+}
+
+/// An error to be pretended by the next write, for tests of what comes after.
+#[cfg(any(test, feature = "wrong-rules"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteFailure {
+    /// The sync fails after everything was written.
+    Sync,
+    /// sled panics.
+    Panic,
+    /// sled never answers.
+    Hang,
+}
+
+impl Store {
+    fn value(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.guarded("read", |sled| sled.value(tree, key))
+    }
+
+    fn numbered(&self, tree: Tree) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let mut values = Vec::new();
+        self.for_each(tree, |key, value| {
+            values.extend(tables::parse_number_key(key).map(|number| (number, value.to_vec())));
+            ControlFlow::Continue(())
+        })?;
+        Ok(values)
+    }
+
+    /// The callback runs outside the fence: a panic of the caller's is the caller's.
+    fn for_each(&self, tree: Tree, mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), StoreError> {
+        let mut last: Option<Vec<u8>> = None;
+        loop {
+            let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let entries = self.chunk(tree, (from, Bound::Unbounded), CHUNK_VALUES, CHUNK_BYTES)?;
+            if entries.is_empty() {
+                return Ok(());
+            }
+            for (key, value) in entries {
+                if each(&key, &value).is_break() {
+                    return Ok(());
+                }
+                last = Some(key);
+            }
+        }
+    }
+
+    fn chunk(
+        &self,
+        tree: Tree,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        self.guarded("read", |sled| sled.chunk(tree, range, count_max, bytes_max))
+    }
+
+    fn verify_with_progress(&self, progress: &AtomicU64) -> Result<u64, StoreError> {
+        let mut values = 0;
+        for tree in Tree::ALL {
+            self.for_each(tree, |_, _| {
+                values += 1;
+                progress.fetch_add(1, Ordering::Relaxed);
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(values)
+    }
+
+    /// Whether the store is new. A folder without a format that holds anything is not ours, or has lost its beginning.
+    fn check_format(&self) -> Result<bool, StoreError> {
+        match self.value(Tree::Meta, FORMAT_KEY)? {
+            Some(found) => match found.try_into().map(u32::from_be_bytes) {
+                Ok(FORMAT) => Ok(false),
+                Ok(got) => Err(StoreError::Format { got }),
+                Err(found) => Err(damaged(format!("the format has {} bytes, expected 4", found.len()))),
+            },
+            None if self.is_empty()? => {
+                self.write_sealed([(Tree::Meta, FORMAT_KEY.to_vec(), Some(&FORMAT.to_be_bytes()[..]))].into_iter())?;
+                Ok(true)
+            }
+            None => Err(damaged("it has values but no format".to_owned())),
+        }
+    }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        for tree in Tree::ALL {
+            if !self.chunk(tree, (Bound::Unbounded, Bound::Unbounded), 1, 1)?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn write_sealed<'a>(
+        &self,
+        writes: impl ExactSizeIterator<Item = (Tree, Vec<u8>, Option<&'a [u8]>)>,
+    ) -> Result<(), StoreError> {
+        if let Some(first) = self.closed.get() {
+            return Err(StoreError::Poisoned { first: first.clone() });
+        }
+        let batches = Batches::seal(writes)?;
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = match writer.as_ref() {
+            Some(writer) => writer.write(batches, self.write_patience_ms),
+            None => Err(StoreError::Panicked { what: "its writer has ended".to_owned() }),
+        };
+        outcome.inspect_err(|error| self.close(error))
+    }
+
+    fn guarded<T>(
+        &self,
+        doing: &'static str,
+        inside: impl FnOnce(&Sled) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let Some(sled) = self.sled.as_deref().filter(|_| !self.stuck.load(Ordering::SeqCst)) else {
+            let first = self.closed.get().cloned().unwrap_or_default();
+            return Err(StoreError::Poisoned { first });
+        };
+        guard::caught(|| inside(sled)).unwrap_or_else(|panic| {
+            // What was half changed in memory when it panicked must not be written.
+            let error = StoreError::Panicked { what: format!("{panic}, when asked to {doing}") };
+            self.close(&error);
+            Err(error)
+        })
+    }
+
+    fn close(&self, error: &StoreError) {
+        self.closed.get_or_init(|| error.to_string());
+        self.stuck.fetch_or(matches!(error, StoreError::Stuck { .. }), Ordering::SeqCst);
+        let leaky = matches!(error, StoreError::Stuck { .. } | StoreError::Panicked { .. });
+        self.leaky.fetch_or(leaky, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let sled = self.sled.take();
+        if self.leaky.load(Ordering::SeqCst) {
+            // Costs its memory and its file handles until the process ends, which it should soon.
+            std::mem::forget(sled);
+            return;
+        }
+        let ended = guard::caught(|| {
+            if let Some(writer) = writer {
+                writer.end();
+            }
+            drop(sled);
+        });
+        if let Err(panic) = ended {
+            tracing::error!(%panic, "the replica store could not be closed; the next start examines it");
+        }
+    }
+}
+
+/// The thread that writes. Apart, because sled may never come back from a flush, and the caller must.
+#[derive(Debug)]
+struct Writer {
+    jobs: Sender<Job>,
+    thread: JoinHandle<()>,
+    #[cfg(any(test, feature = "wrong-rules"))]
+    fail_next: Mutex<Option<WriteFailure>>,
+}
+
+struct Job {
+    batches: Batches,
+    answer: SyncSender<Result<(), StoreError>>,
+    #[cfg(any(test, feature = "wrong-rules"))]
+    failure: Option<WriteFailure>,
+}
+
+impl Writer {
+    fn start(sled: Arc<Sled>, mut files: SyncedFiles) -> Result<Self, StoreError> {
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let work = move || {
+            for job in inbox {
+                let answer = job.answer.clone();
+                let outcome = guard::caught(|| job.run(&sled, &mut files));
+                let outcome = outcome.unwrap_or_else(|what| Err(StoreError::Panicked { what }));
+                let leave = matches!(outcome, Err(StoreError::Panicked { .. }));
+                // Nobody may be waiting any more; the store is closed then.
+                drop(answer.send(outcome));
+                if leave {
+                    std::mem::forget(sled);
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("store-writer".to_owned()).spawn(work);
+        Ok(Self {
+            jobs,
+            thread: thread.map_err(|source| StoreError::Io { doing: "start the writer of", source })?,
+            #[cfg(any(test, feature = "wrong-rules"))]
+            fail_next: Mutex::new(None),
+        })
+    }
+
+    fn write(&self, batches: Batches, patience_ms: u64) -> Result<(), StoreError> {
+        let lost_before = io_threads_lost();
+        let (answer, answered) = mpsc::sync_channel(1);
+        let job = Job {
+            batches,
+            answer,
+            #[cfg(any(test, feature = "wrong-rules"))]
+            failure: self.fail_next.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        };
+        if self.jobs.send(job).is_err() {
+            return Err(StoreError::Panicked { what: "its writer has ended".to_owned() });
+        }
+        patiently("write", patience_ms, lost_before, None, &answered)?
+    }
+
+    fn end(self) {
+        drop(self.jobs);
+        if self.thread.join().is_err() {
+            tracing::error!("the writer of the replica store panicked; please report this");
+        }
+    }
+}
+
+impl Job {
+    fn run(self, sled: &Sled, files: &mut SyncedFiles) -> Result<(), StoreError> {
+        for (tree, batch) in self.batches.pieces {
+            sled.trees[tree.index()].apply_batch(batch).map_err(|error| sled_error("write to", error))?;
+        }
+        #[cfg(any(test, feature = "wrong-rules"))]
+        pretend(self.failure)?;
+        sled.db.flush().map_err(|error| sled_error("flush", error))?;
+        files.sync().map_err(|source| StoreError::Io { doing: "sync the files of", source })
+    }
+}
+
+#[cfg(any(test, feature = "wrong-rules"))]
+fn pretend(failure: Option<WriteFailure>) -> Result<(), StoreError> {
+    match failure {
+        None => Ok(()),
+        Some(WriteFailure::Sync) => {
+            Err(StoreError::Io { doing: "sync the files of", source: io::Error::other("pretended by a test") })
+        }
+        Some(WriteFailure::Panic) => panic!("pretended by a test"),
+        Some(WriteFailure::Hang) => loop {
+            thread::park();
+        },
+    }
+}
+
+/// Waits for an answer as long as there is progress, and `patience_ms` longer.
+fn patiently<T>(
+    doing: &'static str,
+    patience_ms: u64,
+    lost_before: u32,
+    progress: Option<&AtomicU64>,
+    answered: &Receiver<T>,
+) -> Result<T, StoreError> {
+    let (mut seen, mut waited_ms) = (0, 0);
+    loop {
+        match answered.recv_timeout(Duration::from_millis(TICK_MS)) {
+            Ok(answer) => return Ok(answer),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(StoreError::Panicked { what: format!("its thread ended, when asked to {doing}") });
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let now = progress.map_or(0, |progress| progress.load(Ordering::Relaxed));
+        waited_ms = if now == seen { waited_ms + TICK_MS } else { 0 };
+        seen = now;
+        let bereaved = io_threads_lost() > lost_before && waited_ms >= BEREAVED_PATIENCE_MS;
+        if bereaved || waited_ms >= patience_ms {
+            return Err(StoreError::Stuck { doing, waited_ms });
+        }
+    }
+}
+
+/// What one write does, in pieces of bounded size in the order of the trees.
+struct Batches {
+    pieces: Vec<(Tree, sled::Batch)>,
+}
+
+impl Batches {
+    fn seal<'a>(writes: impl ExactSizeIterator<Item = (Tree, Vec<u8>, Option<&'a [u8]>)>) -> Result<Self, StoreError> {
+        too_large("operations in one write", writes.len(), WRITE_OPERATIONS_MAX)?;
+        let mut by_tree: [Vec<(sled::Batch, usize, usize)>; Tree::ALL.len()] = Default::default();
+        let mut total = 0_usize;
+        for (tree, key, value) in writes {
+            let length = value.map_or(0, <[u8]>::len);
+            too_large("bytes in one value", length, VALUE_BYTES_MAX)?;
+            total = total.saturating_add(length + key.len());
+            too_large("bytes in one write", total, WRITE_BYTES_MAX)?;
+            let pieces = &mut by_tree[tree.index()];
+            let full = |(_, count, bytes): &(_, usize, usize)| *count >= CHUNK_VALUES || *bytes >= CHUNK_BYTES;
+            if pieces.last().is_none_or(full) {
+                pieces.push((sled::Batch::default(), 0, 0));
+            }
+            let Some((batch, count, bytes)) = pieces.last_mut() else { continue };
+            match value {
+                Some(value) => {
+                    let sealed = tables::seal(tree, &key, value);
+                    batch.insert(key, sealed);
+                }
+                None => batch.remove(key),
+            }
+            *count += 1;
+            *bytes += length;
+        }
+        let pieces = Tree::ALL.into_iter().zip(by_tree);
+        Ok(Self { pieces: pieces.flat_map(|(tree, list)| list.into_iter().map(move |(b, ..)| (tree, b))).collect() })
+    }
+}
+
+fn too_large(what: &'static str, got: usize, limit: usize) -> Result<(), StoreError> {
+    if got > limit { Err(StoreError::TooLarge { what, got, limit }) } else { Ok(()) }
+}
+
+/// sled's files that its flush does not sync.
+struct SyncedFiles {
+    db: File,
+    blobs_path: PathBuf,
+    blobs: File,
+    synced: BTreeSet<OsString>,
+}
+
+impl SyncedFiles {
+    /// What an earlier process left unsynced is made durable here: it is about to be believed.
+    fn open(dir: &Path) -> io::Result<Self> {
+        let blobs_path = dir.join("blobs");
+        let (db, blobs) = (File::open(dir.join("db"))?, File::open(&blobs_path)?);
+        let mut files = Self { db, blobs_path, blobs, synced: BTreeSet::new() };
+        File::open(dir.join("conf"))?.sync_all()?;
+        files.sync()?;
+        File::open(dir)?.sync_all()?;
+        directory::sync_parent(dir)?;
+        Ok(files)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut present = BTreeSet::new();
+        for entry in fs::read_dir(&self.blobs_path)? {
+            present.insert(entry?.file_name());
+        }
+        let mut created = false;
+        for name in present.difference(&self.synced) {
+            match File::open(self.blobs_path.join(name)) {
+                Ok(blob) => blob.sync_data()?,
+                // sled removes the file of a page that it has written anew.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+            created = true;
+        }
+        if created {
+            self.blobs.sync_all()?;
+        }
+        self.synced = present;
+        // Last: the pages in this file point to the blobs.
+        self.db.sync_data()
+    }
+}
+
+/// sled itself. Used inside the fence only.
+struct Sled {
+    db: sled::Db,
+    trees: [sled::Tree; Tree::ALL.len()],
+}
+
+impl Sled {
+    fn open(dir: &Path) -> Result<Self, StoreError> {
+        let mut retries = LOCK_RETRIES;
+        let db = loop {
+            match guard::caught(|| config(dir).open()) {
+                Ok(Ok(db)) => break db,
+                Ok(Err(error)) if is_lock_error(&error) && retries == 0 => {
+                    return Err(StoreError::InUse { path: dir.to_owned() });
+                }
+                Ok(Err(error)) if is_lock_error(&error) => {
+                    retries -= 1;
+                    thread::sleep(Duration::from_millis(LOCK_RETRY_MS));
+                }
+                Ok(Err(error)) => return Err(sled_error("open", error)),
+                Err(what) => return Err(StoreError::Panicked { what }),
+            }
+        };
+        // Leaked if one cannot be opened: dropping a damaged database writes to it.
+        let db = std::mem::ManuallyDrop::new(db);
+        let open_trees =
+            || -> sled::Result<Vec<sled::Tree>> { Tree::ALL.iter().map(|tree| db.open_tree(tree.name())).collect() };
+        let trees = guard::caught(open_trees).map_err(|what| StoreError::Panicked { what })?;
+        let trees = std::mem::ManuallyDrop::new(trees.map_err(|error| sled_error("open", error))?);
+        let trees = <[sled::Tree; Tree::ALL.len()]>::try_from(std::mem::ManuallyDrop::into_inner(trees));
+        let trees = trees.map_err(|_| damaged("it has not all trees".to_owned()))?;
+        Ok(Self { db: std::mem::ManuallyDrop::into_inner(db), trees })
+    }
+
+    fn value(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.trees[tree.index()].get(key).map_err(|error| sled_error("read", error))? {
+            Some(sealed) => opened(tree, key, &sealed).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn chunk(
+        &self,
+        tree: Tree,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        count_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut bytes = 0;
+        for entry in self.trees[tree.index()].range::<&[u8], _>(range).take(count_max) {
+            if bytes >= bytes_max && !entries.is_empty() {
+                break;
+            }
+            let (key, sealed) = entry.map_err(|error| sled_error("read", error))?;
+            // A range that turns back would keep its reader for ever.
+            if !tree.is_key(&key) || entries.last().is_some_and(|(last, _)| last[..] >= key[..]) {
+                return Err(damaged(format!("the tree {} has a key {:?} out of place", tree.name(), key.as_ref())));
+            }
+            let value = opened(tree, &key, &sealed)?;
+            bytes += value.len();
+            entries.push((key.to_vec(), value));
+        }
+        Ok(entries)
+    }
+
+    /// The entry beside `from`, sealed or not as it may be; for salvage.
+    fn neighbour(&self, tree: Tree, from: Option<&[u8]>, backwards: bool) -> sled::Result<Option<(Vec<u8>, Vec<u8>)>> {
+        let edge = from.map_or(Bound::Unbounded, Bound::Excluded);
+        let range = if backwards { (Bound::Unbounded, edge) } else { (edge, Bound::Unbounded) };
+        let mut range = self.trees[tree.index()].range::<&[u8], _>(range);
+        let entry = if backwards { range.next_back() } else { range.next() };
+        Ok(entry.transpose()?.map(|(key, sealed)| (key.to_vec(), sealed.to_vec())))
+    }
+}
+
+impl std::fmt::Debug for Sled {
+    /// sled's own prints every page.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sled")
+    }
+}
+
+fn config(dir: &Path) -> sled::Config {
+    // sled's `mode` is left alone: 0.34.7 stores it and never reads it.
+    sled::Config::new()
+        .path(dir)
+        .cache_capacity(CACHE_BYTES)
+        .segment_size(SEGMENT_BYTES)
+        .flush_every_ms(None)
+        .print_profile_on_drop(false)
+}
+
+fn opened(tree: Tree, key: &[u8], sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let value = tables::unseal(tree, key, sealed);
+    let name = || format!("the tree {} under the key {}", tree.name(), crate::replica::ids::hex(key));
+    Ok(value.map_err(|broken| damaged(format!("{}: {broken}", name())))?.to_vec())
+}
+
+fn bad_meta_name(write: &Write<'_>) -> Option<usize> {
+    match write {
+        Write::Meta(name, _) if name.is_empty() || name.len() > META_KEY_BYTES_MAX => Some(name.len()),
+        _ => None,
+    }
+}
+
+fn damaged(what: String) -> StoreError {
+    StoreError::Damaged { what }
+}
+
+fn is_lock_error(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().starts_with("could not acquire lock"))
+}
+
+/// Damage is everything that another machine would say of the same files; what only this one says now is [`StoreError::Io`].
+fn sled_error(doing: &'static str, error: sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(source) if is_the_machines_fault(&source) => StoreError::Io { doing, source },
+        // Said when one of its threads has died before.
+        sled::Error::ReportableBug(what) => StoreError::Io { doing, source: io::Error::other(what) },
+        other => damaged(other.to_string()),
+    }
+}
+
+fn is_the_machines_fault(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    let kinds =
+        [Kind::PermissionDenied, Kind::StorageFull, Kind::QuotaExceeded, Kind::ReadOnlyFilesystem, Kind::OutOfMemory];
+    let too_many_files = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    kinds.contains(&error.kind()) || too_many_files.contains(&error.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::replica::ids::{LogNo, MemberId};
+
+    fn origin(member: u8, log_no: u32) -> Origin {
+        Origin { member: MemberId([member; 16]), log_no: LogNo(log_no) }
+    }
+
+    fn id(member: u8, seq: u64) -> BlockId {
+        BlockId { origin: origin(member, 0), seq: Seq(seq) }
+    }
+
+    /// Bytes that differ for every block and do not repeat within one.
+    fn frame(id: BlockId, length: usize) -> Vec<u8> {
+        let mut state = id.seq.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(id.origin.member.0[0]);
+        (0..length)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state.to_be_bytes()[3]
+            })
+            .collect()
+    }
+
+    fn open(dir: &Path) -> Store {
+        let (store, aside) = Store::open_or_set_aside(dir).unwrap();
+        assert_eq!(aside, None);
+        store
+    }
+
+    fn all_blocks(store: &Store) -> BTreeMap<BlockId, Vec<u8>> {
+        let mut blocks = BTreeMap::new();
+        store
+            .for_each_block(|id, frame| {
+                blocks.insert(id, frame.to_vec());
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        blocks
+    }
+
+    fn copy_folder(from: &Path, to: &Path) {
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let target = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                copy_folder(&entry.path(), &target);
+            } else {
+                fs::copy(entry.path(), target).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_also_by_the_next_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("replica");
+        let created = Store::open(&dir).unwrap();
+        assert!(created.created);
+        let store = created.store;
+        let (a, b) = (frame(id(1, 1), 60_000), frame(id(1, 2), 300));
+        store
+            .write(&[
+                Write::Block(id(1, 1), &a),
+                Write::Block(id(1, 2), &b),
+                Write::Charter(1, b"founding"),
+                Write::Proof([7; 32], b"proof"),
+                Write::Proof([8; 32], b"other"),
+                Write::OutboxPut(5, b"waits"),
+                Write::OutboxPut(6, b"waits too"),
+                Write::Meta(b"forum", b"acme"),
+            ])
+            .unwrap();
+        store.write(&[Write::DeleteProof([8; 32]), Write::OutboxDelete(5), Write::Charter(2, b"second")]).unwrap();
+        for store in [store, open(&dir)] {
+            assert_eq!(store.block(id(1, 1)).unwrap().as_ref(), Some(&a));
+            assert_eq!(store.block(id(1, 3)).unwrap(), None);
+            assert_eq!(all_blocks(&store).into_values().collect::<Vec<_>>(), [a.clone(), b.clone()]);
+            assert_eq!(store.charters().unwrap(), [(1, b"founding".to_vec()), (2, b"second".to_vec())]);
+            assert_eq!(store.proofs().unwrap(), [([7; 32], b"proof".to_vec())]);
+            assert_eq!(store.outbox().unwrap(), [(6, b"waits too".to_vec())]);
+            assert_eq!(store.meta(b"forum").unwrap().as_deref(), Some(&b"acme"[..]));
+            assert_eq!(store.verify().unwrap(), 7);
+            drop(store);
+        }
+        assert!(!Store::open(&dir).unwrap().created);
+    }
+
+    #[test]
+    fn a_log_is_read_in_pieces_of_bounded_count_and_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder.path().join("replica"));
+        let frames: Vec<_> = (1..=200).map(|seq| (id(2, seq), frame(id(2, seq), 1_000))).collect();
+        for group in frames.chunks(50) {
+            let batch: Vec<_> = group.iter().map(|(id, frame)| Write::Block(*id, frame)).collect();
+            store.write(&batch).unwrap();
+        }
+        store.write(&[Write::Block(id(1, 1), b"before"), Write::Block(id(3, 1), b"after")]).unwrap();
+        let seqs = |from, count, bytes| -> Vec<u64> {
+            let found = store.blocks_from(origin(2, 0), Seq(from), count, bytes).unwrap();
+            found.into_iter().map(|(seq, _)| seq.0).collect()
+        };
+        assert_eq!(seqs(1, 3, usize::MAX), [1, 2, 3]);
+        assert_eq!(seqs(199, 10, usize::MAX), [199, 200]);
+        assert_eq!(seqs(7, 100, 2_500), [7, 8, 9]);
+        assert_eq!(seqs(7, 100, 0), [7], "at least one, or nobody would ever get on");
+        assert_eq!(seqs(201, 10, usize::MAX), [0; 0]);
+        assert_eq!(all_blocks(&store).len(), 202);
+        let mut seen = 0;
+        store
+            .for_each_block(|_, _| {
+                seen += 1;
+                if seen == 70 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .unwrap();
+        assert_eq!(seen, 70);
+    }
+
+    #[test]
+    fn limits_refuse_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder.path().join("replica"));
+        let (large, largest) = (vec![0; VALUE_BYTES_MAX + 1], vec![0; VALUE_BYTES_MAX]);
+        let too_much: Vec<_> = (0..31).map(|ticket| Write::OutboxPut(ticket, &largest)).collect();
+        let cases = [
+            vec![Write::Block(id(1, 1), &large)],
+            vec![Write::OutboxDelete(1); WRITE_OPERATIONS_MAX + 1],
+            too_much,
+            vec![Write::Meta(&[b'n'; META_KEY_BYTES_MAX + 1], b"")],
+            vec![Write::Meta(b"", b"")],
+        ];
+        for case in cases {
+            assert!(matches!(store.write(&case), Err(StoreError::TooLarge { .. })), "{} writes", case.len());
+        }
+        assert_eq!((store.verify().unwrap(), store.is_poisoned()), (1, false));
+        store.write(&[Write::Block(id(1, 1), &largest), Write::Meta(&[b'n'; META_KEY_BYTES_MAX], b"")]).unwrap();
+    }
+
+    #[test]
+    fn a_failed_write_closes_the_store_for_writing_and_reads_go_on() {
+        for failure in [WriteFailure::Sync, WriteFailure::Panic] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = open(&folder.path().join("replica"));
+            store.write(&[Write::Block(id(1, 1), b"first")]).unwrap();
+            store.fail_next_write(failure);
+            assert!(store.write(&[Write::Block(id(1, 2), b"second")]).is_err());
+            for _ in 0..3 {
+                let refused = store.write(&[Write::Block(id(1, 3), b"third")]);
+                assert!(
+                    matches!(&refused, Err(StoreError::Poisoned { first }) if first.contains("pretended")),
+                    "{refused:?}"
+                );
+            }
+            assert_eq!(store.block(id(1, 1)).unwrap().as_deref(), Some(&b"first"[..]));
+            assert_eq!(store.block(id(1, 3)).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_write_that_never_returns_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(&folder.path().join("replica"));
+        store.write_patience_ms = 200;
+        store.fail_next_write(WriteFailure::Hang);
+        assert!(matches!(store.write(&[Write::Block(id(1, 1), b"x")]), Err(StoreError::Stuck { doing: "write", .. })));
+        assert!(matches!(store.write(&[Write::Block(id(1, 1), b"x")]), Err(StoreError::Poisoned { .. })));
+        assert!(matches!(store.block(id(1, 1)), Err(StoreError::Poisoned { .. })), "reading could hang too");
+    }
+
+    #[test]
+    fn a_folder_in_use_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("replica");
+        let _store = open(&dir);
+        assert!(matches!(Store::open_or_set_aside(&dir), Err(StoreError::InUse { .. })));
+        assert!(directory::moved_aside(&dir).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_newer_format_is_left_alone_and_a_missing_one_is_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("replica");
+        let store = open(&dir);
+        store.write(&[Write::Meta(FORMAT_KEY, &2_u32.to_be_bytes())]).unwrap();
+        drop(store);
+        assert!(matches!(Store::open_or_set_aside(&dir), Err(StoreError::Format { got: 2 })));
+        assert!(directory::moved_aside(&dir).unwrap().is_empty());
+
+        let store = Store::open_unchecked(&dir).unwrap();
+        store.write(&[Write::Block(id(1, 1), b"kept")]).unwrap();
+        store.guarded("remove", |sled| Ok(sled.trees[Tree::Meta.index()].remove(FORMAT_KEY).unwrap())).unwrap();
+        drop(store);
+        let (store, aside) = Store::open_or_set_aside(&dir).unwrap();
+        let aside = aside.unwrap();
+        assert_eq!((aside.salvaged_blocks, aside.searched_to_the_end), (1, true), "{aside:?}");
+        assert_eq!(store.block(id(1, 1)).unwrap().as_deref(), Some(&b"kept"[..]));
+    }
+
+    #[test]
+    fn a_value_that_rotted_unnoticed_by_sled_is_noticed_and_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("replica");
+        let store = open(&dir);
+        let frames: Vec<_> = (1..=100).map(|seq| (id(1, seq), frame(id(1, seq), 500))).collect();
+        store.write(&frames.iter().map(|(id, frame)| Write::Block(*id, frame)).collect::<Vec<_>>()).unwrap();
+        let key = tables::block_key(id(1, 40));
+        let mut rotten = tables::seal(Tree::Blocks, &key, &frames[39].1);
+        rotten[99] ^= 1;
+        let sealed_elsewhere = tables::seal(Tree::Blocks, &tables::block_key(id(1, 1)), &frames[0].1);
+        store
+            .guarded("rot", |sled| {
+                sled.trees[Tree::Blocks.index()].insert(key, rotten).unwrap();
+                sled.trees[Tree::Blocks.index()].insert(tables::block_key(id(1, 50)), sealed_elsewhere).unwrap();
+                Ok(())
+            })
+            .unwrap();
+        for seq in [40, 50] {
+            assert!(matches!(store.block(id(1, seq)), Err(StoreError::Damaged { what }) if what.contains("checksum")));
+        }
+        drop(store);
+        let (store, aside) = Store::open_or_set_aside(&dir).unwrap();
+        assert_eq!(aside.unwrap().salvaged_blocks, 98);
+        let kept = all_blocks(&store);
+        assert!(frames.iter().all(|(at, frame)| match at.seq.0 {
+            40 | 50 => !kept.contains_key(at),
+            _ => kept.get(at) == Some(frame),
+        }));
+        assert!(dir.with_file_name("replica.damaged-1").is_dir());
+    }
+
+    #[test]
+    fn a_move_that_was_interrupted_is_finished() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("replica");
+        let store = open(&dir);
+        store.write(&[Write::OutboxPut(1, b"waits")]).unwrap();
+        drop(store);
+        fs::rename(&dir, folder.path().join("replica.rebuilding")).unwrap();
+        assert_eq!(open(&dir).outbox().unwrap(), [(1, b"waits".to_vec())]);
+    }
+
+    #[test]
+    fn everything_acknowledged_is_in_a_copy_taken_at_any_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("replica");
+        let store = open(&dir);
+        let mut acknowledged = BTreeMap::new();
+        for round in 0..24_u64 {
+            let group: Vec<_> = (0..=round % 4)
+                .map(|n| id(u8::try_from(n).unwrap(), round + 1))
+                .map(|id| (id, frame(id, if round % 5 == 0 { 200_000 } else { 900 })))
+                .collect();
+            store.write(&group.iter().map(|(id, frame)| Write::Block(*id, frame)).collect::<Vec<_>>()).unwrap();
+            acknowledged.extend(group);
+            if round % 3 == 0 {
+                // The process that would die here is this one; what it would leave is what the files hold now.
+                let copy = folder.path().join(format!("copy-{round}"));
+                copy_folder(&dir, &copy);
+                assert_eq!(all_blocks(&open(&copy)), acknowledged, "round {round}");
+            }
+        }
+    }
+
+    /// A folder with several segments, deletions, overwritten values and large pages.
+    fn populated(dir: &Path) -> (BTreeMap<BlockId, Vec<u8>>, Vec<(u64, Vec<u8>)>) {
+        let store = open(dir);
+        let mut blocks = BTreeMap::new();
+        for seq in 1..=60_u64 {
+            let group: Vec<_> = (1..=4_u8)
+                .map(|member| id(member, seq))
+                .map(|id| (id, frame(id, if id.origin.member.0[0] == 4 { 90_000 } else { 1_500 })))
+                .collect();
+            store.write(&group.iter().map(|(id, frame)| Write::Block(*id, frame)).collect::<Vec<_>>()).unwrap();
+            store.write(&[Write::OutboxPut(seq, &group[0].1), Write::Charter(seq, &group[1].1)]).unwrap();
+            blocks.extend(group);
+        }
+        let charters = store.charters().unwrap();
+        (blocks, charters)
+    }
+
+    #[test]
+    fn no_damaged_copy_brings_a_panic_or_a_wrong_value() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("replica");
+        let (blocks, charters) = populated(&dir);
+        let mut outcomes = BTreeMap::<String, u32>::new();
+        for seed in 0..72_u64 {
+            let copy = folder.path().join(format!("copy-{seed}"));
+            copy_folder(&dir, &copy);
+            let what = harm(&copy, seed);
+            let (store, aside) = Store::open_or_set_aside(&copy).unwrap();
+            let kept = all_blocks(&store);
+            assert!(kept.iter().all(|(id, frame)| blocks.get(id) == Some(frame)), "seed {seed}: {what}");
+            assert!(store.charters().unwrap().iter().all(|charter| charters.contains(charter)), "seed {seed}: {what}");
+            store.write(&[Write::Block(id(9, 1), b"goes on")]).unwrap();
+            let kind = what.split(' ').next().unwrap_or_default();
+            let outcome = match &aside {
+                None if kept.len() == blocks.len() => "unharmed",
+                None => "a silent loss",
+                Some(aside) if aside.salvaged_blocks > 0 => "salvaged",
+                Some(_) => "begun anew",
+            };
+            println!("seed {seed}: {what}: kept {} of {}; {aside:?}", kept.len(), blocks.len());
+            *outcomes.entry(format!("{kind}: {outcome}")).or_default() += 1;
+            drop(store);
+            fs::remove_dir_all(&copy).unwrap();
+        }
+        println!("{outcomes:#?}, threads lost: {}", io_threads_lost());
+        assert_eq!(open(&dir).verify().unwrap(), 60 * 6 + 1, "the original is untouched");
+    }
+
+    /// Harms one file of `copy`, depending on `seed` only, and tells how.
+    fn harm(copy: &Path, seed: u64) -> String {
+        let mut files = Vec::new();
+        for folder in [copy.to_owned(), copy.join("blobs")] {
+            files
+                .extend(fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
+        }
+        files.sort();
+        // The log is nearly everything; every fourth time another file's turn comes.
+        let db = copy.join("db");
+        let pick = usize::try_from(seed / 4).unwrap() % files.len();
+        let path = if seed % 4 == 3 { files[pick].clone() } else { db };
+        let mut bytes = fs::read(&path).unwrap();
+        let at = usize::try_from(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20).unwrap() % bytes.len().max(1);
+        let name = path.strip_prefix(copy).unwrap().display().to_string();
+        let how = match (seed / 3) % 4 {
+            _ if bytes.is_empty() => "nothing in",
+            0 => {
+                bytes[at] ^= 1 << (seed % 8);
+                "bit flipped in"
+            }
+            1 => {
+                bytes.truncate(at);
+                "cut"
+            }
+            2 => {
+                let page = at / 4_096 * 4_096;
+                let end = (page + 4_096).min(bytes.len());
+                bytes[page..end].fill(0);
+                "page zeroed in"
+            }
+            _ if seed % 24 < 12 => {
+                fs::remove_file(&path).unwrap();
+                return format!("removed {name}");
+            }
+            _ => {
+                bytes[at..].fill(0);
+                "tail zeroed of"
+            }
+        };
+        fs::write(&path, bytes).unwrap();
+        format!("{how} {name} at {at}")
+    }
+
+    /// `cargo test --release --lib store::tests::measure -- --ignored --nocapture`
+    #[test]
+    #[ignore = "a measurement"]
+    fn measure() {
+        let memory = || {
+            let status = fs::read_to_string("/proc/self/status").unwrap();
+            let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+            format!("{} {}", line("VmRSS"), line("VmHWM"))
+        };
+        let folder = tempfile::tempdir_in(std::env::current_dir().unwrap()).unwrap();
+        for (name, count, length, group) in
+            [("60 KB by 8", 4_000, 60_000, 8), ("60 KB by 32", 4_000, 60_000, 32), ("300 B by 1", 3_000_u64, 300, 1)]
+        {
+            let dir = folder.path().join(name.replace(' ', "-"));
+            let store = open(&dir);
+            let frames: Vec<_> = (1..=64).map(|seq| frame(id(1, seq), length)).collect();
+            let begun = crate::clock::instant();
+            for first in (0..count).step_by(group) {
+                let batch: Vec<_> = (first..first + group as u64)
+                    .map(|seq| Write::Block(id(1, seq + 1), &frames[usize::try_from(seq % 64).unwrap()]))
+                    .collect();
+                store.write(&batch).unwrap();
+            }
+            let took = begun.elapsed().as_secs_f64();
+            let size = |path: &Path| -> u64 {
+                fs::read_dir(path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().metadata().unwrap())
+                    .filter(|m| m.is_file())
+                    .map(|m| m.len())
+                    .sum()
+            };
+            let (db, blobs) = (size(&dir), size(&dir.join("blobs")));
+            let blob_count = fs::read_dir(dir.join("blobs")).unwrap().count();
+            let megabytes = count as f64 * length as f64 / 1e6;
+            println!(
+                "{name}: {took:.2} s, {:.0} commits/s, {:.1} MB/s, on disk {:.2} times ({blob_count} blobs of {:.0} MB in all), {}",
+                count as f64 / group as f64 / took,
+                megabytes / took,
+                (db + blobs) as f64 / 1e6 / megabytes,
+                blobs as f64 / 1e6,
+                memory()
+            );
+            drop(store);
+            let begun = crate::clock::instant();
+            let store = Store::open(&dir).unwrap().store;
+            let opened = begun.elapsed().as_secs_f64();
+            assert_eq!(store.verify().unwrap(), count + 1);
+            println!(
+                "    opened in {opened:.2} s, verified in {:.2} s, {}",
+                begun.elapsed().as_secs_f64() - opened,
+                memory()
+            );
+        }
+    }
+}

@@ -99,6 +99,9 @@ fn examine(dir: &Path) -> Result<Examined, StoreError> {
 fn open_and_verify(dir: &Path, progress: &AtomicU64) -> Result<Examined, StoreError> {
     let store = match Store::open_unchecked(dir) {
         Ok(store) => Box::new(store),
+        Err(error @ StoreError::Damaged { .. }) => {
+            return Ok(Examined::Damaged { store: without_settings(dir), reason: reason(error) });
+        }
         Err(error) if error.is_damage() => return Ok(Examined::Damaged { store: None, reason: reason(error) }),
         Err(error) => return Err(error),
     };
@@ -107,6 +110,12 @@ fn open_and_verify(dir: &Path, progress: &AtomicU64) -> Result<Examined, StoreEr
         Err(error) if error.is_damage() => Ok(Examined::Damaged { store: Some(store), reason: reason(error) }),
         Err(error) => Err(error),
     }
+}
+
+/// sled's small settings file holds nothing that we do not know; without it, it writes a new one. For salvage only.
+fn without_settings(dir: &Path) -> Option<Box<Store>> {
+    fs::rename(dir.join("conf"), dir.join("conf.damaged")).ok()?;
+    Store::open_unchecked(dir).ok().map(Box::new)
 }
 
 fn replace(

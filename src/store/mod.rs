@@ -65,7 +65,7 @@ const CHUNK_VALUES: usize = 64;
 const CHUNK_BYTES: usize = 4 << 20;
 
 /// sled's threads may hold its file lock for a moment after the database was closed in this process.
-const LOCK_RETRIES: u32 = 100;
+const LOCK_RETRIES: u32 = 40;
 const LOCK_RETRY_MS: u64 = 50;
 
 /// What went wrong, and what became of the store.
@@ -917,7 +917,9 @@ mod tests {
             ])
             .unwrap();
         store.write(&[Write::DeleteProof([8; 32]), Write::OutboxDelete(5), Write::Charter(2, b"second")]).unwrap();
-        for store in [store, open(&dir)] {
+        let mut first_process = Some(store);
+        for _ in 0..2 {
+            let store = first_process.take().unwrap_or_else(|| open(&dir));
             assert_eq!(store.block(id(1, 1)).unwrap().as_ref(), Some(&a));
             assert_eq!(store.block(id(1, 3)).unwrap(), None);
             assert_eq!(all_blocks(&store).into_values().collect::<Vec<_>>(), [a.clone(), b.clone()]);
@@ -925,8 +927,7 @@ mod tests {
             assert_eq!(store.proofs().unwrap(), [([7; 32], b"proof".to_vec())]);
             assert_eq!(store.outbox().unwrap(), [(6, b"waits too".to_vec())]);
             assert_eq!(store.meta(b"forum").unwrap().as_deref(), Some(&b"acme"[..]));
-            assert_eq!(store.verify().unwrap(), 7);
-            drop(store);
+            assert_eq!(store.verify().unwrap(), 8);
         }
         assert!(!Store::open(&dir).unwrap().created);
     }
@@ -1108,9 +1109,14 @@ mod tests {
 
     /// A folder with several segments, deletions, overwritten values and large pages.
     fn populated(dir: &Path) -> (BTreeMap<BlockId, Vec<u8>>, Vec<(u64, Vec<u8>)>) {
-        let store = open(dir);
+        let mut store = open(dir);
         let mut blocks = BTreeMap::new();
         for seq in 1..=60_u64 {
+            if seq % 20 == 0 {
+                // sled writes a snapshot when it opens; most panics come from one that does not fit its log.
+                drop(store);
+                store = open(dir);
+            }
             let group: Vec<_> = (1..=4_u8)
                 .map(|member| id(member, seq))
                 .map(|id| (id, frame(id, if id.origin.member.0[0] == 4 { 90_000 } else { 1_500 })))
@@ -1120,6 +1126,8 @@ mod tests {
             blocks.extend(group);
         }
         let charters = store.charters().unwrap();
+        drop(store);
+        drop(open(dir));
         (blocks, charters)
     }
 
@@ -1167,7 +1175,8 @@ mod tests {
         let pick = usize::try_from(seed / 4).unwrap() % files.len();
         let path = if seed % 4 == 3 { files[pick].clone() } else { db };
         let mut bytes = fs::read(&path).unwrap();
-        let at = usize::try_from(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20).unwrap() % bytes.len().max(1);
+        let at = usize::try_from(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 4).unwrap()
+            % bytes.len().max(1);
         let name = path.strip_prefix(copy).unwrap().display().to_string();
         let how = match (seed / 3) % 4 {
             _ if bytes.is_empty() => "nothing in",

@@ -4,6 +4,7 @@
 //! the damaged folder to `<dir>.damaged-<n>`; move the copy into its place. Nothing damaged is ever deleted. (sled
 //! itself, when it opens a torn folder, overwrites torn segments and removes blobs that its log does not reach.)
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,8 @@ pub struct SetAside {
     /// Values of all trees in the new store, blocks included. Old values may have come back: a deleted outbox entry, an
     /// earlier `meta` value.
     pub salvaged_values: u64,
-    /// Whether the search came to its end in every tree, so that only unreadable values are missing.
+    /// Whether the search came to its end in every tree. The newest values may still be missing: sled's log is read
+    /// up to its first bad place.
     pub searched_to_the_end: bool,
     /// Whether the store engine lost threads on the way: restart the process when it suits.
     pub restart_advised: bool,
@@ -100,7 +102,7 @@ fn open_and_verify(dir: &Path, progress: &AtomicU64) -> Result<Examined, StoreEr
     let store = match Store::open_unchecked(dir) {
         Ok(store) => Box::new(store),
         Err(error @ StoreError::Damaged { .. }) => {
-            return Ok(Examined::Damaged { store: without_settings(dir), reason: reason(error) });
+            return Ok(Examined::Damaged { store: from_the_log_alone(dir), reason: reason(error) });
         }
         Err(error) if error.is_damage() => return Ok(Examined::Damaged { store: None, reason: reason(error) }),
         Err(error) => return Err(error),
@@ -112,9 +114,17 @@ fn open_and_verify(dir: &Path, progress: &AtomicU64) -> Result<Examined, StoreEr
     }
 }
 
-/// sled's small settings file holds nothing that we do not know; without it, it writes a new one. For salvage only.
-fn without_settings(dir: &Path) -> Option<Box<Store>> {
-    fs::rename(dir.join("conf"), dir.join("conf.damaged")).ok()?;
+/// sled's settings hold nothing that we do not know, and its snapshot nothing that is not in its log; without them it
+/// makes new ones, and often reads what it refused before. For salvage only: what such a store lost, nobody can tell.
+fn from_the_log_alone(dir: &Path) -> Option<Box<Store>> {
+    for entry in fs::read_dir(dir).ok()? {
+        let name = entry.ok()?.file_name();
+        if name.to_str().is_some_and(|name| name == "conf" || name.starts_with("snap.")) {
+            let mut kept = OsString::from("damaged-");
+            kept.push(&name);
+            fs::rename(dir.join(&name), dir.join(kept)).ok()?;
+        }
+    }
     Store::open_unchecked(dir).ok().map(Box::new)
 }
 
@@ -186,7 +196,7 @@ impl Salvage {
                     self.to_the_end = self.write().is_ok() && searched_everything;
                     return Ok(());
                 }
-                Err(_stuck) => {
+                Err(_) => {
                     drop(self.write());
                     return Ok(());
                 }

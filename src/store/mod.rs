@@ -146,6 +146,12 @@ impl StoreError {
     }
 }
 
+/// A key and its value.
+type Entry = (Vec<u8>, Vec<u8>);
+
+/// A proof and its hash.
+pub type HashedProof = ([u8; 32], Vec<u8>);
+
 /// One change, see [`tables`].
 #[derive(Clone, Copy, Debug)]
 pub enum Write<'a> {
@@ -300,7 +306,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::block`].
-    pub fn proofs(&self) -> Result<Vec<([u8; 32], Vec<u8>)>, StoreError> {
+    pub fn proofs(&self) -> Result<Vec<HashedProof>, StoreError> {
         let mut proofs = Vec::new();
         self.for_each(Tree::Proofs, |key, proof| {
             proofs.extend(key.try_into().ok().map(|hash: [u8; 32]| (hash, proof.to_vec())));
@@ -400,7 +406,7 @@ impl Store {
         range: (Bound<&[u8]>, Bound<&[u8]>),
         count_max: usize,
         bytes_max: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    ) -> Result<Vec<Entry>, StoreError> {
         self.guarded("read", |sled| sled.chunk(tree, range, count_max, bytes_max))
     }
 
@@ -736,7 +742,8 @@ impl Sled {
         let trees = guard::caught(open_trees).map_err(|what| StoreError::Panicked { what })?;
         let trees = std::mem::ManuallyDrop::new(trees.map_err(|error| sled_error("open", error))?);
         let trees = <[sled::Tree; Tree::ALL.len()]>::try_from(std::mem::ManuallyDrop::into_inner(trees));
-        let trees = trees.map_err(|_| damaged("it has not all trees".to_owned()))?;
+        let trees =
+            trees.map_err(|found| damaged(format!("it has {} trees, expected {}", found.len(), Tree::ALL.len())))?;
         Ok(Self { db: std::mem::ManuallyDrop::into_inner(db), trees })
     }
 
@@ -753,8 +760,8 @@ impl Sled {
         range: (Bound<&[u8]>, Bound<&[u8]>),
         count_max: usize,
         bytes_max: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
-        let mut entries: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    ) -> Result<Vec<Entry>, StoreError> {
+        let mut entries: Vec<Entry> = Vec::new();
         let mut bytes = 0;
         for entry in self.trees[tree.index()].range::<&[u8], _>(range).take(count_max) {
             if bytes >= bytes_max && !entries.is_empty() {
@@ -773,7 +780,7 @@ impl Sled {
     }
 
     /// The entry beside `from`, sealed or not as it may be; for salvage.
-    fn neighbour(&self, tree: Tree, from: Option<&[u8]>, backwards: bool) -> sled::Result<Option<(Vec<u8>, Vec<u8>)>> {
+    fn neighbour(&self, tree: Tree, from: Option<&[u8]>, backwards: bool) -> sled::Result<Option<Entry>> {
         let edge = from.map_or(Bound::Unbounded, Bound::Excluded);
         let range = if backwards { (Bound::Unbounded, edge) } else { (edge, Bound::Unbounded) };
         let mut range = self.trees[tree.index()].range::<&[u8], _>(range);

@@ -13,9 +13,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 
-use super::tables::{self, FORMAT_KEY, Tree};
+use super::tables::{self, Tree};
 use super::{
-    CHUNK_BYTES, CHUNK_VALUES, Store, StoreError, VALUE_BYTES_MAX, directory, guard, io_threads_lost, patiently,
+    CHUNK_BYTES, CHUNK_VALUES, RESERVED, Store, StoreError, VALUE_BYTES_MAX, directory, guard, io_threads_lost,
+    patiently,
 };
 
 /// How long opening or examining may make no progress, beside what its size allows.
@@ -107,7 +108,7 @@ fn open_and_verify(dir: &Path, progress: &AtomicU64) -> Result<Examined, StoreEr
         Err(error) if error.is_damage() => return Ok(Examined::Damaged { store: None, reason: reason(error) }),
         Err(error) => return Err(error),
     };
-    match store.check_format().and_then(|_| store.verify_with_progress(progress)) {
+    match store.check_beginning().and_then(|_| store.verify_with_progress(progress)) {
         Ok(_) => Ok(Examined::Sound(store)),
         Err(error) if error.is_damage() => Ok(Examined::Damaged { store: Some(store), reason: reason(error) }),
         Err(error) => Err(error),
@@ -260,8 +261,8 @@ fn walk(
 
 fn believable(tree: Tree, key: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
     let value = tables::unseal(tree, key, sealed).ok()?;
-    let is_format = tree == Tree::Meta && key == FORMAT_KEY;
-    (tree.is_key(key) && !is_format && value.len() <= VALUE_BYTES_MAX).then(|| value.to_vec())
+    let ours = tree == Tree::Meta && RESERVED.contains(&key);
+    (tree.is_key(key) && !ours && value.len() <= VALUE_BYTES_MAX).then(|| value.to_vec())
 }
 
 /// The damaged folder is moved only when its successor is complete; if the process ended right then, it still is.

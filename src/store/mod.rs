@@ -16,9 +16,10 @@ mod guard;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::{Bound, ControlFlow};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
@@ -29,7 +30,7 @@ use std::time::Duration;
 pub use self::aside::SetAside;
 pub use self::directory::{DISK_LOW_BYTES, DISK_LOW_PERCENT, DirectoryLock, LockError, disk_low, lock_directory};
 pub use self::guard::io_threads_lost;
-use self::tables::{FORMAT, FORMAT_KEY, SEAL_BYTES, Tree};
+use self::tables::{FORMAT, FORMAT_KEY, Tree, WRITES_KEY};
 use crate::replica::ids::{BlockId, Origin, Seq};
 
 /// Largest value in bytes: a charter body and a block frame fit into 1 MiB each (PROTOCOL section 13), and a little
@@ -59,6 +60,9 @@ const TICK_MS: u64 = 50;
 /// sled keeps a page of up to 17 values in its log if it is smaller than a quarter of a segment, else in a file of its
 /// own under `blobs/`, which costs two more syncs. With 4 MiB that happens above 60 KB a block.
 const SEGMENT_BYTES: usize = 4 << 20;
+
+/// Names in `meta` that are not the engine's.
+const RESERVED: [&[u8]; 2] = [FORMAT_KEY, WRITES_KEY];
 
 /// One piece of a scan: enough to be fast, little enough for memory.
 const CHUNK_VALUES: usize = 64;
@@ -126,6 +130,12 @@ pub enum StoreError {
     Format {
         /// The format it names.
         got: u32,
+    },
+    /// A name in `meta` is empty, too long, or the store's own. Nothing was written; the store stays open.
+    #[error("the name {name:?} cannot be used in meta: 1 to {META_KEY_BYTES_MAX} bytes, and neither format nor writes")]
+    Name {
+        /// The name.
+        name: String,
     },
     /// The caller asked for too much at once. Nothing was written; the store stays open.
     #[error("{what}: {got}, allowed are {limit}")]
@@ -202,6 +212,8 @@ pub struct Opened {
 pub struct Store {
     /// `None` only while being dropped.
     sled: Option<Arc<Sled>>,
+    /// Writes that the file `written` knew of when the store was opened.
+    written_before: u64,
     writer: Mutex<Option<Writer>>,
     /// The first error that closed the store for writing.
     closed: OnceLock<String>,
@@ -220,7 +232,7 @@ impl Store {
     /// [`StoreError::InUse`], [`StoreError::Format`], [`StoreError::Spent`] leave everything as it was.
     pub fn open(dir: &Path) -> Result<Opened, StoreError> {
         let store = Self::open_unchecked(dir)?;
-        let created = store.check_format()?;
+        let created = store.check_beginning()?;
         Ok(Opened { store, created })
     }
 
@@ -232,9 +244,13 @@ impl Store {
         fs::create_dir_all(dir).map_err(|source| StoreError::Io { doing: "create the folder of", source })?;
         let sled = Arc::new(Sled::open(dir)?);
         let files = SyncedFiles::open(dir).map_err(|source| StoreError::Io { doing: "open the files of", source })?;
-        let writer = Writer::start(Arc::clone(&sled), files)?;
+        let written_before = files.written_before;
+        // A count that cannot be read is found by the check that follows; salvage goes on without.
+        let counted = guard::caught(|| sled.writes()).unwrap_or(Ok(0)).unwrap_or(0);
+        let writer = Writer::start(Arc::clone(&sled), files, counted.max(written_before))?;
         Ok(Self {
             sled: Some(sled),
+            written_before,
             writer: Mutex::new(Some(writer)),
             closed: OnceLock::new(),
             leaky: AtomicBool::new(false),
@@ -251,8 +267,8 @@ impl Store {
     /// [`StoreError::TooLarge`] before anything was written. After any other error nothing is known about what reached
     /// the disk, and every later write is [`StoreError::Poisoned`] (PROTOCOL W3).
     pub fn write(&self, batch: &[Write<'_>]) -> Result<(), StoreError> {
-        if let Some(name) = batch.iter().find_map(|write| bad_meta_name(write)) {
-            return Err(StoreError::TooLarge { what: "bytes of a name in meta", got: name, limit: META_KEY_BYTES_MAX });
+        if let Some(name) = batch.iter().find_map(bad_meta_name) {
+            return Err(StoreError::Name { name });
         }
         self.write_sealed(batch.iter().map(Write::parts))
     }
@@ -422,7 +438,16 @@ impl Store {
         Ok(values)
     }
 
-    /// Whether the store is new. A folder without a format that holds anything is not ours, or has lost its beginning.
+    /// Whether the store is new, and sure that it has not lost its end.
+    fn check_beginning(&self) -> Result<bool, StoreError> {
+        let (counted, expected) = (self.guarded("read", Sled::writes)?, self.written_before);
+        if counted < expected {
+            return Err(damaged(format!("{counted} writes are there of at least {expected}, the last ones are lost")));
+        }
+        self.check_format()
+    }
+
+    /// A folder without a format that holds anything is not ours, or has lost its beginning.
     fn check_format(&self) -> Result<bool, StoreError> {
         match self.value(Tree::Meta, FORMAT_KEY)? {
             Some(found) => match found.try_into().map(u32::from_be_bytes) {
@@ -526,12 +551,13 @@ struct Job {
 }
 
 impl Writer {
-    fn start(sled: Arc<Sled>, mut files: SyncedFiles) -> Result<Self, StoreError> {
+    fn start(sled: Arc<Sled>, mut files: SyncedFiles, mut writes: u64) -> Result<Self, StoreError> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let work = move || {
             for job in inbox {
                 let answer = job.answer.clone();
-                let outcome = guard::caught(|| job.run(&sled, &mut files));
+                writes += 1;
+                let outcome = guard::caught(|| job.run(&sled, &mut files, writes));
                 let outcome = outcome.unwrap_or_else(|what| Err(StoreError::Panicked { what }));
                 let leave = matches!(outcome, Err(StoreError::Panicked { .. }));
                 // Nobody may be waiting any more; the store is closed then.
@@ -575,14 +601,18 @@ impl Writer {
 }
 
 impl Job {
-    fn run(self, sled: &Sled, files: &mut SyncedFiles) -> Result<(), StoreError> {
-        for (tree, batch) in self.batches.pieces {
+    fn run(self, sled: &Sled, files: &mut SyncedFiles, writes: u64) -> Result<(), StoreError> {
+        let mut count = sled::Batch::default();
+        count.insert(WRITES_KEY, tables::seal(Tree::Meta, WRITES_KEY, &writes.to_be_bytes()));
+        // Last in the log: where the count is, everything is.
+        for (tree, batch) in self.batches.pieces.into_iter().chain([(Tree::Meta, count)]) {
             sled.trees[tree.index()].apply_batch(batch).map_err(|error| sled_error("write to", error))?;
         }
         #[cfg(any(test, feature = "wrong-rules"))]
         pretend(self.failure)?;
         sled.db.flush().map_err(|error| sled_error("flush", error))?;
-        files.sync().map_err(|source| StoreError::Io { doing: "sync the files of", source })
+        files.sync().map_err(|source| StoreError::Io { doing: "sync the files of", source })?;
+        files.mark_written(writes).map_err(|source| StoreError::Io { doing: "count the writes of", source })
     }
 }
 
@@ -673,6 +703,8 @@ struct SyncedFiles {
     blobs_path: PathBuf,
     blobs: File,
     synced: BTreeSet<OsString>,
+    written: File,
+    written_before: u64,
 }
 
 impl SyncedFiles {
@@ -680,12 +712,21 @@ impl SyncedFiles {
     fn open(dir: &Path) -> io::Result<Self> {
         let blobs_path = dir.join("blobs");
         let (db, blobs) = (File::open(dir.join("db"))?, File::open(&blobs_path)?);
-        let mut files = Self { db, blobs_path, blobs, synced: BTreeSet::new() };
+        let written =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join("written"))?;
+        let written_before = read_written(&written)?;
+        let mut files = Self { db, blobs_path, blobs, synced: BTreeSet::new(), written, written_before };
         File::open(dir.join("conf"))?.sync_all()?;
         files.sync()?;
         File::open(dir)?.sync_all()?;
         directory::sync_parent(dir)?;
         Ok(files)
+    }
+
+    fn mark_written(&self, writes: u64) -> io::Result<()> {
+        let count = writes.to_be_bytes();
+        let crc = crc32c::crc32c(&count).to_be_bytes();
+        self.written.write_all_at(&[&count[..], &crc[..]].concat(), 0)
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -710,6 +751,18 @@ impl SyncedFiles {
         // Last: the pages in this file point to the blobs.
         self.db.sync_data()
     }
+}
+
+/// A file that is not there yet, or was torn, knows of nothing.
+fn read_written(file: &File) -> io::Result<u64> {
+    let mut bytes = [0; 12];
+    match file.read_exact_at(&mut bytes, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+        read => read?,
+    }
+    let (count, crc) = bytes.split_at(8);
+    let whole = crc == crc32c::crc32c(count).to_be_bytes();
+    Ok(tables::parse_number_key(count).filter(|_| whole).unwrap_or(0))
 }
 
 /// sled itself. Used inside the fence only.
@@ -752,6 +805,12 @@ impl Sled {
             Some(sealed) => opened(tree, key, &sealed).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// How many writes are there.
+    fn writes(&self) -> Result<u64, StoreError> {
+        let count = self.value(Tree::Meta, WRITES_KEY)?;
+        Ok(count.and_then(|count| tables::parse_number_key(&count)).unwrap_or(0))
     }
 
     fn chunk(
@@ -812,11 +871,10 @@ fn opened(tree: Tree, key: &[u8], sealed: &[u8]) -> Result<Vec<u8>, StoreError> 
     Ok(value.map_err(|broken| damaged(format!("{}: {broken}", name())))?.to_vec())
 }
 
-fn bad_meta_name(write: &Write<'_>) -> Option<usize> {
-    match write {
-        Write::Meta(name, _) if name.is_empty() || name.len() > META_KEY_BYTES_MAX => Some(name.len()),
-        _ => None,
-    }
+fn bad_meta_name(write: &Write<'_>) -> Option<String> {
+    let Write::Meta(name, _) = write else { return None };
+    let bad = name.is_empty() || name.len() > META_KEY_BYTES_MAX || RESERVED.contains(name);
+    bad.then(|| String::from_utf8_lossy(name).into_owned())
 }
 
 fn damaged(what: String) -> StoreError {
@@ -934,7 +992,7 @@ mod tests {
             assert_eq!(store.proofs().unwrap(), [([7; 32], b"proof".to_vec())]);
             assert_eq!(store.outbox().unwrap(), [(6, b"waits too".to_vec())]);
             assert_eq!(store.meta(b"forum").unwrap().as_deref(), Some(&b"acme"[..]));
-            assert_eq!(store.verify().unwrap(), 8);
+            assert_eq!(store.verify().unwrap(), 9);
         }
         assert!(!Store::open(&dir).unwrap().created);
     }
@@ -975,17 +1033,15 @@ mod tests {
         let store = open(&folder.path().join("replica"));
         let (large, largest) = (vec![0; VALUE_BYTES_MAX + 1], vec![0; VALUE_BYTES_MAX]);
         let too_much: Vec<_> = (0..31).map(|ticket| Write::OutboxPut(ticket, &largest)).collect();
-        let cases = [
-            vec![Write::Block(id(1, 1), &large)],
-            vec![Write::OutboxDelete(1); WRITE_OPERATIONS_MAX + 1],
-            too_much,
-            vec![Write::Meta(&[b'n'; META_KEY_BYTES_MAX + 1], b"")],
-            vec![Write::Meta(b"", b"")],
-        ];
+        let cases =
+            [vec![Write::Block(id(1, 1), &large)], vec![Write::OutboxDelete(1); WRITE_OPERATIONS_MAX + 1], too_much];
         for case in cases {
             assert!(matches!(store.write(&case), Err(StoreError::TooLarge { .. })), "{} writes", case.len());
         }
-        assert_eq!((store.verify().unwrap(), store.is_poisoned()), (1, false));
+        for name in [&[b'n'; META_KEY_BYTES_MAX + 1][..], b"", FORMAT_KEY, WRITES_KEY] {
+            assert!(matches!(store.write(&[Write::Meta(name, b"x")]), Err(StoreError::Name { .. })));
+        }
+        assert_eq!((store.verify().unwrap(), store.is_poisoned()), (2, false));
         store.write(&[Write::Block(id(1, 1), &largest), Write::Meta(&[b'n'; META_KEY_BYTES_MAX], b"")]).unwrap();
     }
 
@@ -1034,7 +1090,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("replica");
         let store = open(&dir);
-        store.write(&[Write::Meta(FORMAT_KEY, &2_u32.to_be_bytes())]).unwrap();
+        store.write_sealed([(Tree::Meta, FORMAT_KEY.to_vec(), Some(&2_u32.to_be_bytes()[..]))].into_iter()).unwrap();
         drop(store);
         assert!(matches!(Store::open_or_set_aside(&dir), Err(StoreError::Format { got: 2 })));
         assert!(directory::moved_aside(&dir).unwrap().is_empty());
@@ -1079,6 +1135,27 @@ mod tests {
             _ => kept.get(at) == Some(frame),
         }));
         assert!(dir.with_file_name("replica.damaged-1").is_dir());
+    }
+
+    #[test]
+    fn writes_that_sled_lost_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, earlier) = (folder.path().join("replica"), folder.path().join("earlier"));
+        let store = open(&dir);
+        store.write(&[Write::OutboxPut(1, b"waits")]).unwrap();
+        copy_folder(&dir, &earlier);
+        store.write(&[Write::OutboxPut(2, b"waits too")]).unwrap();
+        drop(store);
+        fs::copy(earlier.join("db"), dir.join("db")).unwrap();
+        let (store, aside) = Store::open_or_set_aside(&dir).unwrap();
+        assert!(aside.unwrap().reason.contains("2 writes are there of at least 3"));
+        assert_eq!(store.outbox().unwrap(), [(1, b"waits".to_vec())]);
+        drop(store);
+        // The count itself may be torn or lost in a crash; then it knows nothing, and says nothing.
+        for harm in [&b"torn"[..], b"", &[0xff; 12]] {
+            fs::write(dir.join("written"), harm).unwrap();
+            open(&dir);
+        }
     }
 
     #[test]
@@ -1152,21 +1229,27 @@ mod tests {
             let kept = all_blocks(&store);
             assert!(kept.iter().all(|(id, frame)| blocks.get(id) == Some(frame)), "seed {seed}: {what}");
             assert!(store.charters().unwrap().iter().all(|charter| charters.contains(charter)), "seed {seed}: {what}");
-            store.write(&[Write::Block(id(9, 1), b"goes on")]).unwrap();
             let kind = what.split(' ').next().unwrap_or_default();
             let outcome = match &aside {
-                None if kept.len() == blocks.len() => "unharmed",
-                None => "a silent loss",
+                None => {
+                    assert_eq!(
+                        (&kept, store.charters().unwrap().len()),
+                        (&blocks, 60),
+                        "a silent loss, seed {seed}: {what}"
+                    );
+                    "unharmed"
+                }
                 Some(aside) if aside.salvaged_blocks > 0 => "salvaged",
                 Some(_) => "begun anew",
             };
             println!("seed {seed}: {what}: kept {} of {}; {aside:?}", kept.len(), blocks.len());
             *outcomes.entry(format!("{kind}: {outcome}")).or_default() += 1;
+            store.write(&[Write::Block(id(9, 1), b"goes on")]).unwrap();
             drop(store);
             fs::remove_dir_all(&copy).unwrap();
         }
         println!("{outcomes:#?}, threads lost: {}", io_threads_lost());
-        assert_eq!(open(&dir).verify().unwrap(), 60 * 6 + 1, "the original is untouched");
+        assert_eq!(open(&dir).verify().unwrap(), 60 * 6 + 2, "the original is untouched");
     }
 
     /// Harms one file of `copy`, depending on `seed` only, and tells how.
@@ -1261,7 +1344,7 @@ mod tests {
             let begun = crate::clock::instant();
             let store = Store::open(&dir).unwrap().store;
             let opened = begun.elapsed().as_secs_f64();
-            assert_eq!(store.verify().unwrap(), count + 1);
+            assert_eq!(store.verify().unwrap(), count + 2);
             println!(
                 "    opened in {opened:.2} s, verified in {:.2} s, {}",
                 begun.elapsed().as_secs_f64() - opened,

@@ -2,7 +2,7 @@
 //!
 //! | tree | key | value (sealed) |
 //! | --- | --- | --- |
-//! | `meta` | name, ASCII | `format`: version u32; the rest belongs to the engine |
+//! | `meta` | name, ASCII | `format`: version u32; `writes`: number of writes u64; the rest belongs to the engine |
 //! | `charters` | version u64 | `SignedCharter` as received |
 //! | `blocks` | origin (20), seq u64 | block frame as received |
 //! | `proofs` | hash (32) | fork or fault proof as received |
@@ -19,6 +19,9 @@ pub const FORMAT: u32 = 1;
 
 /// Where [`FORMAT`] is kept. Reserved: [`super::Write::Meta`] may not touch it.
 pub const FORMAT_KEY: &[u8] = b"format";
+
+/// Where the number of writes is kept, which tells whether sled has lost some. Reserved like [`FORMAT_KEY`].
+pub const WRITES_KEY: &[u8] = b"writes";
 
 /// First byte of every stored value.
 pub const VALUE_VERSION: u8 = 1;

@@ -1297,6 +1297,38 @@ mod tests {
         format!("{how} {name} at {at}")
     }
 
+    /// `mount -t tmpfs -o size=40m none /mnt/small; STAYDOWN_SMALL_DISK=/mnt/small cargo test ... -- --ignored`
+    #[test]
+    #[ignore = "needs a small file system of its own"]
+    fn a_full_disk_closes_the_store_and_what_was_acknowledged_is_there_after() {
+        let Some(disk) = std::env::var_os("STAYDOWN_SMALL_DISK").map(PathBuf::from) else { return };
+        let folder = tempfile::tempdir_in(disk).unwrap();
+        let (dir, filler) = (folder.path().join("replica"), folder.path().join("filler"));
+        fs::write(&filler, vec![0; 10 << 20]).unwrap();
+        let store = open(&dir);
+        let mut acknowledged = BTreeMap::new();
+        let error = (1..10_000)
+            .find_map(|seq| {
+                let (id, frame) = (id(1, seq), frame(id(1, seq), 60_000));
+                let outcome = store.write(&[Write::Block(id, &frame)]);
+                acknowledged.extend(outcome.is_ok().then_some((id, frame)));
+                outcome.err()
+            })
+            .unwrap();
+        println!("after {} blocks: {error}", acknowledged.len());
+        assert!(matches!(store.write(&[Write::OutboxPut(1, b"x")]), Err(StoreError::Poisoned { .. })));
+        let (first_id, first_frame) = acknowledged.first_key_value().unwrap();
+        println!("reading on: {:?}", store.block(*first_id).map(|frame| frame.as_ref() == Some(first_frame)));
+        drop(store);
+        fs::remove_file(filler).unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&dir, &copy.path().join("replica"));
+        let (store, aside) = Store::open_or_set_aside(&copy.path().join("replica")).unwrap();
+        println!("after the restart: {aside:?}");
+        let kept = all_blocks(&store);
+        assert!(acknowledged.iter().all(|(id, frame)| kept.get(id) == Some(frame)));
+    }
+
     /// `cargo test --release --lib store::tests::measure -- --ignored --nocapture`
     #[test]
     #[ignore = "a measurement"]

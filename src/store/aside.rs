@@ -50,7 +50,7 @@ pub struct SetAside {
     /// Whether the search came to its end in every tree. The newest values may still be missing: sled's log is read
     /// up to its first bad place.
     pub searched_to_the_end: bool,
-    /// Whether the store engine lost threads on the way: restart the process when it suits.
+    /// Whether the store engine lost threads on the way, or hangs in one: restart the process when it suits.
     pub restart_advised: bool,
 }
 
@@ -66,7 +66,11 @@ impl Store {
         finish_interrupted(dir, &rebuilding).map_err(|source| StoreError::Io { doing: "finish moving", source })?;
         match examine(dir)? {
             Examined::Sound(store) => Ok((*store, None)),
-            Examined::Damaged { store, reason } => replace(dir, &rebuilding, store, reason),
+            Examined::Damaged { store, reason, stuck } => {
+                let (store, mut aside) = replace(dir, &rebuilding, store, reason)?;
+                aside.restart_advised |= stuck;
+                Ok((store, Some(aside)))
+            }
         }
     }
 }
@@ -77,6 +81,7 @@ enum Examined {
     Damaged {
         store: Option<Box<Store>>,
         reason: String,
+        stuck: bool,
     },
 }
 
@@ -95,7 +100,8 @@ fn examine(dir: &Path) -> Result<Examined, StoreError> {
     spawn("store-examiner", work)?;
     match patiently("open", patience_ms, lost_before, Some(&progress), &answered) {
         Ok(examined) => examined,
-        Err(error) => Ok(Examined::Damaged { store: None, reason: error.to_string() }),
+        // The thread may wake up one day; it has the damaged files open, and the new folder's name for blobs.
+        Err(error) => Ok(Examined::Damaged { store: None, reason: error.to_string(), stuck: true }),
     }
 }
 
@@ -103,14 +109,18 @@ fn open_and_verify(dir: &Path, progress: &AtomicU64) -> Result<Examined, StoreEr
     let store = match Store::open_unchecked(dir) {
         Ok(store) => Box::new(store),
         Err(error @ StoreError::Damaged { .. }) => {
-            return Ok(Examined::Damaged { store: from_the_log_alone(dir), reason: reason(error) });
+            return Ok(Examined::Damaged { store: from_the_log_alone(dir), reason: reason(error), stuck: false });
         }
-        Err(error) if error.is_damage() => return Ok(Examined::Damaged { store: None, reason: reason(error) }),
+        Err(error) if error.is_damage() => {
+            return Ok(Examined::Damaged { store: None, reason: reason(error), stuck: false });
+        }
         Err(error) => return Err(error),
     };
     match store.check_beginning().and_then(|_| store.verify_with_progress(progress)) {
         Ok(_) => Ok(Examined::Sound(store)),
-        Err(error) if error.is_damage() => Ok(Examined::Damaged { store: Some(store), reason: reason(error) }),
+        Err(error) if error.is_damage() => {
+            Ok(Examined::Damaged { store: Some(store), reason: reason(error), stuck: false })
+        }
         Err(error) => Err(error),
     }
 }
@@ -134,7 +144,7 @@ fn replace(
     rebuilding: &Path,
     damaged: Option<Box<Store>>,
     reason: String,
-) -> Result<(Store, Option<SetAside>), StoreError> {
+) -> Result<(Store, SetAside), StoreError> {
     let io_error = |source| StoreError::Io { doing: "move aside", source };
     remove_if_there(rebuilding).map_err(io_error)?;
     let fresh = Store::open(rebuilding)?.store;
@@ -157,7 +167,7 @@ fn replace(
         searched_to_the_end: to_the_end,
         restart_advised: io_threads_lost() > 0,
     };
-    Ok((store, Some(what_happened)))
+    Ok((store, what_happened))
 }
 
 struct Salvage {
@@ -180,8 +190,10 @@ impl Salvage {
         let lost_before = io_threads_lost();
         let (sender, found) = mpsc::sync_channel(SALVAGE_QUEUE);
         spawn("store-salvage", move || {
-            let searched_everything =
-                SALVAGE_ORDER.iter().fold(true, |all, tree| search(&damaged, *tree, &sender) && all);
+            let mut searched_everything = true;
+            for tree in SALVAGE_ORDER {
+                searched_everything &= search(&damaged, tree, &sender);
+            }
             drop(sender.send(Found::End { searched_everything }));
             // Never dropped: its drop writes, and may panic or hang.
             std::mem::forget(damaged);

@@ -625,6 +625,10 @@ mod tests {
         (0..length).map(|at| u8::try_from((at * 31 + number * 7 + at / 251) % 256).unwrap()).collect()
     }
 
+    fn start(position: Position) -> usize {
+        usize::try_from(position.offset).unwrap()
+    }
+
     fn open(path: &Path) -> (Journal, JournalEnd, Vec<Vec<u8>>) {
         let (journal, mut replay) = Journal::open(path).unwrap();
         let mut frames = Vec::new();
@@ -696,6 +700,18 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_of_format_1_is_read_byte_by_byte_as_it_was_written() {
+        // Put together by hand, with an independent CRC-32C.
+        let written =
+            [&b"SDJOURN1"[..], &[0, 0, 0, 1, 0xff, 0xbf, 0x6f, 0x2d], &[0, 0, 0, 4, 0x15, 0x33, 0xce, 0x3b], b"acme"]
+                .concat();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        filled(&path, &[b"acme".to_vec()]);
+        assert_eq!(fs::read(&path).unwrap(), written);
+    }
+
+    #[test]
     fn a_full_disk_closes_the_journal() {
         let file = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
         let mut journal = Journal::over(Path::new("/dev/full"), file, 0);
@@ -708,12 +724,12 @@ mod tests {
         let frames: Vec<_> = (0..6).map(|n| frame(n, 400 + n)).collect();
         type Harm = fn(&mut Vec<u8>, Position);
         let cases: [(&str, Harm); 5] = [
-            ("half of the last frame is missing", |bytes, last| bytes.truncate(last.offset as usize + 200)),
-            ("half of the last header is missing", |bytes, last| bytes.truncate(last.offset as usize + 3)),
-            ("the last frame is zeroes", |bytes, last| bytes[last.offset as usize..].fill(0)),
-            ("a bit of the last frame is flipped", |bytes, last| bytes[last.offset as usize + 50] ^= 4),
+            ("half of the last frame is missing", |bytes, last| bytes.truncate(start(last) + 200)),
+            ("half of the last header is missing", |bytes, last| bytes.truncate(start(last) + 3)),
+            ("the last frame is zeroes", |bytes, last| bytes[start(last)..].fill(0)),
+            ("a bit of the last frame is flipped", |bytes, last| bytes[start(last) + 50] ^= 4),
             ("a megabyte of zeroes follows half a frame", |bytes, last| {
-                bytes.truncate(last.offset as usize + 200);
+                bytes.truncate(start(last) + 200);
                 bytes.resize(bytes.len() + (1 << 20), 0);
             }),
         ];
@@ -763,15 +779,11 @@ mod tests {
         let frames: Vec<_> = (0..20).map(|n| frame(n, 3_000 + 17 * n)).collect();
         type Harm = fn(&mut Vec<u8>, &[Position]);
         let cases: [(&str, Harm, &[usize]); 6] = [
-            ("a flipped bit", |bytes, at| bytes[at[7].offset as usize + 99] ^= 1, &[7]),
-            ("a flipped bit in a length", |bytes, at| bytes[at[7].offset as usize + 2] ^= 8, &[7]),
-            ("a huge length", |bytes, at| bytes[at[7].offset as usize] = 0xff, &[7]),
-            ("a zeroed page", |bytes, at| bytes[at[3].offset as usize..][..4_096].fill(0), &[3, 4]),
-            (
-                "a missing stretch",
-                |bytes, at| drop(bytes.drain(at[5].offset as usize + 40..at[6].offset as usize)),
-                &[5],
-            ),
+            ("a flipped bit", |bytes, at| bytes[start(at[7]) + 99] ^= 1, &[7]),
+            ("a flipped bit in a length", |bytes, at| bytes[start(at[7]) + 2] ^= 8, &[7]),
+            ("a huge length", |bytes, at| bytes[start(at[7])] = 0xff, &[7]),
+            ("a zeroed page", |bytes, at| bytes[start(at[3])..][..4_096].fill(0), &[3, 4]),
+            ("a missing stretch", |bytes, at| drop(bytes.drain(start(at[5]) + 40..start(at[6]))), &[5]),
             ("a damaged file header", |bytes, _| bytes[2] ^= 1, &[]),
         ];
         for (what, harm, lost) in cases {
@@ -828,7 +840,7 @@ mod tests {
             fs::write(&copy, &bytes).unwrap();
             let (_, _, replayed) = open(&copy);
             let untouched = |position: &Position| {
-                let (start, end) = (position.offset as usize, position.end() as usize);
+                let (start, end) = (start(*position), usize::try_from(position.end()).unwrap());
                 original[start..end] == bytes.get(start..end).unwrap_or_default()[..]
             };
             let expected: Vec<_> =

@@ -1,0 +1,182 @@
+//! Pictures that the program draws itself, for `demo` and for tests: nobody has to hold harmful or borrowed material.
+//!
+//! Whole-number arithmetic only: a seed gives the same pixels on every machine, so hashes of them can be written down.
+
+use std::io::Cursor;
+
+use image::codecs::jpeg::JpegEncoder;
+use image::{ImageFormat, Rgb, RgbImage, imageops};
+
+use super::image::ImageError;
+
+/// Longest side drawn, in pixels; longer ones are cut to it.
+pub const SIDE_MAX: u32 = 8192;
+
+/// JPEG quality of [`altered_copy`]: what a messenger does to a picture.
+const COPY_QUALITY: u8 = 70;
+
+/// Coordinates and noise run in 16-bit fractions.
+const ONE: i64 = 1 << 16;
+
+/// An abstract poster: a gradient, soft shapes and rough textures. Any two seeds look different; any size shows the
+/// same poster.
+pub fn poster(seed: u32, width: u32, height: u32) -> RgbImage {
+    let (width, height) = (width.min(SIDE_MAX), height.min(SIDE_MAX));
+    let plan = Plan::new(seed);
+    RgbImage::from_fn(width, height, |x, y| {
+        let across = |at: u32, side: u32| (2 * i64::from(at) + 1) * ONE / (2 * i64::from(side));
+        Rgb(plan.colour_at(across(x, width), across(y, height)))
+    })
+}
+
+/// What a copy of `image` looks like after a few hands: 1 % cut off each side, scaled to 70 %, saved again as JPEG.
+///
+/// # Errors
+/// [`ImageError::Damaged`] if there is no pixel left.
+pub fn altered_copy(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
+    let (dx, dy) = (image.width() / 100, image.height() / 100);
+    let (width, height) = (image.width() - 2 * dx, image.height() - 2 * dy);
+    let cropped = imageops::crop_imm(image, dx, dy, width, height).to_image();
+    jpeg_bytes(&scaled(&cropped, width * 7 / 10, height * 7 / 10), COPY_QUALITY)
+}
+
+/// `image` as a PNG file.
+///
+/// # Errors
+/// [`ImageError::Damaged`] if it has no pixels.
+pub fn png_bytes(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
+    let mut bytes = Cursor::new(Vec::new());
+    image
+        .write_to(&mut bytes, ImageFormat::Png)
+        .map_err(|e| ImageError::Damaged { format: "PNG", reason: e.to_string() })?;
+    Ok(bytes.into_inner())
+}
+
+/// `image` as a JPEG file of `quality` 1 to 100.
+///
+/// # Errors
+/// [`ImageError::Damaged`] if it has no pixels, or a side above 65,535.
+pub fn jpeg_bytes(image: &RgbImage, quality: u8) -> Result<Vec<u8>, ImageError> {
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, quality.clamp(1, 100))
+        .encode_image(image)
+        .map_err(|e| ImageError::Damaged { format: "JPEG", reason: e.to_string() })?;
+    Ok(bytes)
+}
+
+/// Each new pixel is the mean of the old ones that it covers.
+fn scaled(image: &RgbImage, width: u32, height: u32) -> RgbImage {
+    let span = |at: u32, new: u32, old: u32| {
+        let start = u64::from(at) * u64::from(old) / u64::from(new);
+        let end = (u64::from(at + 1) * u64::from(old)).div_ceil(u64::from(new));
+        (u32::try_from(start).unwrap_or(0), u32::try_from(end).unwrap_or(old))
+    };
+    RgbImage::from_fn(width, height, |x, y| {
+        let ((left, right), (top, bottom)) = (span(x, width, image.width()), span(y, height, image.height()));
+        let mut sums = [0u32; 3];
+        for (old_x, old_y) in (top..bottom).flat_map(|old_y| (left..right).map(move |old_x| (old_x, old_y))) {
+            for (sum, value) in sums.iter_mut().zip(image.get_pixel(old_x, old_y).0) {
+                *sum += u32::from(value);
+            }
+        }
+        let count = (right - left) * (bottom - top);
+        Rgb(sums.map(|sum| u8::try_from((sum + count / 2) / count).unwrap_or(u8::MAX)))
+    })
+}
+
+/// Everything about a poster that its seed decides.
+struct Plan {
+    seed: u64,
+    corners: [[i64; 3]; 4],
+    shapes: [Shape; Plan::SHAPES],
+}
+
+/// A soft-edged ellipse.
+struct Shape {
+    x: i64,
+    y: i64,
+    radius_x: i64,
+    radius_y: i64,
+    colour: [i64; 3],
+}
+
+impl Plan {
+    const SHAPES: usize = 10;
+    /// Cells of noise on a side, and how strong each is (of 255). Coarse noise decides the hash and survives a
+    /// copy; the finer ones are texture.
+    const NOISE: [(i64, i64); 4] = [(5, 110), (9, 90), (14, 70), (60, 16)];
+
+    fn new(seed: u32) -> Self {
+        let seed = u64::from(seed) + 1;
+        let mut draws = (0u64..).map(|i| mixed(seed ^ (i << 40)));
+        let mut below = |n: i64| (draws.next().unwrap_or(0) >> 33).cast_signed() % n;
+        let mut colour = || [below(256), below(256), below(256)];
+        let corners = [colour(), colour(), colour(), colour()];
+        let shapes = std::array::from_fn(|_shape| Shape {
+            colour: [below(256), below(256), below(256)],
+            x: below(ONE),
+            y: below(ONE),
+            radius_x: ONE / 16 + below(ONE / 5),
+            radius_y: ONE / 16 + below(ONE / 5),
+        });
+        Self { seed, corners, shapes }
+    }
+
+    /// The colour at a place; `x` and `y` run from 0 to [`ONE`].
+    fn colour_at(&self, x: i64, y: i64) -> [u8; 3] {
+        let mut colour: [i64; 3] = std::array::from_fn(|channel| {
+            let [a, b, c, d] = self.corners.map(|corner| corner[channel]);
+            between(between(a, b, x), between(c, d, x), y)
+        });
+        for shape in &self.shapes {
+            let cover = shape.cover(x, y);
+            for (value, of_shape) in colour.iter_mut().zip(shape.colour) {
+                *value = between(*value, of_shape, cover);
+            }
+        }
+        let noise: i64 = Self::NOISE.iter().map(|&(cells, strength)| (self.noise(cells, x, y) * strength) >> 16).sum();
+        colour.map(|value| u8::try_from((value * 3 / 5 + 51 + noise).clamp(0, 255)).unwrap_or(0))
+    }
+
+    /// Smooth noise between -[`ONE`] and [`ONE`]: random values on a lattice, blended between.
+    fn noise(&self, cells: i64, x: i64, y: i64) -> i64 {
+        let (x, y) = (x * cells, y * cells);
+        let (column, row) = (x >> 16, y >> 16);
+        let (right, down) = (smooth(x & (ONE - 1)), smooth(y & (ONE - 1)));
+        let knot = |column: i64, row: i64| {
+            let place = (cells << 32 | row << 16 | column).cast_unsigned();
+            (mixed(self.seed.rotate_left(48) ^ place) >> 47).cast_signed() - ONE
+        };
+        let above = between(knot(column, row), knot(column + 1, row), right);
+        let below = between(knot(column, row + 1), knot(column + 1, row + 1), right);
+        between(above, below, down)
+    }
+}
+
+impl Shape {
+    /// How much of what lies under it the shape covers: 0 outside, up to 3/4 of [`ONE`] in the middle.
+    fn cover(&self, x: i64, y: i64) -> i64 {
+        let (dx, dy) = ((x - self.x) * ONE / self.radius_x, (y - self.y) * ONE / self.radius_y);
+        let inside = (ONE - ((dx * dx + dy * dy) >> 16)).clamp(0, ONE / 3) * 3;
+        smooth(inside.min(ONE)) * 3 / 4
+    }
+}
+
+/// From `a` to `b` as `part` goes from 0 to [`ONE`].
+fn between(a: i64, b: i64, part: i64) -> i64 {
+    a + (((b - a) * part) >> 16)
+}
+
+/// 3t^2 - 2t^3: starts and ends flat.
+fn smooth(t: i64) -> i64 {
+    let squared = (t * t) >> 16;
+    (squared * (3 * ONE - 2 * t)) >> 16
+}
+
+/// A fixed stirring of 64 bits; not for secrets.
+fn mixed(value: u64) -> u64 {
+    let mut v = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    v = (v ^ (v >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    v = (v ^ (v >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    v ^ (v >> 32)
+}

@@ -721,6 +721,19 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_has_four_certificates_at_most() {
+        for (count, fits) in [(4, true), (5, false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let keys = NodeKeys::create(dir.path(), &terms()).unwrap();
+            fs::write(dir.path().join(TLS_CERT_FILE), keys.tls.certificate_pem().repeat(count)).unwrap();
+            match NodeKeys::load(dir.path()) {
+                Ok(keys) => assert!(fits && keys.tls.chain().len() == count),
+                Err(error) => assert!(!fits && error.to_string().contains("more than 4 certificates"), "{error}"),
+            }
+        }
+    }
+
+    #[test]
     fn renewing_keeps_the_pin_and_moves_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let keys = NodeKeys::create(dir.path(), &terms()).unwrap();

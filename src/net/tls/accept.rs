@@ -510,7 +510,7 @@ impl Cut {
 
     fn check(&self) -> io::Result<()> {
         if self.done.load(Ordering::Acquire) {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "connection cut: the key left the charter"));
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "connection cut by this node"));
         }
         Ok(())
     }

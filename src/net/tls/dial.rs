@@ -88,12 +88,17 @@ impl Connector {
     /// # Errors
     /// See [`ConnectError`]; nothing stays open.
     pub async fn connect(&self) -> Result<DialedStream, ConnectError> {
+        let mut stream = self.handshake().await?;
+        stream.first_word(self.limits.first_word_wait).await?;
+        Ok(stream)
+    }
+
+    /// Without waiting for the answer to our certificate.
+    pub(super) async fn handshake(&self) -> Result<DialedStream, ConnectError> {
         let tcp = self.reach().await?;
         let verifier = self.tls.verifier(Some(self.member));
         let tls = self.greet(tcp, &verifier).await?;
-        let mut stream = DialedStream { tls, name: Arc::clone(&self.name) };
-        stream.first_word(self.limits.first_word_wait).await?;
-        Ok(stream)
+        Ok(DialedStream { tls, name: Arc::clone(&self.name) })
     }
 
     async fn reach(&self) -> Result<TcpStream, ConnectError> {

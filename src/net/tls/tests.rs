@@ -275,7 +275,13 @@ async fn a_client_that_does_not_ask_for_http2_gets_not_one_byte() {
 async fn what_is_not_tls_is_refused() {
     let forum = Forum::start().await;
     let mut stream = TcpStream::connect(&forum.server.address).await.unwrap();
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    // More than the server reads before it knows: closing over the rest at once would reset the connection.
+    let noise = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".repeat(1_000);
+    stream.write_all(&noise).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("a proper end, no reset");
+    assert_eq!(answer.first(), Some(&0x15), "an alert record and nothing else: {answer:x?}");
+    assert_eq!(answer.len(), 7);
     let reason = forum.server.last_refusal(1).await;
     assert!(reason.starts_with("TLS: received corrupt message"), "{reason}");
     assert_eq!(forum.server.admitted(), []);
@@ -295,6 +301,26 @@ async fn a_refused_client_sees_the_alert_40_times_of_40() {
     }
     assert_eq!(forum.server.connections.refused_total().get("unpinned"), Some(&40));
     assert_eq!(forum.server.connections.recent_refusals().len(), REFUSALS_KEPT);
+}
+
+#[tokio::test]
+async fn who_writes_before_the_alert_comes_sees_it_all_the_same_40_times_of_40() {
+    let forum = Forum::start().await;
+    let stranger = forum.dial_as(&identity("stranger"));
+    for _ in 0..40 {
+        let mut stream = stranger.handshake().await.expect("a client is done before it is judged");
+        let writing = async {
+            loop {
+                if let Err(error) = stream.write_all(&[0; 4096]).await {
+                    return error;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let error = timeout(DEADLINE, writing).await.expect("the writes fail in the end");
+        let found = ConnectError::find(&error).unwrap_or_else(|| panic!("no reason in {error:?}"));
+        assert_eq!(refused_by(found), AlertDescription::AccessDenied);
+    }
 }
 
 #[tokio::test]
@@ -357,7 +383,9 @@ async fn a_client_that_would_like_to_resume_is_judged_anew() {
         let mut stream: TlsStream<_> = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
         let mut greeting = [0; GREETING.len()];
         stream.read_exact(&mut greeting).await?;
-        Ok::<_, io::Error>((stream.get_ref().1.handshake_kind(), stream.get_ref().1.protocol_version()))
+        let session = stream.get_ref().1;
+        assert_eq!(session.tls13_tickets_received(), 0);
+        Ok::<_, io::Error>((session.handshake_kind(), session.protocol_version()))
     };
     for _ in 0..3 {
         let (kind, version) = dial().await.unwrap();
@@ -574,7 +602,6 @@ impl Grpc {
         let (connections, callers) = (Connections::default(), Arc::new(Mutex::new(Vec::new())));
         let incoming = accept_loop(listener, tls, connections.clone(), AcceptLimits::default(), std::future::pending());
         let noted = Arc::clone(&callers);
-        #[expect(clippy::result_large_err, reason = "tonic's interceptors return Status")]
         let note = move |request: tonic::Request<()>| {
             noted.lock().unwrap().push(*request.extensions().get::<PeerIdentity>().unwrap());
             Ok(request)
@@ -643,7 +670,7 @@ async fn the_stream_ends_when_it_is_told_to() {
     let (stop, stopped) = oneshot::channel::<()>();
     let mut incoming =
         accept_loop(listener, tls_of(&acme, &shared), Connections::default(), AcceptLimits::default(), async move {
-            drop(stopped.await)
+            drop(stopped.await);
         });
     stop.send(()).unwrap();
     assert!(timeout(DEADLINE, incoming.next()).await.expect("the end in time").is_none());

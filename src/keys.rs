@@ -498,6 +498,11 @@ fn parameters(terms: &CertificateTerms) -> Result<CertificateParams, KeyError> {
     if let Some(uri) = &terms.uri {
         parameters.subject_alt_names.push(SanType::URI(uri.as_str().try_into().map_err(KeyError::terms)?));
     }
+    // Left alone, the library would derive it from the key, and a renewed certificate would have its predecessor's.
+    // The first byte keeps it positive and of full length.
+    let mut serial = clock::random::<16>();
+    serial[0] = serial[0] & 0x7f | 0x40;
+    parameters.serial_number = Some(rcgen::SerialNumber::from_slice(&serial));
     parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     Ok(parameters)
@@ -742,6 +747,9 @@ mod tests {
         assert!(keys.tls.renewal_due(later));
         let renewed = keys.tls.renew_in(dir.path(), &CertificateTerms::usual("acme", later)).unwrap();
         assert_eq!(renewed.pin(), keys.tls.pin());
+        let serial =
+            |identity: &TlsIdentity| X509Certificate::from_der(&identity.chain()[0]).unwrap().1.raw_serial().to_vec();
+        assert_ne!(serial(&renewed), serial(&keys.tls));
         assert_eq!(renewed.facts().not_after.0 / 1_000, later.plus(CERTIFICATE_LIFE_MS).0 / 1_000);
         assert_eq!(NodeKeys::load(dir.path()).unwrap().tls.facts(), renewed.facts());
         assert!(!dir.path().join("tls.cert.pem.new").exists());

@@ -712,6 +712,31 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "a measurement"]
+    fn measure() {
+        for (length, group, count) in [(300, 1, 3_000), (60_000, 8, 500), (60_000, 1, 2_000)] {
+            let folder = tempfile::tempdir_in(std::env::current_dir().unwrap()).unwrap();
+            let path = folder.path().join("journal");
+            let (mut journal, _, _) = open(&path);
+            let one = frame(1, length);
+            let begun = crate::clock::instant();
+            for _ in 0..count {
+                journal.append(&vec![one.as_slice(); group]).unwrap();
+            }
+            let took = begun.elapsed().as_secs_f64();
+            let begun = crate::clock::instant();
+            let (_, mut replay) = Journal::open(&path).unwrap();
+            replay.for_each(|_, _| ()).unwrap();
+            println!(
+                "{length} B by {group}: {:.0} appends/s, {:.0} MB/s, replay {:.0} MB/s",
+                f64::from(count) / took,
+                journal.length_bytes() as f64 / 1e6 / took,
+                journal.length_bytes() as f64 / 1e6 / begun.elapsed().as_secs_f64()
+            );
+        }
+    }
+
+    #[test]
     fn a_full_disk_closes_the_journal() {
         let file = OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
         let mut journal = Journal::over(Path::new("/dev/full"), file, 0);

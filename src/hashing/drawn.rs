@@ -180,3 +180,59 @@ fn mixed(value: u64) -> u64 {
     v = (v ^ (v >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     v ^ (v >> 32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hashing::{Pdq, hash_bytes, pdq};
+    use crate::replica::ids::{hex, sha256};
+    use crate::replica::signal::{PDQ_DISTANCE_MAX, distance};
+
+    fn pdq_of(image: &RgbImage) -> Pdq {
+        pdq(image.width(), image.height(), image.as_raw())
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_pixels_on_every_machine() {
+        assert_eq!(
+            hex(&sha256(&[poster(7, 321, 123).as_raw()])),
+            "edcd39f91e63df8aede895a924480cc9adf5548c66bfc33b3e1718e7e3ef3a4f"
+        );
+    }
+
+    #[test]
+    fn posters_have_full_quality_and_are_far_apart() {
+        let drawn: Vec<Pdq> = (0..32).map(|seed| pdq_of(&poster(seed, 256, 192))).collect();
+        assert!(drawn.iter().all(|poster| poster.quality == 100));
+        for (i, a) in drawn.iter().enumerate() {
+            for (j, b) in drawn.iter().enumerate().take(i) {
+                assert!(distance(&a.hash, &b.hash) > 80, "seeds {i} and {j}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_altered_copy_is_still_the_same_picture() {
+        for seed in 0..16 {
+            let original = poster(seed, 512, 384);
+            let copy = hash_bytes(&altered_copy(&original).unwrap()).unwrap().image.unwrap();
+            let apart = distance(&pdq_of(&original).hash, &copy.hash);
+            assert!((1..=PDQ_DISTANCE_MAX).contains(&apart), "seed {seed}: {apart} bits apart");
+        }
+    }
+
+    #[test]
+    fn a_png_keeps_every_pixel() {
+        let image = poster(3, 61, 47);
+        let bytes = png_bytes(&image).unwrap();
+        assert_eq!(crate::hashing::image::decode(ImageFormat::Png, &bytes).unwrap(), image);
+    }
+
+    #[test]
+    fn sides_have_limits_and_no_pixels_are_no_file() {
+        assert_eq!(poster(0, SIDE_MAX + 1, 1).dimensions(), (SIDE_MAX, 1));
+        assert_eq!(poster(0, 0, 5).dimensions(), (0, 5));
+        assert!(altered_copy(&poster(0, 1, 1)).is_err());
+        assert!(png_bytes(&RgbImage::new(0, 0)).is_err());
+    }
+}

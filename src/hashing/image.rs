@@ -33,6 +33,12 @@ pub enum ImageError {
         /// Rows.
         height: u32,
     },
+    /// Decoding would take more than [`DECODE_BYTES_MAX`]. Nothing was decoded.
+    #[error("{format} image needs more than {DECODE_BYTES_MAX} bytes to decode; scale it down first")]
+    TooMuchMemory {
+        /// What the first bytes say it is.
+        format: &'static str,
+    },
     /// The decoder gave up.
     #[error("damaged {format} image: {reason}")]
     Damaged {
@@ -86,23 +92,32 @@ pub fn decode(format: ImageFormat, bytes: &[u8]) -> Result<RgbImage, ImageError>
 }
 
 fn decode_in_bounds(format: ImageFormat, bytes: &[u8]) -> Result<RgbImage, ImageError> {
-    let damaged = |reason: String| ImageError::Damaged { format: name(format), reason };
     if format == ImageFormat::Jpeg && !reaches_its_end(bytes) {
-        return Err(damaged("the file ends before the picture does".to_owned()));
+        let reason = "the file ends before the picture does".to_owned();
+        return Err(ImageError::Damaged { format: name(format), reason });
     }
+    let refused = |e| refused(format, &e);
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(DECODE_BYTES_MAX);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits.clone());
-    let mut decoder = reader.into_decoder().map_err(|e| damaged(e.to_string()))?;
+    let mut decoder = reader.into_decoder().map_err(refused)?;
 
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > PIXELS_MAX {
         return Err(ImageError::TooManyPixels { width, height });
     }
-    limits.reserve(decoder.total_bytes()).map_err(|e| damaged(e.to_string()))?;
-    decoder.set_limits(limits).map_err(|e| damaged(e.to_string()))?;
-    DynamicImage::from_decoder(decoder).map(to_rgb).map_err(|e| damaged(e.to_string()))
+    limits.reserve(decoder.total_bytes()).map_err(refused)?;
+    decoder.set_limits(limits).map_err(refused)?;
+    DynamicImage::from_decoder(decoder).map(to_rgb).map_err(refused)
+}
+
+fn refused(format: ImageFormat, error: &image::ImageError) -> ImageError {
+    let format = name(format);
+    match error {
+        image::ImageError::Limits(_) => ImageError::TooMuchMemory { format },
+        other => ImageError::Damaged { format, reason: other.to_string() },
+    }
 }
 
 /// The JPEG decoder fills what is missing with grey, and a half picture has another hash. So the end mark must be
@@ -153,5 +168,110 @@ fn name(format: ImageFormat) -> &'static str {
         ImageFormat::WebP => "WebP",
         ImageFormat::Bmp => "BMP",
         _ => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{ExtendedColorType, ImageEncoder as _, Rgba, RgbaImage};
+
+    use super::*;
+    use crate::hashing::drawn;
+
+    const FORMATS: [ImageFormat; 5] =
+        [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Gif, ImageFormat::WebP, ImageFormat::Bmp];
+
+    fn encoded(format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        drawn::poster(5, 96, 64).write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn the_first_bytes_say_the_format_and_it_decodes() {
+        let drawing = drawn::poster(5, 96, 64);
+        for format in FORMATS {
+            let bytes = encoded(format);
+            assert_eq!(sniff(&bytes), Some(format));
+            let pixels = decode(format, &bytes).unwrap();
+            assert_eq!(pixels.dimensions(), (96, 64));
+            if !matches!(format, ImageFormat::Jpeg | ImageFormat::Gif) {
+                assert_eq!(pixels, drawing, "{format:?} keeps every pixel");
+            }
+        }
+        for head in [&b""[..], b"BM", b"BMW and other cars, to be long enough", b"%PDF-1.7", b"RIFF....WAVE"] {
+            assert_eq!(sniff(head), None);
+        }
+    }
+
+    #[test]
+    fn a_truncated_file_is_an_error_wherever_it_is_cut() {
+        for format in FORMATS {
+            let whole = encoded(format);
+            // The last bytes of a GIF and a PNG are an end mark and checksums; the pixels are whole without them.
+            for length in (0..whole.len() * 9 / 10).step_by(whole.len() / 150 + 1) {
+                let result = decode(format, &whole[..length]);
+                assert!(matches!(result, Err(ImageError::Damaged { .. })), "{format:?} cut at {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_scribbled_file_never_panics() {
+        for format in FORMATS {
+            let whole = encoded(format);
+            for at in (0..whole.len()).step_by(whole.len() / 300 + 1) {
+                let mut scribbled = whole.clone();
+                scribbled[at] ^= 0x5b;
+                if let Err(ImageError::DecoderPanicked { reason, .. }) = decode(format, &scribbled) {
+                    panic!("{format:?} with byte {at} changed: {reason}");
+                }
+            }
+        }
+    }
+
+    /// A PNG header that claims `width` x `height`, and almost nothing after it.
+    fn claiming(width: u32, height: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let encoder = image::codecs::png::PngEncoder::new(&mut bytes);
+        encoder.write_image(&[0; 3], 1, 1, ExtendedColorType::Rgb8).unwrap();
+        bytes[16..20].copy_from_slice(&width.to_be_bytes());
+        bytes[20..24].copy_from_slice(&height.to_be_bytes());
+        let checksum = crc32(&bytes[12..29]);
+        bytes[29..33].copy_from_slice(&checksum.to_be_bytes());
+        bytes
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+        })
+    }
+
+    #[test]
+    fn a_hundred_megapixels_are_refused_by_the_header_alone() {
+        for (width, height) in [(10_000, 10_000), (50_000_001, 1)] {
+            let refused = decode(ImageFormat::Png, &claiming(width, height)).unwrap_err();
+            assert!(matches!(refused, ImageError::TooManyPixels { .. }), "{width} x {height}: {refused}");
+        }
+        let refused = decode(ImageFormat::Png, &claiming(0x7fff_ffff, 0x7fff_ffff)).unwrap_err();
+        assert!(matches!(refused, ImageError::TooMuchMemory { .. }), "one row alone is too long: {refused}");
+        // At the limit it is the missing pixels that are wrong.
+        let refused = decode(ImageFormat::Png, &claiming(10_000, 5_000)).unwrap_err();
+        assert!(matches!(refused, ImageError::Damaged { .. }), "{refused}");
+    }
+
+    #[test]
+    fn more_bytes_than_the_limit_are_not_looked_at() {
+        let long = vec![0; usize::try_from(FILE_BYTES_MAX).unwrap() + 1];
+        assert!(matches!(decode(ImageFormat::Png, &long), Err(ImageError::TooLong)));
+    }
+
+    #[test]
+    fn alpha_is_laid_over_white_and_sixteen_bits_lose_their_lower_half() {
+        let rgba = RgbaImage::from_fn(3, 1, |x, _| Rgba([10, 20, 30, [0, 128, 255][x as usize]]));
+        assert_eq!(to_rgb(DynamicImage::ImageRgba8(rgba)).into_raw(), [255, 255, 255, 132, 137, 142, 10, 20, 30]);
+        let grey = image::ImageBuffer::from_raw(2, 1, vec![0x12ff, 0xff00]).unwrap();
+        assert_eq!(to_rgb(DynamicImage::ImageLuma16(grey)).into_raw(), [0x12, 0x12, 0x12, 0xff, 0xff, 0xff]);
     }
 }

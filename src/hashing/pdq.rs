@@ -355,3 +355,49 @@ fn bits_above_median(spectrum: &Spectrum) -> [u8; 32] {
     }
     hash
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hashing::drawn;
+    use crate::replica::ids::{hex, sha256};
+
+    #[test]
+    fn hash_and_quality_equal_the_reference_bit_for_bit() {
+        let mut compared = 0;
+        for line in include_str!("../../tests/vectors/pdq-drawn.tsv").lines().filter(|line| !line.starts_with('#')) {
+            let fields: Vec<&str> = line.split('\t').collect();
+            let [kind, seed, width, height, hash, quality] = fields[..] else { panic!("six fields: {line}") };
+            let (width, height) = (width.parse().unwrap(), height.parse().unwrap());
+            let pixels = match kind {
+                "poster" => drawn::poster(seed.parse().unwrap(), width, height).into_raw(),
+                "flat" => vec![seed.parse().unwrap(); width as usize * height as usize * 3],
+                other => panic!("no such drawing: {other}"),
+            };
+            let ours = pdq(width, height, &pixels);
+            assert_eq!((hex(&ours.hash).as_str(), ours.quality.to_string().as_str()), (hash, quality), "{line}");
+            compared += 1;
+        }
+        assert_eq!(compared, 40);
+    }
+
+    #[test]
+    fn the_cosines_are_the_same_on_every_machine() {
+        let bytes: Vec<u8> = COSINES.as_flattened().iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert_eq!(hex(&sha256(&[&bytes])), "db354678fc6c99b7d442c35d8e89b002b71cb35eff6ae436c5f36392277a83c8");
+    }
+
+    #[test]
+    fn too_small_a_picture_has_no_hash() {
+        let nothing = Pdq { hash: [0; 32], quality: 0 };
+        assert_eq!(pdq(0, 0, &[]), nothing);
+        assert_eq!(pdq(4, 100, &[9; 1200]), nothing);
+        assert_eq!(pdq(100, 4, &[9; 1200]), nothing);
+    }
+
+    #[test]
+    #[should_panic(expected = "the pixels do not fill 10 x 10")]
+    fn missing_pixels_are_a_bug_of_the_caller() {
+        pdq(10, 10, &[0; 299]);
+    }
+}

@@ -88,7 +88,7 @@ fn scaled(image: &RgbImage, width: u32, height: u32) -> RgbImage {
 struct Plan {
     seed: u64,
     corners: [[i64; 3]; 4],
-    shapes: [Shape; Plan::SHAPES],
+    shapes: [Shape; Self::SHAPES],
 }
 
 /// A soft-edged ellipse.

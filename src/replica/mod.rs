@@ -57,7 +57,7 @@ use self::signed::{Keyring, VerifiedBlock, VerifiedHeader};
 use self::view::View;
 use self::wrong::Rules;
 
-pub use self::restore::Restore;
+pub use self::restore::{Break, Restore};
 
 /// Who we are, and what we sign with.
 #[derive(Clone)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
+use thiserror::Error;
 
 use super::block::{Frame, Slot};
 use super::charter::{CharterChain, CharterError};
@@ -15,21 +16,21 @@ use super::forks::{self, Proofs};
 use super::ids::{BlockId, LogNo, Seq, TimeMs};
 use super::log::{Extension, Log};
 use super::own::Own;
-use super::signed::Keyring;
+use super::signed::{Keyring, VerifiedBlock};
 use super::view::View;
 use super::{Effect, Replica, Settings, Write, proto};
 
-/// A replica that is being built. Charters first, then proofs, stored blocks in the order of their keys, the journal,
-/// the outbox; then [`Restore::finish`].
+/// A replica that is being built. Charters first, then proofs, the outbox, stored blocks in the order of their keys,
+/// the journal; then [`Restore::finish`].
 pub struct Restore {
     replica: Replica,
     now: TimeMs,
-    /// Last place of each of our own logs in the store, and in the journal as an unbroken chain.
-    stored: BTreeMap<LogNo, Seq>,
+    /// Last place of each of our own logs in the journal, as an unbroken chain.
     journaled: BTreeMap<LogNo, Seq>,
     closed: BTreeSet<LogNo>,
-    /// Records of blocks that the journal has and the store lacks: their outbox entries were signed already.
-    caught_up: BTreeSet<Bytes>,
+    /// Records of the outbox: an entry whose record stands in a block of ours was signed already, and a crash or a
+    /// salvage brought it back.
+    waiting: BTreeMap<Bytes, u64>,
     effects: Vec<Effect>,
 }
 
@@ -75,10 +76,9 @@ impl Restore {
         Ok(Self {
             replica,
             now,
-            stored: BTreeMap::new(),
             journaled: BTreeMap::new(),
             closed: BTreeSet::new(),
-            caught_up: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             effects: Vec::new(),
         })
     }
@@ -95,55 +95,62 @@ impl Restore {
         true
     }
 
-    /// A stored block. `false`: it does not verify or does not continue its log, and is not used.
-    pub fn stored(&mut self, id: BlockId, bytes: Bytes) -> bool {
-        let taken = self.take(id, bytes);
-        if taken && id.origin.member == self.replica.settings.me {
-            self.stored.insert(id.origin.log_no, id.seq);
-        }
-        taken
+    /// A stored block.
+    ///
+    /// # Errors
+    /// Why it is not used: it does not verify, or does not continue its log.
+    pub fn stored(&mut self, id: BlockId, bytes: Bytes) -> Result<(), Break> {
+        self.take(id, bytes)
     }
 
-    /// A frame of the own journal, in the journal's order; `damaged`: it stands behind a damaged place. `false`: it
-    /// is not ours or does not verify.
-    pub fn journaled(&mut self, bytes: &Bytes) -> bool {
-        let Ok(frame) = Frame::decode(bytes.clone()) else { return false };
+    /// A frame of the own journal, in the journal's order.
+    ///
+    /// # Errors
+    /// Why it is not used. Its log is closed, and its records are said again unless the block comes back from a peer.
+    pub fn journaled(&mut self, bytes: &Bytes) -> Result<(), Break> {
+        let frame = Frame::decode(bytes.clone()).map_err(|e| Break::Frame(e.to_string()))?;
         let id = frame.header.header().id;
         if id.origin.member != self.replica.settings.me {
-            return false;
+            return Err(Break::NotOurs(id));
         }
         let log_no = id.origin.log_no;
         self.replica.own.log_nos.insert(log_no);
-        let hash = frame.header.hash();
-        let time = frame.header.header().time;
-        let slots = frame.slots.clone();
-        let held = self.replica.logs.get(&id.origin).map_or(Seq(0), Log::len);
-        let agrees = if id.seq <= held {
-            self.replica.logs.get(&id.origin).and_then(|log| log.hash_at(id.seq)) == Some(hash)
-        } else {
-            id.seq == held.next() && self.catch_up(id, bytes.clone(), &slots)
-        };
+        let outcome = self.compare_or_take(id, &frame, bytes);
         let in_order = self.journaled.get(&log_no).map_or(Seq(0), |seq| *seq).next() == id.seq;
-        if agrees && in_order {
+        if outcome.is_ok() && in_order {
             self.journaled.insert(log_no, id.seq);
         } else {
             self.closed.insert(log_no);
         }
-        if !agrees {
-            let records = slots.into_iter().filter_map(|slot| if let Slot::Record(r) = slot { Some(r) } else { None });
-            self.replica.own.orphans.insert(id, (time, records.collect()));
+        if outcome.is_err() {
+            let records = frame.slots.iter().filter_map(|slot| if let Slot::Record(r) = slot { Some(r.clone()) } else { None });
+            self.replica.own.orphans.insert(id, (frame.header.header().time, records.collect()));
         }
-        agrees
+        outcome
     }
 
-    /// The store lags behind the journal: it gets the block now.
-    fn catch_up(&mut self, id: BlockId, bytes: Bytes, slots: &[Slot]) -> bool {
-        if !self.take(id, bytes.clone()) {
-            return false;
+    /// A frame of a journal that was moved aside for damage: its log stays closed for ever.
+    ///
+    /// # Errors
+    /// As [`Restore::journaled`].
+    pub fn journaled_aside(&mut self, bytes: &Bytes) -> Result<(), Break> {
+        if let Ok(frame) = Frame::decode(bytes.clone()) {
+            self.closed.insert(frame.header.header().id.origin.log_no);
         }
-        self.caught_up.extend(slots.iter().filter_map(|slot| if let Slot::Record(r) = slot { Some(r.clone()) } else { None }));
-        self.effects.push(Effect::Store(Write::Block(id, bytes)));
-        true
+        self.journaled(bytes)
+    }
+
+    /// The store has the same block, or lags behind the journal and gets it now.
+    fn compare_or_take(&mut self, id: BlockId, frame: &Frame, bytes: &Bytes) -> Result<(), Break> {
+        let log = self.replica.logs.get(&id.origin);
+        let held = log.map_or(Seq(0), Log::len);
+        if id.seq <= held {
+            let same = log.and_then(|log| log.hash_at(id.seq)) == Some(frame.header.hash());
+            return if same { Ok(()) } else { Err(Break::Contradicts(id)) };
+        }
+        self.take(id, bytes.clone())?;
+        self.effects.push(Effect::Store(Write::Block(id, bytes.clone())));
+        Ok(())
     }
 
     /// A stored outbox entry. `false`: it does not decode.
@@ -152,11 +159,7 @@ impl Restore {
             return false;
         }
         let records = self.replica.own.outbox.get(&id).map(|(_, records)| records.as_slice()).unwrap_or_default();
-        let signed = !records.is_empty() && records.iter().all(|record| self.caught_up.contains(record));
-        if signed {
-            self.replica.own.outbox.remove(&id);
-            self.effects.push(Effect::Store(Write::DropOutbox(id)));
-        }
+        self.waiting.extend(records.iter().map(|record| (record.clone(), id)));
         true
     }
 
@@ -189,15 +192,18 @@ impl Restore {
     }
 
     /// Verifies and folds one block that is on stable storage.
-    fn take(&mut self, id: BlockId, bytes: Bytes) -> bool {
+    fn take(&mut self, id: BlockId, bytes: Bytes) -> Result<(), Break> {
         let replica = &mut self.replica;
         if replica.proofs.fork(id.origin).is_some_and(|fork| fork <= id.seq) {
-            return true; // evidence: stays in the store, outside the view
+            return Ok(()); // evidence: stays in the store, outside the view
         }
-        let Ok(frame) = Frame::decode(bytes) else { return false };
-        let Ok(block) = replica.keyring.verify(frame) else { return false };
-        if block.id() != id || !matches!(replica.extend(&block), Extension::Extended) {
-            return false;
+        let frame = Frame::decode(bytes).map_err(|e| Break::Block(id, e.to_string()))?;
+        let block = replica.keyring.verify(frame).map_err(|e| Break::Block(id, e.to_string()))?;
+        if block.id() != id {
+            return Err(Break::Block(id, format!("it is block {}", block.id())));
+        }
+        if !matches!(replica.extend(&block), Extension::Extended) {
+            return Err(Break::Chain(id));
         }
         if let Some(log) = replica.logs.get_mut(&id.origin) {
             log.mark_durable(id.seq);
@@ -212,7 +218,39 @@ impl Restore {
         }
         if id.origin.member == replica.settings.me {
             replica.own.note_client_keys(id, block.records());
+            self.forget_waiting(&block);
         }
-        true
+        Ok(())
     }
+
+    /// Records of our own block no longer wait in the outbox.
+    fn forget_waiting(&mut self, block: &VerifiedBlock) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        for slot in &block.frame().slots {
+            let Slot::Record(record) = slot else { continue };
+            if let Some(id) = self.waiting.remove(record)
+                && self.replica.own.outbox.remove(&id).is_some()
+            {
+                self.effects.push(Effect::Store(Write::DropOutbox(id)));
+            }
+        }
+    }
+}
+
+/// Why something on disk is not used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[expect(missing_docs, reason = "each variant's message is its documentation")]
+pub enum Break {
+    #[error("a journal frame is no block: {0}")]
+    Frame(String),
+    #[error("block {0} stands in our journal and is another member's")]
+    NotOurs(BlockId),
+    #[error("block {0} does not verify: {1}")]
+    Block(BlockId, String),
+    #[error("block {0} does not continue its log")]
+    Chain(BlockId),
+    #[error("block {0} of the journal is not the one of the store")]
+    Contradicts(BlockId),
 }

@@ -689,22 +689,3 @@ mod tests {
         }
     }
 }
-
-/// Stub.
-pub const KIND_ACCOUNT: u16 = 3;
-/// Stub.
-pub const ALG_PDQ: u16 = 1;
-/// Stub.
-pub fn is_well_formed(s: &Subject) -> bool { s.digest().len() == 32 || s.alg() != 4 }
-/// Stub.
-pub fn distance(a: &[u8; 32], b: &[u8; 32]) -> u32 { a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum() }
-/// Stub.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("refused")]
-pub struct GuardRefusal;
-/// Stub.
-pub fn admit(_: &Subject, _: Option<u32>) -> Result<(), GuardRefusal> { Ok(()) }
-impl Subject {
-    /// Stub.
-    pub fn from_proto(p: &super::proto::Subject) -> Option<Self> { Some(Self::new(u16::try_from(p.r#type).ok()?, u16::try_from(p.alg).ok()?, p.param, &p.digest)) }
-}

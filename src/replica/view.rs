@@ -13,7 +13,7 @@ use super::charter::{Charter, MemberStatus, Roles};
 use super::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, SubjectId, TimeMs, sha256};
 use super::index::HammingIndex;
 use super::record::{ALLOW_DAYS_MAX, IncidentId, Opinion, Parsed, Stance, Statement};
-use super::signal::{ALG_PDQ, Subject};
+use super::signal::{Alg, Subject};
 
 /// Status of a subject (PROTOCOL layer 6); numbers are those of the view digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -406,7 +406,7 @@ impl View {
         let changed = match self.subjects.get_mut(subject) {
             Some(registers) => registers.put(register),
             None => {
-                if subject.alg() == ALG_PDQ && let Ok(hash) = subject.digest().try_into() {
+                if subject.alg() == Alg::Pdq.number() && let Ok(hash) = subject.digest().try_into() {
                     self.pdq.insert(hash);
                 }
                 self.subjects.insert(subject.clone(), Registers::One(register));

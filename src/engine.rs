@@ -1,0 +1,595 @@
+//! The engine owns the replica and the store. It takes inputs from a bounded queue, one thread, and carries out effects
+//! in the one order that loses nothing: write, publish, answer (PROTOCOL W1).
+//!
+//! Lookups never queue behind it: they read the replica through a lock that the engine holds only while the replica
+//! computes, never while it writes. Every write to disk happens outside the lock.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock;
+use crate::replica::block::{Frame, RECORDS_PER_BLOCK_MAX};
+use crate::replica::charter::{CharterChain, CharterError};
+use crate::replica::exchange::{Ask, Call, PeerEvent, Published, Trouble};
+use crate::replica::ids::{BlockId, Class, ForumId, MemberId, TimeMs};
+use crate::replica::own::{Answer, Ticket};
+use crate::replica::{Break, Effect, Input, Replica, Restore, Settings, Write, proto};
+use crate::store::disk_low;
+use crate::store::journal::{Journal, JournalEnd, JournalError, salvage};
+use crate::store::{self, Store, StoreError, WRITE_OPERATIONS_MAX};
+
+/// Inputs that wait for the engine. Each is at most one frame (256 KiB), so this also bounds memory.
+pub const QUEUE_MAX: usize = 64;
+/// Inputs that one group commit covers.
+const BATCH_MAX: usize = 64;
+/// How long a submission waits for company before its block is signed (W2).
+pub const LINGER_MS: u64 = 5;
+/// Bytes of one write to the store; a commit of more is several writes before one "durable".
+const WRITE_BYTES: usize = 8 << 20;
+/// Asks that wait for one follower: it has at most one call and one stream under way.
+const ASKS_MAX: usize = 8;
+/// Name of the own journal in the data directory.
+pub const JOURNAL_FILE: &str = "journal";
+/// Name of the store's folder in the data directory.
+pub const STORE_FOLDER: &str = "replica";
+
+/// What waits for the engine.
+enum Message {
+    Input(Input),
+    Submit(Class, Vec<Bytes>, oneshot::Sender<Result<Answer, Failed>>),
+    ApplyCharter(proto::SignedCharter, oneshot::Sender<Result<u64, CharterError>>),
+    Stop,
+}
+
+/// The engine failed to write: nothing further is acknowledged until the node is restarted (W3).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("storage failed: {0}; nothing more is accepted until the node is restarted, lookups go on")]
+pub struct Failed(pub String);
+
+/// What readers and the engine share.
+pub struct Shared {
+    replica: RwLock<Replica>,
+    store: Store,
+    data: PathBuf,
+    failed: Mutex<Option<Failed>>,
+    published: watch::Sender<Arc<Published>>,
+    roster: watch::Sender<u64>,
+    asks: Mutex<BTreeMap<MemberId, mpsc::Sender<Ask>>>,
+}
+
+impl Shared {
+    /// The replica, to read. Hold it for microseconds.
+    pub fn replica(&self) -> RwLockReadGuard<'_, Replica> {
+        self.replica.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replica_mut(&self) -> RwLockWriteGuard<'_, Replica> {
+        self.replica.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The blocks on disk.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Why nothing more is accepted, if that is so.
+    pub fn failure(&self) -> Option<Failed> {
+        lock(&self.failed).clone()
+    }
+
+    /// What may be served, and a wake-up whenever it grows.
+    pub fn published(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.subscribe()
+    }
+
+    /// A wake-up whenever members, pins or endpoints may have changed.
+    pub fn roster(&self) -> watch::Receiver<u64> {
+        self.roster.subscribe()
+    }
+
+    /// The asks for the follower of `peer`, from now on.
+    pub fn follow(&self, peer: MemberId) -> mpsc::Receiver<Ask> {
+        let (sender, receiver) = mpsc::channel(ASKS_MAX);
+        lock(&self.asks).insert(peer, sender);
+        receiver
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A way to the engine; cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    inputs: mpsc::Sender<Message>,
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// What can be read without asking.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Puts an input on the queue, waiting for room: that is the back-pressure.
+    ///
+    /// # Errors
+    /// [`Failed`] when the engine has stopped.
+    pub async fn input(&self, input: Input) -> Result<(), Failed> {
+        self.inputs.send(Message::Input(input)).await.map_err(|_closed| Failed("the engine has stopped".into()))
+    }
+
+    /// Signs and shares records, or queues or refuses them. All are accepted or none is.
+    ///
+    /// # Errors
+    /// [`Failed`]: whether the records are durable is not known; they were not acknowledged.
+    pub async fn submit(&self, class: Class, records: Vec<Bytes>) -> Result<Answer, Failed> {
+        if let Some(failed) = self.shared.failure() {
+            return Err(failed);
+        }
+        let (sender, answer) = oneshot::channel();
+        let sent = self.inputs.send(Message::Submit(class, records, sender)).await;
+        let stopped = || self.shared.failure().unwrap_or_else(|| Failed("the engine has stopped".into()));
+        sent.map_err(|_closed| stopped())?;
+        answer.await.map_err(|_dropped| stopped())?
+    }
+
+    /// Applies a charter.
+    ///
+    /// # Errors
+    /// Why it does not count.
+    pub async fn apply_charter(&self, charter: proto::SignedCharter) -> Result<Result<u64, CharterError>, Failed> {
+        let (sender, answer) = oneshot::channel();
+        let stopped = |_| Failed("the engine has stopped".into());
+        self.inputs.send(Message::ApplyCharter(charter, sender)).await.map_err(|_closed| stopped(()))?;
+        answer.await.map_err(|_dropped| stopped(()))
+    }
+
+    /// Ends the engine after everything that is on the queue.
+    pub async fn stop(&self) {
+        // An engine that has stopped already is what was asked for.
+        drop(self.inputs.send(Message::Stop).await);
+    }
+}
+
+/// What a start found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Started {
+    /// What was wrong on disk and what became of it, in sentences.
+    pub healed: Vec<String>,
+    /// Blocks read back and verified.
+    pub blocks: u64,
+}
+
+/// Why the data directory cannot be used.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The journal cannot be opened.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The charters do not hold.
+    #[error("the forum's charters do not hold: {0}")]
+    Charter(#[from] CharterError),
+    /// The engine's thread cannot be started.
+    #[error("cannot start the engine: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Opens the data directory, rebuilds the replica from it, and starts the engine's thread.
+///
+/// # Errors
+/// [`OpenError`] for what is not damage; damage is set aside, and what it held is rebuilt from the journal and the peers.
+pub fn start(
+    data: &Path,
+    settings: Settings,
+    forum: ForumId,
+    charters: Vec<proto::SignedCharter>,
+    runtime: tokio::runtime::Handle,
+) -> Result<(Handle, Started, thread::JoinHandle<()>), OpenError> {
+    let now = clock::now();
+    let (journal, mut replay) = Journal::open(&data.join(JOURNAL_FILE))?;
+    let (store, aside) = Store::open_or_set_aside(&data.join(STORE_FOLDER))?;
+    let mut started = Started::default();
+    if let Some(aside) = aside {
+        started.healed.push(format!(
+            "the store was damaged ({}) and is now {}; {} blocks could still be read, the rest comes from our journal and the peers",
+            aside.reason,
+            aside.moved_to.display(),
+            aside.salvaged_blocks
+        ));
+    }
+    match &replay.end {
+        JournalEnd::Clean | JournalEnd::Missing => {}
+        JournalEnd::TornTail { dropped_bytes } => {
+            started.healed.push(format!("the journal ended in {dropped_bytes} bytes of a block that was never published; they were cut off"));
+        }
+        JournalEnd::Damaged { at_offset, salvaged_frames, moved_to, .. } => started.healed.push(format!(
+            "the journal was damaged at byte {at_offset} and is now {}; {salvaged_frames} blocks behind the damage could be read; we go on in a new log",
+            moved_to.display()
+        )),
+    }
+    let charters = with_stored(forum, charters, &store)?;
+    let mut restore = Restore::new(settings, forum, charters, now)?;
+    let dropped = feed(&mut restore, &store, &mut started)?;
+    // A journal that was just moved aside is its own last predecessor: its frames are handed over by `replay`.
+    let damaged_now = matches!(replay.end, JournalEnd::Damaged { .. });
+    let earlier = replay.predecessors.len() - usize::from(damaged_now);
+    for path in &replay.predecessors[..earlier] {
+        salvage(path)?.for_each(|_, bytes| drop(restore.journaled_aside(&Bytes::copy_from_slice(bytes))))?;
+    }
+    replay.for_each(|_, bytes| {
+        let bytes = Bytes::copy_from_slice(bytes);
+        let outcome = if damaged_now { restore.journaled_aside(&bytes) } else { restore.journaled(&bytes) };
+        if let Err(why) = outcome {
+            started.healed.push(why.to_string());
+        }
+    })?;
+    let (replica, effects) = restore.finish();
+
+    let (inputs, receiver) = mpsc::channel(QUEUE_MAX);
+    let shared = Arc::new(Shared {
+        published: watch::Sender::new(replica.published()),
+        replica: RwLock::new(replica),
+        store,
+        data: data.to_owned(),
+        failed: Mutex::new(None),
+        roster: watch::Sender::new(0),
+        asks: Mutex::new(BTreeMap::new()),
+    });
+    let handle = Handle { inputs, shared: Arc::clone(&shared) };
+    let mut engine = Engine { shared, journal, answers: BTreeMap::new(), next_ticket: 0 };
+    engine.carry_out(dropped.into_iter().map(Effect::Store).collect());
+    engine.carry_out(effects);
+    let thread = thread::Builder::new().name("engine".into());
+    let thread = thread.spawn(move || engine.run(receiver, &runtime)).map_err(OpenError::Thread)?;
+    Ok((handle, started, thread))
+}
+
+/// The charters we were invited with, and those that the store has beyond them.
+fn with_stored(forum: ForumId, charters: Vec<proto::SignedCharter>, store: &Store) -> Result<Vec<proto::SignedCharter>, OpenError> {
+    let mut invited = charters.into_iter();
+    let first = invited.next().ok_or(CharterError::Gap { expected: 1, got: 0 })?;
+    let mut chain = CharterChain::found(forum, first)?;
+    let stored = store.charters()?.into_iter().filter_map(|(_, bytes)| proto::SignedCharter::decode(&bytes[..]).ok());
+    for charter in invited.chain(stored) {
+        // A stored charter that does not follow comes again from a peer.
+        if let Err(error) = chain.apply(charter) {
+            tracing::warn!(%error, "a stored charter is not used");
+        }
+    }
+    Ok(chain.from(1).iter().map(|(signed, _)| signed.clone()).collect())
+}
+
+/// Everything the store holds, in the order that [`Restore`] asks for. Returns what should be dropped.
+fn feed(restore: &mut Restore, store: &Store, started: &mut Started) -> Result<Vec<Write>, StoreError> {
+    let mut drop = Vec::new();
+    for (hash, bytes) in store.proofs()? {
+        if !restore.proof(&bytes) {
+            drop.push(Write::DropProof(hash));
+        }
+    }
+    for (id, bytes) in store.outbox()? {
+        if !restore.outbox(id, bytes.into()) {
+            started.healed.push(format!("queued submission {id} could not be read and was dropped"));
+            drop.push(Write::DropOutbox(id));
+        }
+    }
+    store.for_each_block(|id, bytes| {
+        match restore.stored(id, Bytes::copy_from_slice(bytes)) {
+            Ok(()) => started.blocks += 1,
+            Err(why) => tracing::warn!(%why, "a stored block is not used; it will be fetched again"),
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(drop)
+}
+
+struct Engine {
+    shared: Arc<Shared>,
+    journal: Journal,
+    answers: BTreeMap<Ticket, oneshot::Sender<Result<Answer, Failed>>>,
+    next_ticket: u64,
+}
+
+impl Engine {
+    fn run(mut self, mut inputs: mpsc::Receiver<Message>, runtime: &tokio::runtime::Handle) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        while runtime.block_on(inputs.recv_many(&mut batch, BATCH_MAX)) > 0 {
+            if batch.iter().any(|m| matches!(m, Message::Submit(..))) {
+                runtime.block_on(linger(&mut inputs, &mut batch));
+            }
+            let stop = batch.iter().any(|m| matches!(m, Message::Stop));
+            self.turn(&mut batch);
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// One group commit.
+    fn turn(&mut self, batch: &mut Vec<Message>) {
+        let now = clock::now();
+        let shared = Arc::clone(&self.shared);
+        let mut effects = Vec::new();
+        let mut submitted = false;
+        let mut charters = Vec::new();
+        {
+            let mut replica = shared.replica_mut();
+            for message in batch.drain(..) {
+                match message {
+                    Message::Input(input) => effects.extend(replica.handle(input, now)),
+                    Message::Submit(class, records, answer) => {
+                        submitted = true;
+                        let ticket = self.ticket(answer);
+                        effects.extend(replica.handle(Input::Submit { ticket, class, records }, now));
+                    }
+                    Message::ApplyCharter(charter, answer) => charters.push((charter, answer)),
+                    Message::Stop => {}
+                }
+            }
+            if submitted {
+                effects.extend(replica.handle(Input::Seal, now));
+            }
+        }
+        self.carry_out(effects);
+        for (charter, answer) in charters {
+            self.apply_charter(charter, answer);
+        }
+    }
+
+    fn ticket(&mut self, answer: oneshot::Sender<Result<Answer, Failed>>) -> Ticket {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.answers.insert(ticket, answer);
+        ticket
+    }
+
+    fn apply_charter(&mut self, charter: proto::SignedCharter, answer: oneshot::Sender<Result<u64, CharterError>>) {
+        let mut trial = self.shared.replica().charters().clone();
+        let outcome = trial.apply(charter.clone()).map(|_| trial.version());
+        if outcome.is_ok() {
+            let effects = self.shared.replica_mut().handle(Input::Charter(charter), clock::now());
+            self.carry_out(effects);
+        }
+        // Whoever asked may have gone.
+        drop(answer.send(outcome));
+    }
+
+    /// Carries out effects, and what follows from them, until nothing is left to do.
+    fn carry_out(&mut self, mut effects: Vec<Effect>) {
+        while !effects.is_empty() {
+            if self.shared.failure().is_some() {
+                self.answers.clear();
+                return;
+            }
+            let (writes, others): (Vec<_>, Vec<_>) = effects.into_iter().partition(|e| matches!(e, Effect::Journal(..) | Effect::Store(_)));
+            effects = Vec::new();
+            if !writes.is_empty() {
+                if let Err(failed) = self.write(&writes) {
+                    self.fail(failed);
+                    return;
+                }
+                effects = self.shared.replica_mut().handle(Input::Durable, clock::now());
+            }
+            for effect in others {
+                self.perform(effect, &mut effects);
+            }
+        }
+    }
+
+    /// Journal, fsync, read back and verify (W7), then the store, flushed: in this order.
+    fn write(&mut self, writes: &[Effect]) -> Result<(), Failed> {
+        let frames: Vec<&[u8]> = writes.iter().filter_map(|e| if let Effect::Journal(_, bytes) = e { Some(&bytes[..]) } else { None }).collect();
+        let positions = self.journal.append(&frames).map_err(|e| Failed(e.to_string()))?;
+        let keyring = self.shared.replica().keyring();
+        for position in positions {
+            let bytes = self.journal.read(position).map_err(|e| Failed(e.to_string()))?;
+            let frame = Frame::decode(bytes.into()).map_err(|e| Failed(format!("own block read back: {e}")))?;
+            keyring.verify(frame).map_err(|e| Failed(format!("own block read back: {e}")))?;
+        }
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for effect in writes {
+            let Effect::Store(write) = effect else { continue };
+            let (write, len) = stored(write);
+            if !batch.is_empty() && (bytes + len > WRITE_BYTES || batch.len() >= WRITE_OPERATIONS_MAX) {
+                self.shared.store.write(&batch).map_err(|e| Failed(e.to_string()))?;
+                batch.clear();
+                bytes = 0;
+            }
+            batch.push(write);
+            bytes += len;
+        }
+        if batch.is_empty() { Ok(()) } else { self.shared.store.write(&batch).map_err(|e| Failed(e.to_string())) }
+    }
+
+    /// W3: no retry, no further acknowledgement, health RED. Reads go on.
+    fn fail(&mut self, failed: Failed) {
+        tracing::error!(%failed, "storage failed");
+        *lock(&self.shared.failed) = Some(failed.clone());
+        for (_, answer) in std::mem::take(&mut self.answers) {
+            drop(answer.send(Err(failed.clone())));
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, effects: &mut Vec<Effect>) {
+        match effect {
+            Effect::Answer(ticket, answer) => {
+                if let Some(waiting) = self.answers.remove(&ticket) {
+                    drop(waiting.send(Ok(answer))); // whoever asked may have gone
+                }
+            }
+            Effect::Publish => drop(self.shared.published.send_replace(self.shared.replica().published())),
+            Effect::Ask(peer, ask) => self.ask(peer, ask, effects),
+            Effect::Confront(id, theirs) => {
+                let ours = self.shared.store.block(id).ok().flatten().and_then(|bytes| Frame::decode(bytes.into()).ok());
+                if let Some(ours) = ours {
+                    let input = Input::Confronted(Box::new(ours.header), theirs);
+                    effects.extend(self.shared.replica_mut().handle(input, clock::now()));
+                }
+            }
+            Effect::Rebuild => self.rebuild(),
+            Effect::Roster => self.shared.roster.send_modify(|n| *n += 1),
+            Effect::Alarm(alarm) => {
+                let text = alarm.text(|member| self.shared.replica().name_of(member));
+                tracing::warn!(alarm = text, "alarm");
+            }
+            Effect::Journal(..) | Effect::Store(_) => {} // written before
+        }
+    }
+
+    fn ask(&self, peer: MemberId, ask: Ask, effects: &mut Vec<Effect>) {
+        let hangup = ask == Ask::Hangup;
+        let call = if matches!(ask, Ask::Follow { .. }) { Call::Follow } else { Call::Talk };
+        let sent = lock(&self.shared.asks).get(&peer).is_some_and(|asks| asks.try_send(ask).is_ok());
+        if !sent && !hangup {
+            let trouble = Trouble::Unreachable("no endpoint is known".into());
+            let input = Input::Peer(peer, PeerEvent::Ended(call, Err(trouble)));
+            effects.extend(self.shared.replica_mut().handle(input, clock::now()));
+        }
+    }
+
+    /// Derives the view again from all stored blocks, while lookups go on with the one before.
+    fn rebuild(&mut self) {
+        let now = clock::now();
+        let mut view = self.shared.replica().empty_view(now);
+        let keyring = self.shared.replica().keyring();
+        let folded = self.shared.store.for_each_block(|id, bytes| {
+            let within = {
+                let replica = self.shared.replica();
+                id.seq <= replica.prefix(id.origin)
+            };
+            let block = if within { Frame::decode(Bytes::copy_from_slice(bytes)).ok().and_then(|f| keyring.verify(f).ok()) } else { None };
+            if let Some(block) = block {
+                view.fold(block.header(), block.records());
+            }
+            ControlFlow::Continue(())
+        });
+        match folded {
+            Ok(()) => self.shared.replica_mut().install(view),
+            Err(error) => self.fail(Failed(error.to_string())),
+        }
+    }
+}
+
+/// W2: waits a little for more submissions, up to a block's worth.
+async fn linger(inputs: &mut mpsc::Receiver<Message>, batch: &mut Vec<Message>) {
+    let records = |batch: &[Message]| batch.iter().map(|m| if let Message::Submit(_, r, _) = m { r.len() } else { 0 }).sum::<usize>();
+    let deadline = tokio::time::sleep(Duration::from_millis(LINGER_MS));
+    tokio::pin!(deadline);
+    while batch.len() < BATCH_MAX && records(batch) < RECORDS_PER_BLOCK_MAX {
+        tokio::select! {
+            () = &mut deadline => return,
+            message = inputs.recv() => match message {
+                Some(message) => batch.push(message),
+                None => return,
+            },
+        }
+    }
+}
+
+/// A replica's write as the store's, and its size in bytes.
+fn stored(write: &Write) -> (store::Write<'_>, usize) {
+    match write {
+        Write::Block(id, bytes) => (store::Write::Block(*id, bytes), bytes.len()),
+        Write::Charter(version, bytes) => (store::Write::Charter(*version, bytes), bytes.len()),
+        Write::Proof(hash, bytes) => (store::Write::Proof(*hash, bytes), bytes.len()),
+        Write::DropProof(hash) => (store::Write::DeleteProof(*hash), 0),
+        Write::Outbox(id, bytes) => (store::Write::OutboxPut(*id, bytes), bytes.len()),
+        Write::DropOutbox(id) => (store::Write::OutboxDelete(*id), 0),
+    }
+}
+
+/// Whether the disk is so full that submissions are refused (reads go on).
+pub fn submissions_off(data: &Path) -> bool {
+    disk_low(data).unwrap_or(false)
+}
+
+/// What a check of everything on disk found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Logs.
+    pub logs: u64,
+    /// Blocks whose signature, chain and roots hold.
+    pub blocks: u64,
+    /// Records in them.
+    pub records: u64,
+    /// The first thing that does not hold.
+    pub first_break: Option<String>,
+    /// Hour of the digest.
+    pub view_hour: TimeMs,
+    /// Digest of the view that these blocks give.
+    pub view_digest: [u8; 32],
+}
+
+/// Checks every signature, chain and root of a store and of the journal beside it, and derives the view anew: what is
+/// shown must be what is stored (I19).
+///
+/// # Errors
+/// When something cannot be read at all; what is read and does not hold is the answer's `first_break`.
+pub fn verify(
+    store: &Store,
+    journal: &Path,
+    settings: Settings,
+    forum: ForumId,
+    charters: Vec<proto::SignedCharter>,
+) -> Result<Verified, OpenError> {
+    let charters = with_stored(forum, charters, store)?;
+    let mut restore = Restore::new(settings, forum, charters, clock::now())?;
+    let mut first: Option<String> = None;
+    let mut note = |why: String| {
+        first.get_or_insert(why);
+    };
+    for (hash, bytes) in store.proofs()? {
+        if !restore.proof(&bytes) {
+            note(format!("proof {} does not hold", crate::replica::ids::hex(&hash)));
+        }
+    }
+    let mut blocks = 0;
+    store.for_each_block(|id: BlockId, bytes| {
+        match restore.stored(id, Bytes::copy_from_slice(bytes)) {
+            Ok(()) => blocks += 1,
+            Err(why) => note(why.to_string()),
+        }
+        ControlFlow::Continue(())
+    })?;
+    if journal.exists() {
+        let mut replay = salvage(journal)?;
+        if let JournalEnd::Damaged { at_offset, .. } = replay.end {
+            note(format!("the journal is damaged at byte {at_offset}"));
+        }
+        replay.for_each(|_, bytes| {
+            if let Err(why) = restore.journaled(&Bytes::copy_from_slice(bytes)) {
+                note(why.to_string());
+            }
+        })?;
+    }
+    let (replica, _) = restore.finish();
+    let (view_hour, view_digest) = replica.view().digest();
+    Ok(Verified {
+        logs: replica.logs().len() as u64,
+        blocks,
+        records: replica.view().records(),
+        first_break: first,
+        view_hour,
+        view_digest,
+    })
+}

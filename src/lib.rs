@@ -1,6 +1,7 @@
 //! staydown: the forum's hash-sharing node. `docs/ARCHITECTURE.md` is the map; read [`replica`] first.
 
 pub mod clock;
+pub mod config;
 pub mod engine;
 pub mod hashing;
 pub mod keys;

@@ -1,0 +1,616 @@
+//! The settings of a node: file, then environment, then flags; understood completely before anything opens.
+//!
+//! The file is `<data>/staydown.toml`, or the one that is named. Every key of it is an environment variable too
+//! (`[peer] listen` is `STAYDOWN_PEER_LISTEN`). A key that nobody knows is refused with the nearest one that somebody
+//! does: a misspelt setting that is quietly ignored is found out during an incident.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use toml::de::{DeTable, DeValue};
+
+/// Name of the settings file inside a data directory.
+pub const CONFIG_FILE: &str = "staydown.toml";
+/// A settings file is written by people; this is a hundred times what they write.
+pub const CONFIG_SIZE_MAX: u64 = 256 * 1024;
+/// Where peers are awaited unless something else is set.
+pub const LISTEN_DEFAULT: &str = "0.0.0.0:7700";
+/// Name of the local socket inside a data directory.
+pub const SOCKET_FILE: &str = "local.sock";
+/// Mode of the local socket: its owner alone, until the company names others.
+pub const SOCKET_MODE_DEFAULT: u32 = 0o600;
+/// Longest `host:port`: the longest DNS name, a colon, five digits.
+pub const ENDPOINT_SIZE_MAX: usize = 253 + 1 + 5;
+
+const DATA: &str = "data";
+const LISTEN: &str = "peer.listen";
+const ENDPOINTS: &str = "peer.endpoints";
+const SOCKET: &str = "local.socket";
+const MODE: &str = "local.mode";
+const FILTER: &str = "log.filter";
+const FORMAT: &str = "log.format";
+
+/// Every key, as it is written in messages; the environment variable follows from it.
+pub const KEYS: [&str; 7] = [DATA, LISTEN, ENDPOINTS, SOCKET, MODE, FILTER, FORMAT];
+
+/// How this node is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The folder that holds everything of this node.
+    pub data: PathBuf,
+    /// Towards the other members.
+    pub peer: PeerConfig,
+    /// Towards our own people and programs.
+    pub local: LocalConfig,
+    /// What the node says about itself.
+    pub log: LogConfig,
+    sources: BTreeMap<&'static str, Source>,
+}
+
+/// Towards the other members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Where peers are awaited.
+    pub listen: SocketAddr,
+    /// `host:port` by member name, instead of what the charter says.
+    pub endpoints: BTreeMap<String, String>,
+}
+
+/// Towards our own people and programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalConfig {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+/// What the node says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Which events, as in `info,staydown::net=debug`.
+    pub filter: String,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+/// In which form log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: one JSON object a line.
+    Json,
+}
+
+/// What stands above file and defaults: the environment and the command line.
+#[derive(Clone, Debug, Default)]
+pub struct Above {
+    /// Variables that begin with `STAYDOWN_`, and `HOME` and `XDG_DATA_HOME`.
+    pub environment: BTreeMap<String, String>,
+    /// `--data`.
+    pub data: Option<PathBuf>,
+    /// `--config`.
+    pub file: Option<PathBuf>,
+    /// Other flags: the key that each sets, the flag, and its value.
+    pub flags: Vec<(&'static str, &'static str, String)>,
+}
+
+/// Where a setting comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody set it.
+    Default,
+    /// A line of the settings file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// An environment variable.
+    Environment(String),
+    /// A flag of the command line.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line } => write!(f, "{} line {line}", path.display()),
+            Self::Environment(name) => write!(f, "environment variable {name}"),
+            Self::Flag(flag) => write!(f, "flag {flag}"),
+        }
+    }
+}
+
+/// Why the settings cannot be used. Nothing was opened.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the settings in {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file is no TOML.
+    #[error("{}, line {line}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What the parser said.
+        message: String,
+    },
+    /// A key that no release knows, or one that belongs elsewhere.
+    #[error("{at}: there is no setting {key:?}; did you mean {nearest:?}?")]
+    UnknownKey {
+        /// Where it stands.
+        at: Source,
+        /// As it is written there.
+        key: String,
+        /// The known key with the most similar name.
+        nearest: String,
+    },
+    /// A value that the key cannot have.
+    #[error("{at}: {key} is {got:?}, expected {expected}")]
+    Value {
+        /// Where it stands.
+        at: Source,
+        /// Which setting.
+        key: &'static str,
+        /// The value.
+        got: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// There is no home to put a data directory in.
+    #[error("neither HOME nor XDG_DATA_HOME is set, so there is no default data directory; fix: --data DIR")]
+    NoHome,
+}
+
+impl Above {
+    /// The environment of this process. Names and values that are not Unicode are none of ours.
+    pub fn from_process() -> Self {
+        let ours = |name: &str| name.starts_with("STAYDOWN_") || name == "HOME" || name == "XDG_DATA_HOME";
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| ours(name))
+            .collect();
+        Self { environment, ..Self::default() }
+    }
+
+    fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+impl Config {
+    /// Reads and understands all settings.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the place, the key, what stands there and what was expected.
+    pub fn load(above: &Above) -> Result<Self, ConfigError> {
+        let named = above.file.clone().or_else(|| above.variable("STAYDOWN_CONFIG").map(PathBuf::from));
+        let from_above = match (&above.data, above.variable("STAYDOWN_DATA")) {
+            (Some(data), _) => Some((data.clone(), Source::Flag("--data"))),
+            (None, Some(data)) => Some((data.into(), Source::Environment("STAYDOWN_DATA".to_owned()))),
+            (None, None) => None,
+        };
+        let settings = match &named {
+            Some(path) => read(path)?.ok_or_else(|| ConfigError::Read { path: path.clone(), source: not_found() })?,
+            None => Settings::default(),
+        };
+        let (data, source) = match (from_above, settings.data.clone()) {
+            (Some(found), _) | (None, Some(found)) => found,
+            (None, None) => (default_data(above)?, Source::Default),
+        };
+        let settings = if named.is_some() { settings } else { beside_the_data(&data)? };
+        let mut config = Self::default_in(data);
+        config.sources.insert(DATA, source);
+        for (key, value, source) in settings.values {
+            config.set(key, &value, source)?;
+        }
+        config.take_environment(above)?;
+        for (key, flag, value) in &above.flags {
+            config.set(key, value, Source::Flag(flag))?;
+        }
+        Ok(config)
+    }
+
+    /// The settings of a node that nobody has set anything for.
+    pub fn default_in(data: PathBuf) -> Self {
+        Self {
+            peer: PeerConfig { listen: SocketAddr::from(([0, 0, 0, 0], 7700)), endpoints: BTreeMap::new() },
+            local: LocalConfig { socket: data.join(SOCKET_FILE), mode: SOCKET_MODE_DEFAULT },
+            log: LogConfig { filter: "info".to_owned(), format: LogFormat::Text },
+            data,
+            sources: BTreeMap::new(),
+        }
+    }
+
+    /// Where the value of `key` comes from.
+    pub fn source_of(&self, key: &str) -> &Source {
+        self.sources.get(key).unwrap_or(&Source::Default)
+    }
+
+    /// The value of `key` as a setting file would have it; none if there is no such key.
+    pub fn value_of(&self, key: &str) -> Option<String> {
+        Some(match key {
+            DATA => self.data.display().to_string(),
+            LISTEN => self.peer.listen.to_string(),
+            ENDPOINTS => {
+                let pairs: Vec<_> = self.peer.endpoints.iter().map(|(name, at)| format!("{name}={at}")).collect();
+                pairs.join(",")
+            }
+            SOCKET => self.local.socket.display().to_string(),
+            MODE => format!("{:04o}", self.local.mode),
+            FILTER => self.log.filter.clone(),
+            FORMAT => match self.log.format {
+                LogFormat::Text => "text".to_owned(),
+                LogFormat::Json => "json".to_owned(),
+            },
+            _ => return None,
+        })
+    }
+
+    fn take_environment(&mut self, above: &Above) -> Result<(), ConfigError> {
+        for name in above.environment.keys() {
+            let Some(key) = KEYS.iter().find(|key| variable_of(key) == *name) else {
+                refuse_misspelt(name)?;
+                continue;
+            };
+            if let (Some(value), true) = (above.variable(name), *key != DATA) {
+                self.set(key, value, Source::Environment(name.clone()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, key: &'static str, value: &str, source: Source) -> Result<(), ConfigError> {
+        let refuse = |expected: &str| {
+            Err(ConfigError::Value { at: source.clone(), key, got: value.to_owned(), expected: expected.to_owned() })
+        };
+        match key {
+            LISTEN => match value.parse() {
+                Ok(address) => self.peer.listen = address,
+                Err(_not_an_address) => return refuse("an IP address and a port, as in 0.0.0.0:7700 or [::1]:7700"),
+            },
+            ENDPOINTS => match pairs(value) {
+                Ok(pairs) => self.peer.endpoints.extend(pairs),
+                Err(why) => return refuse(&format!("member=host:port, separated by commas ({why})")),
+            },
+            SOCKET if value.is_empty() => return refuse("a path"),
+            SOCKET => self.local.socket = PathBuf::from(value),
+            MODE => match u32::from_str_radix(value.trim_start_matches("0o"), 8) {
+                Ok(mode) if mode <= 0o777 && mode & 0o600 == 0o600 => self.local.mode = mode,
+                _ => return refuse("an octal mode that its owner can read and write, as in \"0660\""),
+            },
+            FILTER => match tracing_subscriber::EnvFilter::try_new(value) {
+                Ok(_understood) => self.log.filter = value.to_owned(),
+                Err(why) => return refuse(&format!("a filter, as in info,staydown::net=debug ({why})")),
+            },
+            FORMAT => match value {
+                "text" => self.log.format = LogFormat::Text,
+                "json" => self.log.format = LogFormat::Json,
+                _ => return refuse("text or json"),
+            },
+            _ => return refuse("a setting of the node"),
+        }
+        self.sources.insert(key, source);
+        Ok(())
+    }
+}
+
+/// Whether `text` is `host:port`: a name or address that may be dialled, and a port other than 0.
+///
+/// # Errors
+/// What is wrong with it, to be put behind "expected".
+pub fn check_endpoint(text: &str) -> Result<(), &'static str> {
+    if text.len() > ENDPOINT_SIZE_MAX {
+        return Err("host:port of at most 259 characters");
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err("host:port, as in node.example.org:7700; the port is missing");
+    };
+    if port.parse::<u16>().unwrap_or(0) == 0 || !port.bytes().all(|b| b.is_ascii_digit()) {
+        return Err("host:port with a port from 1 to 65535");
+    }
+    let inside = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    let sound = match inside {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_')
+        }
+    };
+    if sound { Ok(()) } else { Err("host:port; the host is a name, an IPv4 address, or an IPv6 address in brackets") }
+}
+
+/// What a settings file says, not yet understood.
+#[derive(Default)]
+struct Settings {
+    data: Option<(PathBuf, Source)>,
+    values: Vec<(&'static str, String, Source)>,
+}
+
+fn beside_the_data(data: &Path) -> Result<Settings, ConfigError> {
+    let path = data.join(CONFIG_FILE);
+    let settings = read(&path)?.unwrap_or_default();
+    match settings.data {
+        None => Ok(settings),
+        Some((got, at)) => Err(ConfigError::Value {
+            at,
+            key: DATA,
+            got: got.display().to_string(),
+            expected: "nothing: this file lies in the data directory; name it with --config to set data in it"
+                .to_owned(),
+        }),
+    }
+}
+
+/// The settings in `path`; none if there is no such file.
+fn read(path: &Path) -> Result<Option<Settings>, ConfigError> {
+    let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut text = String::new();
+    file.take(CONFIG_SIZE_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > CONFIG_SIZE_MAX {
+        let message = format!("the file has more than {CONFIG_SIZE_MAX} bytes");
+        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, message)));
+    }
+    understand(path, &text).map(Some)
+}
+
+fn understand(path: &Path, text: &str) -> Result<Settings, ConfigError> {
+    let source = |at: usize| Source::File { path: path.to_owned(), line: line_of(text, at) };
+    let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        line: line_of(text, error.span().map_or(0, |span| span.start)),
+        message: error.message().to_owned(),
+    })?;
+    let mut settings = Settings::default();
+    for (name, value) in table.get_ref() {
+        let (at, name) = (source(name.span().start), name.get_ref().as_ref());
+        match value.get_ref() {
+            DeValue::Table(section) if name != DATA => {
+                for (key, value) in section {
+                    let at = source(key.span().start);
+                    let key = known(&format!("{name}.{}", key.get_ref()), &at)?;
+                    settings.values.push((key, written(key, value.get_ref(), &at)?, at));
+                }
+            }
+            value => match known(name, &at)? {
+                DATA => settings.data = Some((written(DATA, value, &at)?.into(), at)),
+                key => settings.values.push((key, written(key, value, &at)?, at)),
+            },
+        }
+    }
+    Ok(settings)
+}
+
+fn known(key: &str, source: &Source) -> Result<&'static str, ConfigError> {
+    KEYS.into_iter().find(|k| *k == key).ok_or_else(|| ConfigError::UnknownKey {
+        at: source.clone(),
+        key: key.to_owned(),
+        nearest: nearest(key, KEYS.into_iter()).unwrap_or_default().to_owned(),
+    })
+}
+
+/// The value of a key as text, in the form that the environment has it.
+fn written(key: &'static str, value: &DeValue<'_>, source: &Source) -> Result<String, ConfigError> {
+    match (key, value) {
+        (ENDPOINTS, DeValue::Table(table)) => {
+            let pairs = table.iter().map(|(name, value)| match value.get_ref() {
+                DeValue::String(at) => Ok(format!("{}={at}", name.get_ref())),
+                other => Err(wrong_type(key, other, "host:port in quotes for each member", source)),
+            });
+            pairs.collect::<Result<Vec<_>, _>>().map(|pairs| pairs.join(","))
+        }
+        (ENDPOINTS, other) => {
+            Err(wrong_type(key, other, "a table [peer.endpoints] with member = \"host:port\"", source))
+        }
+        (_, DeValue::String(text)) => Ok(text.to_string()),
+        // 0o660 is a natural way to write a mode; 660 without quotes is not: it is a decimal number to TOML.
+        (MODE, DeValue::Integer(number)) if number.radix() == 8 => Ok(number.as_str().to_owned()),
+        (_, other) => Err(wrong_type(key, other, "a text in quotes", source)),
+    }
+}
+
+fn wrong_type(key: &'static str, got: &DeValue<'_>, expected: &str, source: &Source) -> ConfigError {
+    ConfigError::Value { at: source.clone(), key, got: got.type_str().to_owned(), expected: expected.to_owned() }
+}
+
+/// A variable that looks like one of ours and is not. Others that begin with `STAYDOWN_` belong to tests and scripts.
+fn refuse_misspelt(name: &str) -> Result<(), ConfigError> {
+    let sections = ["STAYDOWN_PEER_", "STAYDOWN_LOCAL_", "STAYDOWN_LOG_"];
+    if !sections.iter().any(|section| name.starts_with(section)) {
+        return Ok(());
+    }
+    let variables: Vec<_> = KEYS.iter().map(|key| variable_of(key)).collect();
+    Err(ConfigError::UnknownKey {
+        at: Source::Environment(name.to_owned()),
+        key: name.to_owned(),
+        nearest: nearest(name, variables.iter().map(String::as_str)).unwrap_or_default().to_owned(),
+    })
+}
+
+/// `peer.listen` is `STAYDOWN_PEER_LISTEN`.
+fn variable_of(key: &str) -> String {
+    format!("STAYDOWN_{}", key.replace('.', "_").to_ascii_uppercase())
+}
+
+fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
+    let mut pairs = Vec::new();
+    for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        let (name, at) = pair.split_once('=').ok_or_else(|| format!("{pair:?} has no ="))?;
+        check_endpoint(at.trim()).map_err(|expected| format!("{:?}: expected {expected}", at.trim()))?;
+        pairs.push((name.trim().to_owned(), at.trim().to_owned()));
+    }
+    Ok(pairs)
+}
+
+fn default_data(above: &Above) -> Result<PathBuf, ConfigError> {
+    let xdg = above.variable("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || above.variable("HOME").map(|home| Path::new(home).join(".local/share"));
+    Ok(xdg.or_else(home).ok_or(ConfigError::NoHome)?.join("staydown"))
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
+}
+
+fn not_found() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "there is no such file")
+}
+
+/// The candidate that takes the fewest changes of a character to become `text`.
+pub fn nearest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates.min_by_key(|candidate| changes(text, candidate))
+}
+
+/// Levenshtein distance in bytes.
+fn changes(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn above(environment: &[(&str, &str)]) -> Above {
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Above { environment, ..Above::default() }
+    }
+
+    fn load_file(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(CONFIG_FILE), text).unwrap();
+        Config::load(&Above { data: Some(dir.path().to_owned()), ..Above::default() })
+    }
+
+    #[test]
+    fn without_any_setting_the_node_lives_in_the_users_home() {
+        let config = Config::load(&above(&[("HOME", "/home/nobody-there")])).unwrap();
+        assert_eq!(config.data, Path::new("/home/nobody-there/.local/share/staydown"));
+        assert_eq!(config.local.socket, config.data.join("local.sock"));
+        assert_eq!(config.peer.listen.to_string(), LISTEN_DEFAULT);
+        let config = Config::load(&above(&[("HOME", "/h"), ("XDG_DATA_HOME", "/x")])).unwrap();
+        assert_eq!(config.data, Path::new("/x/staydown"));
+        assert!(matches!(Config::load(&above(&[])), Err(ConfigError::NoHome)));
+    }
+
+    #[test]
+    fn flags_stand_above_the_environment_and_that_above_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = "[peer]\nlisten = \"127.0.0.1:1\"\n[peer.endpoints]\nacme = \"a.example.org:1\"\nbolt = \"[::1]:2\"\n[local]\nmode = 0o660\n[log]\nfilter = \"warn\"\n";
+        std::fs::write(dir.path().join(CONFIG_FILE), file).unwrap();
+        let mut above = above(&[
+            ("STAYDOWN_DATA", &dir.path().display().to_string()),
+            ("STAYDOWN_PEER_LISTEN", "127.0.0.1:2"),
+            ("STAYDOWN_PEER_ENDPOINTS", "bolt=127.0.0.1:9"),
+            ("STAYDOWN_SEED", "7"),
+        ]);
+        above.flags.push((FILTER, "--log", "debug".to_owned()));
+        let config = Config::load(&above).unwrap();
+        assert_eq!(config.peer.listen.port(), 2);
+        assert_eq!(config.value_of(ENDPOINTS).unwrap(), "acme=a.example.org:1,bolt=127.0.0.1:9");
+        assert_eq!(config.local.mode, 0o660);
+        assert_eq!(config.log.filter, "debug");
+        assert_eq!(config.source_of(FILTER).to_string(), "flag --log");
+        assert_eq!(config.source_of(LISTEN).to_string(), "environment variable STAYDOWN_PEER_LISTEN");
+        assert!(config.source_of(MODE).to_string().ends_with("staydown.toml line 7"));
+        assert_eq!(config.source_of(SOCKET), &Source::Default);
+    }
+
+    #[test]
+    fn every_key_has_a_value_to_show() {
+        let config = Config::default_in("/d".into());
+        assert!(KEYS.iter().all(|key| config.value_of(key).is_some()));
+        assert_eq!(config.value_of("peer"), None);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named_with_its_line() {
+        for (text, expected) in [
+            (
+                "\n[peer]\nlisen = \"127.0.0.1:1\"",
+                "line 3: there is no setting \"peer.lisen\"; did you mean \"peer.listen\"?",
+            ),
+            ("[peers]\nlisten = \"\"", "line 2: there is no setting \"peers.listen\"; did you mean \"peer.listen\"?"),
+            ("peer = 1", "did you mean \"data\"?"),
+            (
+                "[peer]\nlisten = \"localhost\"",
+                "line 2: peer.listen is \"localhost\", expected an IP address and a port",
+            ),
+            ("[peer]\nlisten = 7700", "line 2: peer.listen is \"integer\", expected a text in quotes"),
+            ("[peer.endpoints]\nacme = \"host\"", "the port is missing"),
+            ("[peer.endpoints]\nacme = 1", "expected host:port in quotes for each member"),
+            ("[local]\nmode = 660", "local.mode is \"integer\""),
+            ("[local]\nmode = \"0060\"", "its owner can read and write"),
+            ("[log]\nformat = \"xml\"", "log.format is \"xml\", expected text or json"),
+            ("[log]\nfilter = \"staydown=loud\"", "expected a filter"),
+            ("[log\n", "line 1: "),
+            ("data = \"/elsewhere\"", "this file lies in the data directory"),
+        ] {
+            let message = load_file(text).unwrap_err().to_string();
+            assert!(message.contains(expected), "{text:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_refused() {
+        let message = Config::load(&above(&[("HOME", "/h"), ("STAYDOWN_PEER_LISTN", "x")])).unwrap_err().to_string();
+        assert!(message.ends_with("did you mean \"STAYDOWN_PEER_LISTEN\"?"), "{message}");
+    }
+
+    #[test]
+    fn a_named_file_must_exist_and_may_name_the_data_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.toml");
+        let above = Above { file: Some(path.clone()), ..above(&[("HOME", "/h")]) };
+        assert!(matches!(Config::load(&above), Err(ConfigError::Read { .. })));
+        std::fs::write(&path, "data = \"/var/lib/example\"").unwrap();
+        assert_eq!(Config::load(&above).unwrap().data, Path::new("/var/lib/example"));
+        let above = Above { data: Some("/other".into()), ..above };
+        assert_eq!(Config::load(&above).unwrap().data, Path::new("/other"));
+        std::fs::write(&path, vec![b'#'; 256 * 1024 + 1]).unwrap();
+        assert!(Config::load(&above).unwrap_err().to_string().contains("more than 262144 bytes"));
+        std::fs::write(&path, [0xff, 0xfe]).unwrap();
+        assert!(matches!(Config::load(&above), Err(ConfigError::Read { .. })));
+    }
+
+    #[test]
+    fn endpoints_are_names_or_addresses_with_a_port() {
+        for good in ["node.example.org:7700", "127.0.0.1:1", "[::1]:65535", "a_b:2"] {
+            assert_eq!(check_endpoint(good), Ok(()), "{good}");
+        }
+        for bad in
+            ["node", ":1", "a:0", "a:65536", "a:+1", "::1:7700", "[::1:7", "a b:1", "http://a:1", &"x".repeat(300)]
+        {
+            assert!(check_endpoint(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //! error and never a panic. Orientation tags are not applied: the shared hash is of the pixels as they are stored.
 
 use std::io::Cursor;
-use std::panic;
+use std::panic::{self, UnwindSafe};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
@@ -80,14 +80,21 @@ pub fn decode(format: ImageFormat, bytes: &[u8]) -> Result<RgbImage, ImageError>
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(ImageError::TooLong);
     }
-    let name = name(format);
-    panic::catch_unwind(|| decode_in_bounds(format, bytes)).unwrap_or_else(|panicked| {
+    without_panic(name(format), || decode_in_bounds(format, bytes))
+}
+
+/// Decoders are written by others and fed by attackers; a panic in one is an error like any other.
+fn without_panic<T>(
+    format: &'static str,
+    decode: impl FnOnce() -> Result<T, ImageError> + UnwindSafe,
+) -> Result<T, ImageError> {
+    panic::catch_unwind(decode).unwrap_or_else(|panicked| {
         let reason = match (panicked.downcast_ref::<&str>(), panicked.downcast_ref::<String>()) {
             (Some(text), _) => (*text).to_owned(),
             (None, Some(text)) => text.clone(),
             (None, None) => "no message".to_owned(),
         };
-        Err(ImageError::DecoderPanicked { format: name, reason })
+        Err(ImageError::DecoderPanicked { format, reason })
     })
 }
 
@@ -259,6 +266,27 @@ mod tests {
         // At the limit it is the missing pixels that are wrong.
         let refused = decode(ImageFormat::Png, &claiming(10_000, 5_000)).unwrap_err();
         assert!(matches!(refused, ImageError::Damaged { .. }), "{refused}");
+    }
+
+    #[test]
+    fn the_other_formats_are_refused_by_their_headers_too() {
+        let frame_header = |bytes: &[u8]| bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap() + 5;
+        for (format, at, size) in [
+            (ImageFormat::Gif, 6, &[0xff; 4][..]),
+            (ImageFormat::Bmp, 18, &[0x10, 0x27, 0, 0, 0x10, 0x27, 0, 0]),
+            (ImageFormat::Jpeg, frame_header(&encoded(ImageFormat::Jpeg)), &[0xff; 4]),
+        ] {
+            let mut bytes = encoded(format);
+            bytes[at..at + size.len()].copy_from_slice(size);
+            let refused = decode(format, &bytes).unwrap_err();
+            assert!(matches!(refused, ImageError::TooManyPixels { .. }), "{format:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_decoder_is_an_error() {
+        let refused = without_panic::<()>("PNG", || panic!("row {} is missing", 7)).unwrap_err();
+        assert!(matches!(&refused, ImageError::DecoderPanicked { reason, .. } if reason == "row 7 is missing"));
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub struct Subject {
 /// At most 35 bytes stand inline (every type but SHA-512 and video), so that a subject costs one allocation less.
 #[derive(Clone)]
 enum Digest {
-    Inline { len: u8, bytes: [u8; Digest::INLINE_MAX] },
+    Inline { len: u8, bytes: [u8; Self::INLINE_MAX] },
     Boxed(Box<[u8]>),
 }
 

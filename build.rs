@@ -9,10 +9,11 @@ use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FileDescriptorSet};
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "proto/staydown/peer/v1/signed.proto",
     "proto/staydown/peer/v1/peer.proto",
     "proto/staydown/local/v1/forum.proto",
+    "proto/staydown/local/v1/files.proto",
 ];
 
 fn main() -> io::Result<()> {

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
+use crate::wire::endpoint::check_endpoint;
+
 /// Name of the settings file inside a data directory.
 pub const CONFIG_FILE: &str = "staydown.toml";
 /// A settings file is written by people; this is a hundred times what they write.
@@ -24,8 +26,6 @@ pub const LISTEN_DEFAULT: &str = "0.0.0.0:7700";
 pub const SOCKET_FILE: &str = "local.sock";
 /// Mode of the local socket: its owner alone, until the company names others.
 pub const SOCKET_MODE_DEFAULT: u32 = 0o600;
-/// Longest `host:port`: the longest DNS name, a colon, five digits.
-pub const ENDPOINT_SIZE_MAX: usize = 253 + 1 + 5;
 
 const DATA: &str = "data";
 const LISTEN: &str = "peer.listen";
@@ -311,30 +311,6 @@ impl Config {
     }
 }
 
-/// Whether `text` is `host:port`: a name or address that may be dialled, and a port other than 0.
-///
-/// # Errors
-/// What is wrong with it, to be put behind "expected".
-pub fn check_endpoint(text: &str) -> Result<(), &'static str> {
-    if text.len() > ENDPOINT_SIZE_MAX {
-        return Err("host:port of at most 259 characters");
-    }
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return Err("host:port, as in node.example.org:7700; the port is missing");
-    };
-    if port.parse::<u16>().unwrap_or(0) == 0 || !port.bytes().all(|b| b.is_ascii_digit()) {
-        return Err("host:port with a port from 1 to 65535");
-    }
-    let inside = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    let sound = match inside {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_')
-        }
-    };
-    if sound { Ok(()) } else { Err("host:port; the host is a name, an IPv4 address, or an IPv6 address in brackets") }
-}
-
 /// What a settings file says, not yet understood.
 #[derive(Default)]
 struct Settings {
@@ -600,17 +576,5 @@ mod tests {
         assert!(Config::load(&above).unwrap_err().to_string().contains("more than 262144 bytes"));
         std::fs::write(&path, [0xff, 0xfe]).unwrap();
         assert!(matches!(Config::load(&above), Err(ConfigError::Read { .. })));
-    }
-
-    #[test]
-    fn endpoints_are_names_or_addresses_with_a_port() {
-        for good in ["node.example.org:7700", "127.0.0.1:1", "[::1]:65535", "a_b:2"] {
-            assert_eq!(check_endpoint(good), Ok(()), "{good}");
-        }
-        for bad in
-            ["node", ":1", "a:0", "a:65536", "a:+1", "::1:7700", "[::1:7", "a b:1", "http://a:1", &"x".repeat(300)]
-        {
-            assert!(check_endpoint(bad).is_err(), "{bad}");
-        }
     }
 }

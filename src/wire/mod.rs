@@ -1,5 +1,8 @@
 //! Protobuf to replica values and back, refusing on the way in.
 
+pub mod endpoint;
+pub mod files;
+
 /// Messages of `staydown.local.v1`.
 #[expect(missing_docs, clippy::all, reason = "generated; the documentation is in forum.proto")]
 pub mod local {

@@ -26,10 +26,7 @@ fn main() -> io::Result<()> {
     // Messages alone for the replica, which knows nothing of tonic; services apart for `wire/`.
     let messages = out.join("messages");
     fs::create_dir_all(&messages)?;
-    prost_build::Config::new()
-        .bytes(["."])
-        .out_dir(&messages)
-        .compile_fds(descriptors.clone())?;
+    prost_build::Config::new().bytes(["."]).out_dir(&messages).compile_fds(descriptors.clone())?;
     let services = out.join("services");
     fs::create_dir_all(&services)?;
     tonic_prost_build::configure()
@@ -62,11 +59,17 @@ fn schema(message: &DescriptorProto, source: &mut String) {
                 Type::Bool => "Kind::Bool".to_owned(),
                 Type::Bytes => "Kind::Bytes".to_owned(),
                 Type::String => "Kind::String".to_owned(),
-                Type::Message => format!("Kind::Message(&{})", constant(f.type_name().rsplit('.').next().unwrap_or_default())),
+                Type::Message => {
+                    format!("Kind::Message(&{})", constant(f.type_name().rsplit('.').next().unwrap_or_default()))
+                }
                 other => panic!("{}.{}: {other:?} has no strict encoding", message.name(), f.name()),
             };
             let repeated = f.label() == Label::Repeated;
-            format!("    Field {{ number: {}, name: \"{}\", kind: {kind}, repeated: {repeated} }},\n", f.number(), f.name())
+            format!(
+                "    Field {{ number: {}, name: \"{}\", kind: {kind}, repeated: {repeated} }},\n",
+                f.number(),
+                f.name()
+            )
         })
         .collect();
     let name = message.name();

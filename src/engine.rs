@@ -22,15 +22,15 @@ use crate::replica::charter::{CharterChain, CharterError};
 use crate::replica::exchange::{Ask, Call, PeerEvent, Published, Trouble};
 use crate::replica::ids::{BlockId, Class, ForumId, MemberId, TimeMs};
 use crate::replica::own::{Answer, Ticket};
-use crate::replica::{Break, Effect, Input, Replica, Restore, Settings, Write, proto};
+use crate::replica::{Effect, Input, Replica, Restore, Settings, Write, proto};
 use crate::store::disk_low;
 use crate::store::journal::{Journal, JournalEnd, JournalError, salvage};
 use crate::store::{self, Store, StoreError, WRITE_OPERATIONS_MAX};
 
 /// Inputs that wait for the engine. Each is at most one frame (256 KiB), so this also bounds memory.
-pub const QUEUE_MAX: usize = 64;
+pub const QUEUE_MAX: usize = 32;
 /// Inputs that one group commit covers.
-const BATCH_MAX: usize = 64;
+const BATCH_MAX: usize = 32;
 /// How long a submission waits for company before its block is signed (W2).
 pub const LINGER_MS: u64 = 5;
 /// Bytes of one write to the store; a commit of more is several writes before one "durable".
@@ -264,7 +264,11 @@ pub fn start(
 }
 
 /// The charters we were invited with, and those that the store has beyond them.
-fn with_stored(forum: ForumId, charters: Vec<proto::SignedCharter>, store: &Store) -> Result<Vec<proto::SignedCharter>, OpenError> {
+fn with_stored(
+    forum: ForumId,
+    charters: Vec<proto::SignedCharter>,
+    store: &Store,
+) -> Result<Vec<proto::SignedCharter>, OpenError> {
     let mut invited = charters.into_iter();
     let first = invited.next().ok_or(CharterError::Gap { expected: 1, got: 0 })?;
     let mut chain = CharterChain::found(forum, first)?;
@@ -380,7 +384,8 @@ impl Engine {
                 self.answers.clear();
                 return;
             }
-            let (writes, others): (Vec<_>, Vec<_>) = effects.into_iter().partition(|e| matches!(e, Effect::Journal(..) | Effect::Store(_)));
+            let (writes, others): (Vec<_>, Vec<_>) =
+                effects.into_iter().partition(|e| matches!(e, Effect::Journal(..) | Effect::Store(_)));
             effects = Vec::new();
             if !writes.is_empty() {
                 if let Err(failed) = self.write(&writes) {
@@ -397,7 +402,10 @@ impl Engine {
 
     /// Journal, fsync, read back and verify (W7), then the store, flushed: in this order.
     fn write(&mut self, writes: &[Effect]) -> Result<(), Failed> {
-        let frames: Vec<&[u8]> = writes.iter().filter_map(|e| if let Effect::Journal(_, bytes) = e { Some(&bytes[..]) } else { None }).collect();
+        let frames: Vec<&[u8]> = writes
+            .iter()
+            .filter_map(|e| if let Effect::Journal(_, bytes) = e { Some(&bytes[..]) } else { None })
+            .collect();
         let positions = self.journal.append(&frames).map_err(|e| Failed(e.to_string()))?;
         let keyring = self.shared.replica().keyring();
         for position in positions {
@@ -440,7 +448,8 @@ impl Engine {
             Effect::Publish => drop(self.shared.published.send_replace(self.shared.replica().published())),
             Effect::Ask(peer, ask) => self.ask(peer, ask, effects),
             Effect::Confront(id, theirs) => {
-                let ours = self.shared.store.block(id).ok().flatten().and_then(|bytes| Frame::decode(bytes.into()).ok());
+                let ours =
+                    self.shared.store.block(id).ok().flatten().and_then(|bytes| Frame::decode(bytes.into()).ok());
                 if let Some(ours) = ours {
                     let input = Input::Confronted(Box::new(ours.header), theirs);
                     effects.extend(self.shared.replica_mut().handle(input, clock::now()));
@@ -477,7 +486,11 @@ impl Engine {
                 let replica = self.shared.replica();
                 id.seq <= replica.prefix(id.origin)
             };
-            let block = if within { Frame::decode(Bytes::copy_from_slice(bytes)).ok().and_then(|f| keyring.verify(f).ok()) } else { None };
+            let block = if within {
+                Frame::decode(Bytes::copy_from_slice(bytes)).ok().and_then(|f| keyring.verify(f).ok())
+            } else {
+                None
+            };
             if let Some(block) = block {
                 view.fold(block.header(), block.records());
             }
@@ -492,7 +505,9 @@ impl Engine {
 
 /// W2: waits a little for more submissions, up to a block's worth.
 async fn linger(inputs: &mut mpsc::Receiver<Message>, batch: &mut Vec<Message>) {
-    let records = |batch: &[Message]| batch.iter().map(|m| if let Message::Submit(_, r, _) = m { r.len() } else { 0 }).sum::<usize>();
+    let records = |batch: &[Message]| {
+        batch.iter().map(|m| if let Message::Submit(_, r, _) = m { r.len() } else { 0 }).sum::<usize>()
+    };
     let deadline = tokio::time::sleep(Duration::from_millis(LINGER_MS));
     tokio::pin!(deadline);
     while batch.len() < BATCH_MAX && records(batch) < RECORDS_PER_BLOCK_MAX {

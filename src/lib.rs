@@ -6,6 +6,7 @@ pub mod engine;
 pub mod hashing;
 pub mod keys;
 pub mod net;
+pub mod node;
 pub mod replica;
 pub mod store;
 pub mod wire;

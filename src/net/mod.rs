@@ -1,3 +1,8 @@
-//! The shells that talk: to peers over mutual TLS, and to this company's own programs.
+//! What talks: to peers over mutual TLS, to our own company over a Unix socket.
 
+pub mod follower;
+pub mod limits;
+pub mod local;
+pub mod peer;
+pub mod status;
 pub mod tls;

@@ -22,8 +22,7 @@ const HEADER_TYPE: &str = "application/vnd.staydown.block-header.v1";
 
 /// DSSE v1 pre-authentication encoding: what is really signed, so that no signature of one kind passes for another.
 pub fn pae(payload_type: &str, body: &[u8]) -> Vec<u8> {
-    let mut bytes =
-        format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), body.len()).into_bytes();
+    let mut bytes = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), body.len()).into_bytes();
     bytes.extend_from_slice(body);
     bytes
 }
@@ -341,10 +340,7 @@ mod tests {
             let block = SignedHeader::sign(
                 Header {
                     forum: ForumId([0xf0; 32]),
-                    id: BlockId {
-                        origin: Origin { member: MemberId([0x11; 16]), log_no: LogNo(3) },
-                        seq: Seq(seq),
-                    },
+                    id: BlockId { origin: Origin { member: MemberId([0x11; 16]), log_no: LogNo(3) }, seq: Seq(seq) },
                     class: 0,
                     audience: 0,
                     time: TimeMs(1_795_000_000_000 + seq),

@@ -212,7 +212,9 @@ impl Charter {
         if p.semantics == 0 {
             return Err(CharterError::Field("semantics", "is 0"));
         }
-        if p.semantics < 2 && !p.erasures.is_empty() || p.semantics < 3 && !(p.peppers.is_empty() && p.audiences.is_empty()) {
+        if p.semantics < 2 && !p.erasures.is_empty()
+            || p.semantics < 3 && !(p.peppers.is_empty() && p.audiences.is_empty())
+        {
             return Err(CharterError::Field("semantics", "does not allow erasures, peppers or audiences yet"));
         }
         let expulsions = expulsions(&p)?;
@@ -548,7 +550,10 @@ impl CharterChain {
         for member in charter.members.values() {
             let pop = charter.pops.get(&member.id).cloned().unwrap_or_default();
             if !possession_holds(&member.root_key, member.id, &pop, &[nonce, &self.forum.0]) {
-                return Err(CharterError::Member(member.name.clone(), "has no proof of possession of its log root key"));
+                return Err(CharterError::Member(
+                    member.name.clone(),
+                    "has no proof of possession of its log root key",
+                ));
             }
         }
         Ok(())

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use super::block::SignedHeader;
 use super::heads::Have;
 use super::ids::{BlockId, CharterHash, Class, Head, Origin, Seq, TimeMs};
-use super::signed::{Unverified, VerifiedBlock, VerifiedHeader};
 use super::proto;
+use super::signed::{Unverified, VerifiedBlock, VerifiedHeader};
 
 /// First wait after a failure; doubles up to [`BACKOFF_MAX_MS`].
 pub const BACKOFF_MIN_MS: u64 = 1_000;
@@ -528,7 +528,8 @@ impl Feed {
     /// The next block to send, if any is waiting: urgent first; bulk at most half of the bytes while normal waits.
     pub fn next(&mut self, published: &Published) -> Option<BlockId> {
         let mut first: [Option<Origin>; 3] = [None; 3];
-        let mut waiting = published.heads.iter().filter(|(origin, (_, head))| self.sent(**origin) < head.seq).collect::<Vec<_>>();
+        let mut waiting =
+            published.heads.iter().filter(|(origin, (_, head))| self.sent(**origin) < head.seq).collect::<Vec<_>>();
         // Round robin within a lane: logs after the last one served come first.
         waiting.sort_by_key(|(origin, _)| (Some(**origin) <= self.last, **origin));
         for (origin, (class, _)) in waiting {

@@ -115,7 +115,11 @@ pub fn fault_proof(
         bad: Some(bad.to_proto()),
         slots,
         rule: rule.number(),
-        frontier: if with_range { before_prev.peaks().iter().map(|p| Bytes::copy_from_slice(p)).collect() } else { Vec::new() },
+        frontier: if with_range {
+            before_prev.peaks().iter().map(|p| Bytes::copy_from_slice(p)).collect()
+        } else {
+            Vec::new()
+        },
     };
     let frontier = with_range.then(|| before_prev.clone());
     fault_holds(rule, prev, bad, frontier.as_ref(), &fault.slots).ok()?;
@@ -210,7 +214,8 @@ fn chain_is_broken(prev: Option<&VerifiedHeader>, bad: &VerifiedHeader, before_p
 
 /// Rule 8: the slots are the signed ones, and the header's numbers are not theirs.
 fn counts_are_broken(bad: &VerifiedHeader, slots: &[proto::Slot]) -> Result<bool, ProofError> {
-    let slots = slots.iter().cloned().map(block::slot).collect::<Result<Vec<_>, _>>().map_err(|_malformed| ProofError::Kind)?;
+    let slots =
+        slots.iter().cloned().map(block::slot).collect::<Result<Vec<_>, _>>().map_err(|_malformed| ProofError::Kind)?;
     if super::merkle::root(slots.iter().map(Slot::leaf)) != bad.header().records_root {
         return Err(ProofError::Slots);
     }

@@ -59,8 +59,10 @@ impl Snapshot {
     /// All hashes within `threshold` bits of `query`, nearest first, then by value.
     pub fn near(&self, query: &Pdq, threshold: u32) -> Vec<(u32, Pdq)> {
         let all = self.segments.iter().flat_map(|segment| segment.iter());
-        let mut near: Vec<_> =
-            all.map(|hash| (signal::distance(query, hash), *hash)).filter(|(distance, _)| *distance <= threshold).collect();
+        let mut near: Vec<_> = all
+            .map(|hash| (signal::distance(query, hash), *hash))
+            .filter(|(distance, _)| *distance <= threshold)
+            .collect();
         near.sort_unstable();
         near
     }

@@ -153,7 +153,8 @@ impl Log {
         if block.header().prev != self.next().1 {
             return Extension::Diverges;
         }
-        self.prove_fault(rule, block.signed(), keyring).map_or(Extension::Diverges, |proof| Extension::Fault(Box::new(proof)))
+        self.prove_fault(rule, block.signed(), keyring)
+            .map_or(Extension::Diverges, |proof| Extension::Fault(Box::new(proof)))
     }
 
     /// The proof that `bad`, a header at the place after our head, breaks `rule` against our head.

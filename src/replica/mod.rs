@@ -13,28 +13,34 @@ mod receive;
 mod restore;
 mod submit;
 
-pub mod exchange;
-pub mod verdict;
-pub mod index;
-pub mod view;
 pub mod admission;
+pub mod block;
+pub mod charter;
+pub mod exchange;
 pub mod forks;
 pub mod heads;
+pub mod ids;
+pub mod index;
 pub mod log;
-pub mod charter;
-pub mod signed;
+pub mod merkle;
 pub mod own;
 pub mod record;
-pub mod block;
-pub mod strict;
-pub mod merkle;
 pub mod signal;
+pub mod signed;
+pub mod strict;
 pub mod taxonomy;
-pub mod ids;
+pub mod verdict;
+pub mod view;
 pub mod wrong;
 
 /// Messages of `staydown.peer.v1`.
-#[expect(missing_docs, clippy::all, reason = "generated; the documentation is in the proto files")]
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated; the documentation is in the proto files"
+)]
 pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/messages/staydown.peer.v1.rs"));
 }
@@ -376,7 +382,8 @@ impl Replica {
         if connected == 0 && !self.exchanges.is_empty() {
             note(Health::Yellow, "no peer is reachable".into());
         }
-        let mut offsets: Vec<_> = self.exchanges.values().filter(|e| e.is_connected()).map(Exchange::clock_offset_ms).collect();
+        let mut offsets: Vec<_> =
+            self.exchanges.values().filter(|e| e.is_connected()).map(Exchange::clock_offset_ms).collect();
         offsets.sort_unstable();
         if let Some(middle) = offsets.get(offsets.len() / 2).filter(|o| o.abs() > CLOCK_OFFSET_MAX_MS) {
             note(Health::Yellow, format!("our clock differs by {} s from the peers': set it", middle / 1000));
@@ -394,7 +401,8 @@ impl Replica {
         self.seal(now, effects);
         if now >= self.next_repair {
             self.next_repair = now.plus(self.draw.around(REPAIR_MS));
-            let connected: Vec<_> = self.exchanges.iter().filter(|(_, e)| e.is_connected()).map(|(id, _)| *id).collect();
+            let connected: Vec<_> =
+                self.exchanges.iter().filter(|(_, e)| e.is_connected()).map(|(id, _)| *id).collect();
             let choice = usize::try_from(self.draw.below(connected.len() as u64)).unwrap_or(0);
             if let Some(exchange) = connected.get(choice).and_then(|peer| self.exchanges.get_mut(peer)) {
                 exchange.want_greeting();
@@ -465,7 +473,8 @@ impl Replica {
         match self.chain.apply(charter) {
             Ok(charter::Applied::Known) | Err(_) => {} // another copy came first
             Ok(_) => {
-                self.arrived = self.logs.iter().filter(|(o, _)| self.is_expelled(**o)).map(|(o, l)| (*o, l.len())).collect();
+                self.arrived =
+                    self.logs.iter().filter(|(o, _)| self.is_expelled(**o)).map(|(o, l)| (*o, l.len())).collect();
                 self.charter_changed(changed, effects);
             }
         }
@@ -665,9 +674,14 @@ impl Alarm {
                 origin.log_no.0
             ),
             Self::CharterFork(version) => {
-                format!("two charters count for version {version}; version {} stays in force until people resolve it", version.saturating_sub(1))
+                format!(
+                    "two charters count for version {version}; version {} stays in force until people resolve it",
+                    version.saturating_sub(1)
+                )
             }
-            Self::Diverged(peer) => format!("{} holds the same blocks and shows another list: a bug, please report it", name(*peer)),
+            Self::Diverged(peer) => {
+                format!("{} holds the same blocks and shows another list: a bug, please report it", name(*peer))
+            }
             Self::Upgrade => "something of a later release arrived: upgrade".into(),
             Self::OutboxRefused(id, why) => format!("queued submission {id} was refused: {why}"),
             Self::CharterRefused(peer, why) => format!("{} sent a charter that does not count: {why}", name(*peer)),

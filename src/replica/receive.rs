@@ -52,7 +52,8 @@ impl Replica {
 
     /// Equal places with different hashes are a fork (6.1): find the first place that differs.
     fn compare(&mut self, peer: MemberId, greeting: &Greeting, effects: &mut Vec<Effect>) {
-        let differing: Vec<_> = greeting.have.iter().filter(|(origin, head)| self.differs(*origin, head.seq, head.hash)).collect();
+        let differing: Vec<_> =
+            greeting.have.iter().filter(|(origin, head)| self.differs(*origin, head.seq, head.hash)).collect();
         for (origin, head) in differing {
             self.search(peer, origin, head.seq, None, effects);
         }
@@ -67,7 +68,14 @@ impl Replica {
         self.proofs.fork(origin).is_some_and(|fork| fork <= seq)
     }
 
-    fn search(&mut self, peer: MemberId, origin: Origin, at: Seq, next: Option<SignedHeader>, effects: &mut Vec<Effect>) {
+    fn search(
+        &mut self,
+        peer: MemberId,
+        origin: Origin,
+        at: Seq,
+        next: Option<SignedHeader>,
+        effects: &mut Vec<Effect>,
+    ) {
         let ask = self.exchanges.get_mut(&peer).and_then(|exchange| exchange.search(origin, at, next));
         effects.extend(ask.map(|ask| Effect::Ask(peer, ask)));
     }
@@ -88,7 +96,8 @@ impl Replica {
         if self.is_full(id.origin.member) {
             return;
         }
-        let we_write_this_log = id.origin.member == self.settings.me && self.own.lanes.values().any(|no| *no == id.origin.log_no);
+        let we_write_this_log =
+            id.origin.member == self.settings.me && self.own.lanes.values().any(|no| *no == id.origin.log_no);
         match self.extend(&block) {
             Extension::Extended => {
                 if we_write_this_log {
@@ -177,7 +186,12 @@ impl Replica {
             Ok(proof) => self.stage_proof(proof, effects),
             // A member that our charter does not list yet: the peer's charter may be newer.
             Err(forks::ProofError::Header(Unverified::UnknownMember(_))) => {}
-            Err(error) => self.trouble(peer, &Trouble::Nonsense(format!("sent a proof that does not hold: {error}")), now, effects),
+            Err(error) => self.trouble(
+                peer,
+                &Trouble::Nonsense(format!("sent a proof that does not hold: {error}")),
+                now,
+                effects,
+            ),
         }
     }
 
@@ -206,7 +220,8 @@ impl Replica {
                 effects.push(Effect::Confront(at, theirs));
             }
             Some(Found::Fault(origin, bad)) => {
-                let proof = self.logs.get(&origin).and_then(|log| log.prove_fault(FaultRule::Chain, &bad, &self.keyring));
+                let proof =
+                    self.logs.get(&origin).and_then(|log| log.prove_fault(FaultRule::Chain, &bad, &self.keyring));
                 if let Some(proof) = proof {
                     self.stage_proof(proof, effects);
                 }

@@ -8,9 +8,9 @@ use prost::Message as _;
 
 use super::block::RECORD_SIZE_MAX;
 use super::ids::TimeMs;
+use super::proto;
 use super::signal::{self, Subject};
 use super::strict::{self, Scanned, Schema};
-use super::proto;
 
 /// Length of a record's salt in bytes.
 pub const SALT_SIZE: usize = 16;
@@ -290,11 +290,8 @@ fn incident(i: proto::Incident) -> Result<Statement, &'static str> {
 /// prost writes fields ascending, numbers packed, defaults left out: what the strict scan asks for, provided that no
 /// singular message inside is empty.
 pub fn encode(kind: proto::Kind, salt: [u8; SALT_SIZE], body: &impl prost::Message) -> Bytes {
-    let record = proto::Record {
-        kind: kind as u32,
-        salt: Bytes::copy_from_slice(&salt),
-        body: body.encode_to_vec().into(),
-    };
+    let record =
+        proto::Record { kind: kind as u32, salt: Bytes::copy_from_slice(&salt), body: body.encode_to_vec().into() };
     record.encode_to_vec().into()
 }
 

@@ -123,7 +123,8 @@ impl Restore {
             self.closed.insert(log_no);
         }
         if outcome.is_err() {
-            let records = frame.slots.iter().filter_map(|slot| if let Slot::Record(r) = slot { Some(r.clone()) } else { None });
+            let records =
+                frame.slots.iter().filter_map(|slot| if let Slot::Record(r) = slot { Some(r.clone()) } else { None });
             self.replica.own.orphans.insert(id, (frame.header.header().time, records.collect()));
         }
         outcome

@@ -9,7 +9,10 @@ use bytes::Bytes;
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use thiserror::Error;
 
-use super::block::{Frame, FrameError, Header, PAYLOAD_SIZE_MAX, RECORDS_PER_BLOCK_MAX, SignedHeader, Slot, sign, signature_holds, slot_to_proto};
+use super::block::{
+    Frame, FrameError, Header, PAYLOAD_SIZE_MAX, RECORDS_PER_BLOCK_MAX, SignedHeader, Slot, sign, signature_holds,
+    slot_to_proto,
+};
 use super::charter::{CharterChain, public_key};
 use super::forks::FaultRule;
 use super::ids::{BlockId, ForumId, HeaderHash, KeyId, Origin, Seq};
@@ -92,6 +95,12 @@ impl Keyring {
         }
     }
 
+    /// Takes in what `other` knows beyond this.
+    pub fn merge(&mut self, other: &Self) {
+        self.roots.extend(other.roots.iter().map(|(id, root)| (*id, *root)));
+        self.openings.extend(other.openings.iter().map(|(id, opening)| (*id, opening.clone())));
+    }
+
     /// The opening of `origin` whose key is `key_id`.
     pub fn opening(&self, origin: Origin, key_id: KeyId) -> Option<&Opening> {
         self.openings.get(&(origin, key_id))
@@ -124,7 +133,10 @@ impl Keyring {
             return Err(Unverified::Redacted(header.id));
         }
         let opening = (header.id.seq == Seq(1)).then(|| opening.clone());
-        let parsed = frame.slots.iter().map(|s| if let Slot::Record(r) = s { record::parse(r) } else { Parsed::Inert("redacted") });
+        let parsed = frame
+            .slots
+            .iter()
+            .map(|s| if let Slot::Record(r) = s { record::parse(r) } else { Parsed::Inert("redacted") });
         Ok(VerifiedBlock { hash: frame.header.hash(), records: parsed.collect(), opening, frame })
     }
 
@@ -141,7 +153,11 @@ impl Keyring {
     ///
     /// # Errors
     /// [`Unverified`]: always the sender's fault.
-    pub fn verify_header_as(&self, header: &proto::SignedHeader, lane: Option<(u16, u16)>) -> Result<VerifiedHeader, Unverified> {
+    pub fn verify_header_as(
+        &self,
+        header: &proto::SignedHeader,
+        lane: Option<(u16, u16)>,
+    ) -> Result<VerifiedHeader, Unverified> {
         let signed = SignedHeader::from_parts(&header.header, &header.signature)?;
         self.is_of_forum(signed.header())?;
         let id = signed.header().id;
@@ -175,7 +191,13 @@ impl Keyring {
         self.check_opening(header.id, header.class, header.audience, message)
     }
 
-    fn check_opening(&self, id: BlockId, class: u16, audience: u16, message: proto::LogOpen) -> Result<Opening, Unverified> {
+    fn check_opening(
+        &self,
+        id: BlockId,
+        class: u16,
+        audience: u16,
+        message: proto::LogOpen,
+    ) -> Result<Opening, Unverified> {
         let refuse = |why| Unverified::Opening(id, why);
         let root_key_id = KeyId::from_slice(&message.root_key_id).ok_or(refuse("root_key_id has not 32 bytes"))?;
         // Our charter may simply be older than the sender's: not the sender's fault.

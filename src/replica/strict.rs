@@ -278,19 +278,19 @@ mod tests {
     #[test]
     fn each_rule_refuses_its_violation() {
         for (bytes, expected) in [
-            (&[0x10, 0x01, 0x08][..], Problem::Order),          // stance, then subject
-            (&[0x10, 0x01, 0x10, 0x02], Problem::Twice),        // stance twice
-            (&[0x10, 0x81, 0x00], Problem::Varint),             // stance 1 in two bytes
-            (&[0x10, 0x00], Problem::Default),                  // stance 0
-            (&[0x0a, 0x00], Problem::Default),                  // empty subject
+            (&[0x10, 0x01, 0x08][..], Problem::Order),   // stance, then subject
+            (&[0x10, 0x01, 0x10, 0x02], Problem::Twice), // stance twice
+            (&[0x10, 0x81, 0x00], Problem::Varint),      // stance 1 in two bytes
+            (&[0x10, 0x00], Problem::Default),           // stance 0
+            (&[0x0a, 0x00], Problem::Default),           // empty subject
             (&[0x10, 0xff, 0xff, 0xff, 0xff, 0x7f], Problem::Range),
-            (&[0x12, 0x01, 0x00], Problem::WireType),           // stance as bytes
-            (&[0x18, 0x01], Problem::Packed),                   // labels unpacked
-            (&[0x1a, 0x00], Problem::Packed),                   // labels packed and empty
-            (&[0x5a, 0x01, 0xff], Problem::Utf8),               // languages
+            (&[0x12, 0x01, 0x00], Problem::WireType), // stance as bytes
+            (&[0x18, 0x01], Problem::Packed),         // labels unpacked
+            (&[0x1a, 0x00], Problem::Packed),         // labels packed and empty
+            (&[0x5a, 0x01, 0xff], Problem::Utf8),     // languages
             (&[0x5a, 0x05, 0x61], Problem::Truncated),
             (&[0x00], Problem::FieldNumber),
-            (&[0xfb, 0x07, 0xfc, 0x07], Problem::WireType),     // a group
+            (&[0xfb, 0x07, 0xfc, 0x07], Problem::WireType), // a group
         ] {
             assert_eq!(problem(bytes, &OPINION), expected, "{bytes:02x?}");
         }

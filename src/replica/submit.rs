@@ -21,7 +21,14 @@ use super::{Alarm, Effect, Replica, Staged, Write, admission, merkle, proto, sig
 
 impl Replica {
     /// Our company says something.
-    pub(super) fn submit(&mut self, ticket: Ticket, class: Class, records: Vec<Bytes>, now: TimeMs, effects: &mut Vec<Effect>) {
+    pub(super) fn submit(
+        &mut self,
+        ticket: Ticket,
+        class: Class,
+        records: Vec<Bytes>,
+        now: TimeMs,
+        effects: &mut Vec<Effect>,
+    ) {
         let parsed: Vec<_> = records.iter().map(|r| record::parse(r)).collect();
         if let Err(refusal) = self.check(class, &records, &parsed, now) {
             effects.push(Effect::Answer(ticket, Answer::Refused(refusal)));
@@ -98,7 +105,11 @@ impl Replica {
             *used = used.saturating_add(1);
         }
         // One more for a log's opening, which takes a place of the day on which it happens.
-        if used.iter().any(|u| u.saturating_add(1) > limit) { Err(Refusal::Quota { limit, lane: class.name() }) } else { Ok(()) }
+        if used.iter().any(|u| u.saturating_add(1) > limit) {
+            Err(Refusal::Quota { limit, lane: class.name() })
+        } else {
+            Ok(())
+        }
     }
 
     fn own_frame_bytes(&self) -> u64 {
@@ -263,7 +274,13 @@ impl Replica {
     }
 
     /// A peer told us its heads: does it know more of our logs than we do? (W4 b, and the own-log watch.)
-    pub(super) fn watch_own_logs(&mut self, peer: super::MemberId, greeting: &Greeting, now: TimeMs, effects: &mut Vec<Effect>) {
+    pub(super) fn watch_own_logs(
+        &mut self,
+        peer: super::MemberId,
+        greeting: &Greeting,
+        now: TimeMs,
+        effects: &mut Vec<Effect>,
+    ) {
         if self.settings.rules.break_rule(WrongRule::RestoreAndGoOn) {
             self.own.guard = Guard::Open;
         }
@@ -297,7 +314,8 @@ impl Replica {
 
     /// The guard has its answers: what waited is signed, or reported as refused (I23).
     pub(super) fn drain_outbox(&mut self, now: TimeMs, effects: &mut Vec<Effect>) {
-        let waiting: Vec<_> = self.own.outbox.iter().map(|(id, (class, records))| (*id, *class, records.clone())).collect();
+        let waiting: Vec<_> =
+            self.own.outbox.iter().map(|(id, (class, records))| (*id, *class, records.clone())).collect();
         for (id, class, records) in waiting {
             if self.own.leaving_outbox.contains(&id) {
                 continue;
@@ -337,7 +355,8 @@ impl Replica {
         }
         for (id, (time, records)) in std::mem::take(&mut self.own.orphans) {
             let came_back = len(self, id.origin.log_no) >= id.seq;
-            let lost: Vec<_> = records.into_iter().filter(|r| !came_back && self.is_still_our_word(r, time, now)).collect();
+            let lost: Vec<_> =
+                records.into_iter().filter(|r| !came_back && self.is_still_our_word(r, time, now)).collect();
             if !lost.is_empty() {
                 self.queue(Class::Normal, lost, effects);
             }
@@ -349,7 +368,11 @@ impl Replica {
     fn is_still_our_word(&self, record: &Bytes, time: TimeMs, now: TimeMs) -> bool {
         let subject = match record::parse(record) {
             Parsed::Says(Statement::Opinion(opinion)) => opinion.subject,
-            Parsed::Says(Statement::Retract { subject, .. } | Statement::Allow { subject, .. } | Statement::Referral { subject, .. }) => subject,
+            Parsed::Says(
+                Statement::Retract { subject, .. }
+                | Statement::Allow { subject, .. }
+                | Statement::Referral { subject, .. },
+            ) => subject,
             _ => return false,
         };
         let entry = self.view.entry(&subject, now);

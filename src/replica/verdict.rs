@@ -42,7 +42,8 @@ pub fn decide(charter: &Charter, entries: &[&Entry]) -> (Verdict, &'static str) 
     }
     let words = |wanted: fn(Stance) -> bool| {
         let said = entries.iter().flat_map(|e| &e.said).filter(|s| s.counts);
-        said.filter(move |s| matches!(s.word, Word::Stance(stance) if wanted(stance))).filter_map(|s| charter.member(s.member))
+        said.filter(move |s| matches!(s.word, Word::Stance(stance) if wanted(stance)))
+            .filter_map(|s| charter.member(s.member))
     };
     if words(|s| s == Stance::Dispute).next().is_some() {
         return (Verdict::Review, "somebody disputes it: review, do not act automatically");

@@ -103,7 +103,10 @@ impl Word {
 
     /// What it reads as once it has expired.
     fn is_neutral(self) -> bool {
-        matches!(self, Self::Stance(Stance::Neutral) | Self::Retract(false) | Self::Allow(false) | Self::Referral(false))
+        matches!(
+            self,
+            Self::Stance(Stance::Neutral) | Self::Retract(false) | Self::Allow(false) | Self::Referral(false)
+        )
     }
 }
 
@@ -283,7 +286,8 @@ impl View {
     /// An empty view under `charter`, with its digest evaluated at `hour`.
     pub fn new(charter: &Charter, hour: TimeMs) -> Self {
         let groups: BTreeSet<_> = charter.members.values().map(|m| m.group.as_str()).collect();
-        let group = |name: &str| groups.iter().position(|g| *g == name).and_then(|i| u16::try_from(i).ok()).unwrap_or(u16::MAX);
+        let group =
+            |name: &str| groups.iter().position(|g| *g == name).and_then(|i| u16::try_from(i).ok()).unwrap_or(u16::MAX);
         let seat = |m: &super::charter::Member| SeatInfo {
             id: m.id,
             group: group(&m.group),
@@ -334,7 +338,9 @@ impl View {
             used[usize::from(withdraws)] += 1;
             let within = room.take(withdraws);
             match record {
-                Parsed::Says(statement) if within && !too_early && admission::may_say(self.seats[seat].roles, statement) => {
+                Parsed::Says(statement)
+                    if within && !too_early && admission::may_say(self.seats[seat].roles, statement) =>
+                {
                     self.take(header, seat, index, statement);
                 }
                 _ => self.inert += 1,
@@ -406,7 +412,9 @@ impl View {
         let changed = match self.subjects.get_mut(subject) {
             Some(registers) => registers.put(register),
             None => {
-                if subject.alg() == Alg::Pdq.number() && let Ok(hash) = subject.digest().try_into() {
+                if subject.alg() == Alg::Pdq.number()
+                    && let Ok(hash) = subject.digest().try_into()
+                {
                     self.pdq.insert(hash);
                 }
                 self.subjects.insert(subject.clone(), Registers::One(register));
@@ -546,7 +554,14 @@ impl View {
             }
         }
         let count = |i: usize| u32::try_from(groups[i].len()).unwrap_or(u32::MAX);
-        Counts { support: count(0), small_support: count(1), disputes: count(2), retract: count(3), allow: count(4), referred: count(5) }
+        Counts {
+            support: count(0),
+            small_support: count(1),
+            disputes: count(2),
+            retract: count(3),
+            allow: count(4),
+            referred: count(5),
+        }
     }
 
     /// Layer 6: the first that fits.
@@ -625,8 +640,10 @@ impl View {
         if status == Status::Inactive {
             return None;
         }
-        let supports = |r: &&Register| matches!(self.weighs(r, self.hour), Some(Word::Stance(Stance::Submit | Stance::Endorse)));
-        let mut supporters: Vec<_> = registers.iter().filter(supports).map(|r| self.seats[usize::from(r.seat)].id).collect();
+        let supports =
+            |r: &&Register| matches!(self.weighs(r, self.hour), Some(Word::Stance(Stance::Submit | Stance::Endorse)));
+        let mut supporters: Vec<_> =
+            registers.iter().filter(supports).map(|r| self.seats[usize::from(r.seat)].id).collect();
         supporters.sort_unstable();
         let (labels, _) = self.labels(registers, self.hour);
         Some(contribution(subject.id(), status, counts, &supporters, &labels))
@@ -651,7 +668,8 @@ fn contribution(id: SubjectId, status: Status, counts: Counts, supporters: &[Mem
     bytes.extend_from_slice(b"staydown/view/v1\n");
     bytes.extend_from_slice(&id.0);
     bytes.push(status as u8);
-    for count in [counts.support, counts.small_support, counts.disputes, counts.retract, counts.allow, counts.referred] {
+    for count in [counts.support, counts.small_support, counts.disputes, counts.retract, counts.allow, counts.referred]
+    {
         bytes.extend_from_slice(&count.to_be_bytes());
     }
     bytes.extend_from_slice(&(supporters.len() as u32).to_be_bytes());

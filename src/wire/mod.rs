@@ -2,21 +2,40 @@
 
 pub mod endpoint;
 pub mod files;
+pub mod peer;
 
 /// Messages of `staydown.local.v1`.
-#[expect(missing_docs, clippy::all, reason = "generated; the documentation is in forum.proto")]
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated; the documentation is in forum.proto"
+)]
 pub mod local {
     include!(concat!(env!("OUT_DIR"), "/messages/staydown.local.v1.rs"));
 }
 
 /// The generated client and server of the peer service.
-#[expect(missing_docs, clippy::all, reason = "generated; the documentation is in peer.proto")]
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated; the documentation is in peer.proto"
+)]
 pub mod peer_service {
     include!(concat!(env!("OUT_DIR"), "/services/staydown.peer.v1.rs"));
 }
 
 /// The generated client and server of the local service.
-#[expect(missing_docs, clippy::all, reason = "generated; the documentation is in forum.proto")]
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated; the documentation is in forum.proto"
+)]
 pub mod local_service {
     include!(concat!(env!("OUT_DIR"), "/services/staydown.local.v1.rs"));
 }

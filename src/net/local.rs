@@ -1,0 +1,709 @@
+//! The local service: what a company asks its own node. Nothing that is looked up is stored, logged or sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::{Code, Request, Response, Status};
+
+use super::limits::LOCAL_MESSAGE_BYTES_MAX;
+use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
+use crate::clock;
+use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
+use crate::replica::block::{Frame, Slot};
+use crate::replica::charter::Charter;
+use crate::replica::ids::{BlockId, Class, TimeMs};
+use crate::replica::index::MATCHES_MAX;
+use crate::replica::own::{Answer, RECORDS_PER_SUBMISSION_MAX, Receipt};
+use crate::replica::signal::{self, Alg, Subject};
+use crate::replica::view::{Entry, Said, Status as Standing};
+use crate::replica::{Input, Settings, merkle, proto, record, taxonomy, verdict};
+use crate::wire::local as l;
+use crate::wire::local_service::forum_server::{Forum, ForumServer};
+
+/// Signals of one lookup: all hashes of one item, in a few variants.
+pub const SIGNALS_MAX: usize = 64;
+/// Entries of one page.
+pub const PAGE_MAX: usize = 1_000;
+/// Entries of a page when nothing is asked.
+const PAGE_DEFAULT: usize = 100;
+/// Subjects that a filtered page looks at before it gives up its turn: the engine waits no longer than that.
+const SCAN_MAX: usize = 4_096;
+/// How long a submission waits for peers when nothing is asked.
+const WAIT_DEFAULT_MS: u64 = 10_000;
+/// Longest wait for peers.
+const WAIT_MAX_MS: u64 = 120_000;
+/// Pause between looks at what peers hold.
+const WAIT_STEP: Duration = Duration::from_millis(50);
+/// Labels, or languages, of one statement.
+const TAGS_MAX: usize = 32;
+
+/// The service.
+pub struct LocalService {
+    engine: Handle,
+    settings: Settings,
+    peer_address: String,
+    endpoints: BTreeMap<String, String>,
+}
+
+impl LocalService {
+    /// Serves what `engine` knows; `settings` are what `VerifyLog` rebuilds the replica with, `endpoints` the local
+    /// overrides by member name.
+    pub fn new(engine: Handle, settings: Settings, peer_address: String, endpoints: BTreeMap<String, String>) -> Self {
+        Self { engine, settings, peer_address, endpoints }
+    }
+
+    /// The gRPC service, with its limits set.
+    pub fn into_server(self) -> ForumServer<Self> {
+        ForumServer::new(self)
+            .max_decoding_message_size(LOCAL_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(LOCAL_MESSAGE_BYTES_MAX)
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        self.engine.shared()
+    }
+}
+
+#[tonic::async_trait]
+impl Forum for LocalService {
+    async fn submit(&self, request: Request<l::SubmitRequest>) -> Result<Response<l::SubmitResponse>, Status> {
+        let request = request.into_inner();
+        if let Some(failed) = self.shared().failure() {
+            return Err(of_failure(&failed));
+        }
+        if engine::submissions_off(self.shared().data()) {
+            return Err(refuse(
+                Code::Unavailable,
+                "DISK_LOW",
+                "the disk is nearly full: submissions are off, lookups go on",
+            ));
+        }
+        let (records, keys) = records(&request)?;
+        let class = class(request.lane())?;
+        let (answered, fresh) = self.already_said(records, &keys)?;
+        let answer = match (fresh.is_empty(), answered) {
+            (true, Some(receipts)) => Answer::Durable(receipts),
+            (true, None) => Answer::Queued,
+            (false, before) => match self.engine.submit(class, fresh).await.map_err(|f| of_failure(&f))? {
+                Answer::Durable(receipts) => Answer::Durable(in_order(&keys, before.unwrap_or_default(), receipts)),
+                other => other,
+            },
+        };
+        let receipts = match answer {
+            Answer::Durable(receipts) => receipts,
+            Answer::Queued => return Ok(Response::new(queued())),
+            Answer::Refused(refusal) => return Err(of_refusal(&refusal)),
+        };
+        let (peers_holding, wait_timed_out) = self.wait(&receipts, request.wait_peers, request.wait_timeout_ms).await?;
+        Ok(Response::new(l::SubmitResponse {
+            state: l::SubmitState::Durable.into(),
+            receipts: receipts.into_iter().map(receipt_to_proto).collect(),
+            peers_holding,
+            wait_timed_out,
+        }))
+    }
+
+    async fn lookup(&self, request: Request<l::LookupRequest>) -> Result<Response<l::LookupResponse>, Status> {
+        let request = request.into_inner();
+        let queries = subjects(&request.signals)?;
+        let threshold = request.distance_max.unwrap_or(signal::PDQ_DISTANCE_MAX);
+        if threshold > signal::PDQ_DISTANCE_MAX {
+            return Err(bad_field(
+                "distance_max",
+                format!("is {threshold}, at most {} is possible", signal::PDQ_DISTANCE_MAX),
+            ));
+        }
+        let shared = Arc::clone(self.shared());
+        let found = tokio::task::spawn_blocking(move || lookup(&shared, &queries, threshold)).await;
+        found.map(Response::new).map_err(|_panicked| bug())
+    }
+
+    async fn get_entry(&self, request: Request<l::GetEntryRequest>) -> Result<Response<l::GetEntryResponse>, Status> {
+        let request = request.into_inner();
+        let subject = subject(request.signal.as_ref(), "signal")?;
+        let (entry, shown) = {
+            let replica = self.shared().replica();
+            let entry = replica.view().entry(&subject, clock::now());
+            let entry =
+                entry.ok_or_else(|| refuse(Code::NotFound, "NOT_FOUND", format!("{subject} is not on the list")))?;
+            let shown = entry_to_proto(&entry, replica.charters().effective());
+            (entry, shown)
+        };
+        let mut receipts = Vec::new();
+        if request.receipts {
+            for said in &entry.said {
+                receipts.push(receipt_to_proto(self.stored_receipt(said.block, u32::from(said.index))?));
+            }
+        }
+        Ok(Response::new(l::GetEntryResponse { entry: Some(shown), receipts }))
+    }
+
+    async fn list_entries(
+        &self,
+        request: Request<l::ListEntriesRequest>,
+    ) -> Result<Response<l::ListEntriesResponse>, Status> {
+        let filter = Filter::new(&request.into_inner(), self.shared())?;
+        let mut page = l::ListEntriesResponse::default();
+        let mut after = filter.after.clone();
+        loop {
+            let looked_at = filter.scan(self.shared(), after.as_ref(), &mut page.entries);
+            after = looked_at;
+            let full = page.entries.len() >= filter.page_size;
+            if full || after.is_none() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        page.next_page_token = after.map(|subject| token(&subject)).unwrap_or_default();
+        Ok(Response::new(page))
+    }
+
+    async fn status(&self, _request: Request<l::StatusRequest>) -> Result<Response<l::StatusResponse>, Status> {
+        Ok(Response::new(self.state()))
+    }
+
+    async fn list_peers(
+        &self,
+        _request: Request<l::ListPeersRequest>,
+    ) -> Result<Response<l::ListPeersResponse>, Status> {
+        let now = clock::now();
+        let replica = self.shared().replica();
+        let charter = replica.charters().effective();
+        let ours = replica.have();
+        let peers = replica.exchanges().iter().map(|(id, exchange)| {
+            let member = charter.member(*id);
+            let name = member.map(|m| m.name.clone()).unwrap_or_default();
+            let listed = member.and_then(|m| m.endpoints.first().cloned()).unwrap_or_default();
+            l::PeerState {
+                endpoint: self.endpoints.get(&name).cloned().unwrap_or(listed),
+                member: name,
+                member_id: id.0.to_vec().into(),
+                state: exchange.state(now).name().into(),
+                last_error: exchange.last_error().unwrap_or_default().into(),
+                retry_ms: exchange.retry_at().since(now),
+                ours_missing_there: ours.blocks_beyond(exchange.theirs()),
+                theirs_missing_here: exchange.theirs().blocks_beyond(&ours),
+                last_heard_ms: exchange.last_heard().0,
+                clock_offset_ms: exchange.clock_offset_ms(),
+                agrees: match exchange.agrees() {
+                    Some(true) => "YES",
+                    Some(false) => "NO",
+                    None => "UNKNOWN",
+                }
+                .into(),
+            }
+        });
+        Ok(Response::new(l::ListPeersResponse { peers: peers.collect() }))
+    }
+
+    async fn get_charters(
+        &self,
+        request: Request<l::GetChartersRequest>,
+    ) -> Result<Response<l::GetChartersResponse>, Status> {
+        let replica = self.shared().replica();
+        let from = replica.charters().from(request.get_ref().from_version.max(1));
+        let charters = from.iter().map(|(signed, _)| prost::Message::encode_to_vec(signed).into()).collect();
+        Ok(Response::new(l::GetChartersResponse { charters }))
+    }
+
+    async fn apply_charter(
+        &self,
+        request: Request<l::ApplyCharterRequest>,
+    ) -> Result<Response<l::ApplyCharterResponse>, Status> {
+        let charter: proto::SignedCharter = prost::Message::decode(request.into_inner().charter)
+            .map_err(|e| bad_field("charter", format!("does not decode: {e}")))?;
+        let applied = self.engine.apply_charter(charter).await.map_err(|f| of_failure(&f))?;
+        let version = applied.map_err(|e| refuse(Code::FailedPrecondition, "CHARTER", e.to_string()))?;
+        let charter_hash = self.shared().replica().charters().head().0.to_vec().into();
+        Ok(Response::new(l::ApplyCharterResponse { version, charter_hash }))
+    }
+
+    async fn verify_log(
+        &self,
+        _request: Request<l::VerifyLogRequest>,
+    ) -> Result<Response<l::VerifyLogResponse>, Status> {
+        let (forum, charters) = {
+            let replica = self.shared().replica();
+            let chain = replica.charters();
+            (chain.forum(), chain.from(1).iter().map(|(signed, _)| signed.clone()).collect())
+        };
+        let shared = Arc::clone(self.shared());
+        let settings = self.settings.clone();
+        let verify =
+            move || engine::verify(shared.store(), &shared.data().join(JOURNAL_FILE), settings, forum, charters);
+        let verified = tokio::task::spawn_blocking(verify).await.map_err(|_panicked| bug())?;
+        let verified = verified.map_err(|e| refuse(Code::DataLoss, "STORE", e.to_string()))?;
+        Ok(Response::new(l::VerifyLogResponse {
+            logs: verified.logs,
+            blocks: verified.blocks,
+            records: verified.records,
+            first_break: verified.first_break.unwrap_or_default(),
+            view_hour_ms: verified.view_hour.0,
+            view_digest: verified.view_digest.to_vec().into(),
+        }))
+    }
+}
+
+fn bug() -> Status {
+    refuse(Code::Internal, "BUG", "something failed that should not: please report it")
+}
+
+fn queued() -> l::SubmitResponse {
+    l::SubmitResponse { state: l::SubmitState::Queued.into(), ..Default::default() }
+}
+
+fn class(lane: l::Lane) -> Result<Class, Status> {
+    match lane {
+        l::Lane::Unspecified | l::Lane::Normal => Ok(Class::Normal),
+        l::Lane::Urgent => Ok(Class::Urgent),
+        l::Lane::Bulk => Ok(Class::Bulk),
+    }
+}
+
+/// The submitter's key of each record, in order; `None`: it has none.
+type Keys = Vec<Option<record::ClientKey>>;
+
+/// The records of a submission, in their strict encoding, each with its client key.
+fn records(request: &l::SubmitRequest) -> Result<(Vec<Bytes>, Keys), Status> {
+    let count = request.statements.len();
+    if count == 0 {
+        return Err(bad_field("statements", "is empty"));
+    }
+    if count > RECORDS_PER_SUBMISSION_MAX {
+        return Err(bad_field(
+            "statements",
+            format!("has {count} entries, at most {RECORDS_PER_SUBMISSION_MAX} are allowed"),
+        ));
+    }
+    let mut records = Vec::with_capacity(count);
+    let mut keys = Vec::with_capacity(count);
+    for (index, statement) in request.statements.iter().enumerate() {
+        let opinion = opinion(statement, index)?;
+        keys.push(opinion.client_key[..].try_into().ok());
+        records.push(record::encode(proto::Kind::Opinion, clock::random(), &opinion));
+    }
+    Ok((records, keys))
+}
+
+fn opinion(statement: &l::Statement, index: usize) -> Result<proto::Opinion, Status> {
+    let field = |name: &str| format!("statements[{index}].{name}");
+    let at_most = |name: &str, value: u32, max: u32| {
+        if value <= max {
+            Ok(value)
+        } else {
+            Err(bad_field(field(name), format!("is {value}, at most {max} is possible")))
+        }
+    };
+    let sixteen = |name: &str, bytes: &Bytes| match bytes.len() {
+        0 | 16 => Ok(bytes.clone()),
+        n => Err(bad_field(field(name), format!("has {n} bytes, expected 16"))),
+    };
+    let stance = match statement.stance() {
+        l::Stance::Unspecified => return Err(bad_field(field("stance"), "is missing or unknown")),
+        stance => stance as u32,
+    };
+    let subject = subject(statement.signal.as_ref(), &field("signal"))?;
+    let mut labels = Vec::new();
+    for label in &statement.labels {
+        let unknown = || {
+            bad_field(
+                field("labels"),
+                format!("{label:?} is not a label of the forum's taxonomy; known: {}", known_labels()),
+            )
+        };
+        labels.push(taxonomy::number(label).ok_or_else(unknown)?);
+    }
+    labels.sort_unstable();
+    labels.dedup();
+    if statement.languages.len() > TAGS_MAX {
+        return Err(bad_field(field("languages"), format!("has more than {TAGS_MAX} entries")));
+    }
+    if let Some(tag) = statement.languages.iter().find(|tag| !is_language(tag)) {
+        return Err(bad_field(field("languages"), format!("{tag:?} is not a BCP 47 tag such as en or pt-BR")));
+    }
+    let reason = match statement.reason.as_str() {
+        "" => 0,
+        name => record::reason_number(name)
+            .ok_or_else(|| bad_field(field("reason"), format!("{name:?} is unknown; known: {}", known_reasons())))?,
+    };
+    Ok(proto::Opinion {
+        subject: Some(subject.to_proto()),
+        stance,
+        labels,
+        severity: at_most("severity", statement.severity, 4)?,
+        expires_ms: expiry(statement.expires_ms).map_err(|why| bad_field(field("expires_ms"), why))?,
+        review_ms: 0,
+        incident_id: sixteen("incident_id", &statement.incident_id)?,
+        basis: at_most("basis", statement.basis, 5)?,
+        confidence: at_most("confidence", statement.confidence, 100)?,
+        client_key: sixteen("client_key", &statement.client_key)?,
+        languages: statement.languages.clone(),
+        reason: u32::from(reason),
+        item_id: sixteen("item_id", &statement.item_id)?,
+        quality: at_most("quality", statement.quality, 100)?,
+    })
+}
+
+fn expiry(expires_ms: u64) -> Result<u64, String> {
+    let now = clock::now().0;
+    if expires_ms == 0 || expires_ms > now {
+        Ok(expires_ms)
+    } else {
+        Err(format!("{expires_ms} lies in the past (now is {now})"))
+    }
+}
+
+fn known_labels() -> String {
+    taxonomy::LABELS.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+}
+
+fn known_reasons() -> String {
+    record::REASONS.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
+}
+
+/// The shape of a BCP 47 tag: subtags of 1 to 8 letters or digits, the first of letters only.
+fn is_language(tag: &str) -> bool {
+    let part = |p: &str| (1..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphanumeric());
+    tag.len() <= 35
+        && tag.split('-').all(part)
+        && tag.split('-').next().is_some_and(|p| p.bytes().all(|b| b.is_ascii_alphabetic()))
+}
+
+fn subject(signal: Option<&l::Signal>, field: &str) -> Result<Subject, Status> {
+    let signal = signal.ok_or_else(|| bad_field(field, "is missing"))?;
+    let parsed = if signal.r#type.is_empty() {
+        signal::parse_any(&signal.value)
+    } else {
+        signal::parse(&signal.r#type, &signal.value)
+    };
+    parsed.map_err(|error| bad_field(field, error.to_string()))
+}
+
+fn subjects(signals: &[l::Signal]) -> Result<Vec<Subject>, Status> {
+    if signals.is_empty() || signals.len() > SIGNALS_MAX {
+        return Err(bad_field("signals", format!("has {} entries, 1 to {SIGNALS_MAX} are possible", signals.len())));
+    }
+    signals.iter().enumerate().map(|(i, s)| subject(Some(s), &format!("signals[{i}]"))).collect()
+}
+
+/// Receipts of statements that were made before and of those made now, in the order of the request.
+fn in_order(keys: &Keys, before: Vec<Receipt>, now: Vec<Receipt>) -> Vec<Receipt> {
+    let key = |receipt: &Receipt| client_key(&receipt.record);
+    let mut before: BTreeMap<_, _> = before.into_iter().filter_map(|r| Some((key(&r)?, r))).collect();
+    let mut now = now.into_iter();
+    let next = |k: &Option<record::ClientKey>| k.and_then(|k| before.remove(&k)).or_else(|| now.next());
+    keys.iter().filter_map(next).collect()
+}
+
+fn client_key(bytes: &[u8]) -> Option<record::ClientKey> {
+    match record::parse(bytes) {
+        record::Parsed::Says(record::Statement::Opinion(opinion)) => opinion.client_key,
+        _ => None,
+    }
+}
+
+impl LocalService {
+    /// What was said before under the same client keys is answered with its first receipt, never said again. `None`
+    /// among the answers: it is under way.
+    fn already_said(&self, records: Vec<Bytes>, keys: &Keys) -> Result<(Option<Vec<Receipt>>, Vec<Bytes>), Status> {
+        let mut places = Vec::new();
+        let mut fresh = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut under_way = false;
+        {
+            let replica = self.shared().replica();
+            for (record, key) in records.into_iter().zip(keys) {
+                match key {
+                    Some(key) if !seen.insert(*key) => {
+                        return Err(bad_field("client_key", "stands twice in one submission"));
+                    }
+                    Some(key) if replica.is_under_way(key) => under_way = true,
+                    Some(key) => match replica.submitted_before(key) {
+                        Some(place) => places.push(place),
+                        None => fresh.push(record),
+                    },
+                    None => fresh.push(record),
+                }
+            }
+        }
+        let receipts =
+            places.into_iter().map(|(block, index)| self.stored_receipt(block, index)).collect::<Result<_, _>>()?;
+        Ok(((!under_way).then_some(receipts), fresh))
+    }
+
+    /// The receipt of a record that is in the store.
+    fn stored_receipt(&self, block: BlockId, index: u32) -> Result<Receipt, Status> {
+        let bytes = self.shared().store().block(block).map_err(|e| of_store(&e))?;
+        let frame = bytes.and_then(|bytes| Frame::decode(bytes.into()).ok());
+        let gone = || refuse(Code::DataLoss, "STORE", format!("block {block} is not in the store"));
+        let frame = frame.ok_or_else(gone)?;
+        let leaves: Vec<_> = frame.slots.iter().map(Slot::leaf).collect();
+        let at = index as usize;
+        let record = match frame.slots.get(at) {
+            Some(Slot::Record(record)) => record.clone(),
+            Some(Slot::Redacted(_)) => Bytes::new(),
+            None => return Err(gone()),
+        };
+        Ok(Receipt {
+            block,
+            index,
+            header: *frame.header.bytes(),
+            signature: *frame.header.signature(),
+            record,
+            path: merkle::inclusion_paths(&leaves).swap_remove(at),
+        })
+    }
+
+    /// Waits until so many peers say that they hold the last of `receipts`, or says the truth after the time.
+    async fn wait(&self, receipts: &[Receipt], peers: u32, timeout_ms: u64) -> Result<(u32, bool), Status> {
+        let Some(last) = receipts.iter().map(|r| r.block).max_by_key(|b| (b.origin, b.seq)).filter(|_| peers > 0)
+        else {
+            return Ok((0, false));
+        };
+        let timeout_ms = if timeout_ms == 0 { WAIT_DEFAULT_MS } else { timeout_ms.min(WAIT_MAX_MS) };
+        let begun = clock::instant();
+        loop {
+            let holding = u32::try_from(self.shared().replica().peers_holding(last)).unwrap_or(u32::MAX);
+            if holding >= peers {
+                return Ok((holding, false));
+            }
+            if begun.elapsed() >= Duration::from_millis(timeout_ms) {
+                return Ok((holding, true));
+            }
+            self.engine.input(Input::Probe).await.map_err(|f| of_failure(&f))?;
+            tokio::time::sleep(WAIT_STEP).await;
+        }
+    }
+
+    fn state(&self) -> l::StatusResponse {
+        let now = clock::now();
+        let replica = self.shared().replica();
+        let charter = replica.charters().effective();
+        let (mut health, mut reasons) = replica.health(now);
+        if let Some(failed) = self.shared().failure() {
+            health = crate::replica::Health::Red;
+            reasons.push(failed.to_string());
+        }
+        let (hour, digest) = replica.view().digest();
+        let heads = replica.logs().iter().filter_map(|(origin, log)| {
+            let head = log.durable_head()?;
+            Some(l::LogHead {
+                member: replica.name_of(origin.member),
+                member_id: origin.member.0.to_vec().into(),
+                log_no: origin.log_no.0,
+                lane: Class::from_number(log.opening().class).map_or("unknown", Class::name).into(),
+                seq: head.seq.0,
+                header_hash: head.hash.0.to_vec().into(),
+                forked_at: replica.proofs().fork(*origin).map_or(0, |seq| seq.0),
+            })
+        });
+        let heads: Vec<_> = heads.collect();
+        let connected = replica.exchanges().values().filter(|e| e.is_connected()).count();
+        l::StatusResponse {
+            forum_name: charter.name.clone(),
+            forum_id: replica.charters().forum().0.to_vec().into(),
+            charter_version: charter.version,
+            charter_issued_ms: charter.issued.0,
+            charter_valid_until_ms: charter.valid_until.0,
+            member: replica.name_of(replica.me()),
+            member_id: replica.me().0.to_vec().into(),
+            health: health.name().into(),
+            health_reasons: reasons,
+            entries: replica.view().listed(),
+            records: replica.view().records(),
+            blocks: heads.iter().map(|head| head.seq).sum(),
+            outbox: replica.outbox_len() as u64,
+            guard_pending: replica.guard_pending(),
+            view_hour_ms: hour.0,
+            view_digest: digest.to_vec().into(),
+            peers_connected: u32::try_from(connected).unwrap_or(u32::MAX),
+            peers_total: u32::try_from(replica.exchanges().len()).unwrap_or(u32::MAX),
+            heads,
+            proofs: u32::try_from(replica.proofs().len()).unwrap_or(u32::MAX),
+            peer_address: self.peer_address.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+}
+
+fn receipt_to_proto(receipt: Receipt) -> l::Receipt {
+    l::Receipt {
+        member_id: receipt.block.origin.member.0.to_vec().into(),
+        log_no: receipt.block.origin.log_no.0,
+        seq: receipt.block.seq.0,
+        index: receipt.index,
+        header: receipt.header.to_vec().into(),
+        signature: receipt.signature.to_vec().into(),
+        record: receipt.record,
+        inclusion_path: receipt.path.iter().map(|hash| hash.to_vec().into()).collect(),
+    }
+}
+
+/// All listed subjects equal or near to the queries, and what our policy makes of them together. The scan itself runs
+/// outside the replica's lock.
+fn lookup(shared: &Shared, queries: &[Subject], threshold: u32) -> l::LookupResponse {
+    let now = clock::now();
+    let pdq = shared.replica().view().pdq().snapshot();
+    let mut candidates: Vec<(u32, usize, Subject)> = Vec::new();
+    for (index, query) in queries.iter().enumerate() {
+        match (query.known_alg(), query.digest().try_into()) {
+            (Some(Alg::Pdq), Ok(hash)) => {
+                let near = pdq.near(&hash, threshold);
+                candidates
+                    .extend(near.into_iter().map(|(distance, hash)| (distance, index, Subject::of(Alg::Pdq, &hash))));
+            }
+            _ => candidates.push((0, index, query.clone())),
+        }
+    }
+    candidates.sort();
+    let replica = shared.replica();
+    let charter = replica.charters().effective();
+    let entries = candidates.into_iter().filter_map(|(distance, index, subject)| {
+        let entry = replica.view().entry(&subject, now).filter(|e| e.status.matches())?;
+        Some((distance, index, entry))
+    });
+    let mut found: Vec<_> = entries.take(MATCHES_MAX + 1).collect();
+    let truncated = found.len() > MATCHES_MAX;
+    found.truncate(MATCHES_MAX);
+    let (verdict, rule) = verdict::decide(charter, &found.iter().map(|(_, _, entry)| entry).collect::<Vec<_>>());
+    let matches = found.iter().map(|(distance, index, entry)| l::Match {
+        signal_index: u32::try_from(*index).unwrap_or(u32::MAX),
+        distance: *distance,
+        threshold: if entry.subject.alg() == Alg::Pdq.number() { threshold } else { 0 },
+        entry: Some(entry_to_proto(entry, charter)),
+    });
+    l::LookupResponse {
+        verdict: match verdict {
+            verdict::Verdict::Allow => l::Verdict::Allow,
+            verdict::Verdict::Review => l::Verdict::Review,
+            verdict::Verdict::Block => l::Verdict::Block,
+        }
+        .into(),
+        rule: rule.into(),
+        matches: matches.collect(),
+        truncated,
+    }
+}
+
+fn entry_to_proto(entry: &Entry, charter: &Charter) -> l::Entry {
+    l::Entry {
+        signal: Some(l::Signal { r#type: entry.subject.type_name().into_owned(), value: entry.subject.value() }),
+        status: entry.status.name().into(),
+        labels: entry.labels.iter().map(|label| taxonomy::name(*label)).collect(),
+        languages: entry.languages.clone(),
+        first_seen_ms: entry.said.iter().map(|s| s.time.0).min().unwrap_or(0),
+        said: entry.said.iter().map(|said| said_to_proto(said, charter)).collect(),
+        support_groups: entry.counts.support,
+        small_support_groups: entry.counts.small_support,
+        dispute_groups: entry.counts.disputes,
+        allow_conflict: entry.allow_conflict,
+        subject_id: entry.subject.id().0.to_vec().into(),
+    }
+}
+
+fn said_to_proto(said: &Said, charter: &Charter) -> l::Said {
+    let member = charter.member(said.member);
+    l::Said {
+        member: member.map_or_else(|| said.member.to_string(), |m| m.name.clone()),
+        member_id: said.member.0.to_vec().into(),
+        group: member.map(|m| m.group.clone()).unwrap_or_default(),
+        jurisdictions: member.map(|m| m.jurisdictions.clone()).unwrap_or_default(),
+        what: said.word.name().into(),
+        time_ms: said.time.0,
+        log_no: said.block.origin.log_no.0,
+        seq: said.block.seq.0,
+        index: u32::from(said.index),
+        expires_ms: said.expires.0,
+        counts: said.counts,
+        reason: record::reason_name(said.reason).unwrap_or_default().into(),
+        severity: u32::from(said.severity),
+    }
+}
+
+/// What a page of the list is to show.
+struct Filter {
+    page_size: usize,
+    after: Option<Subject>,
+    alg: Option<Alg>,
+    status: Option<Standing>,
+    label: Option<u32>,
+    member: Option<crate::replica::ids::MemberId>,
+    include_inactive: bool,
+    now: TimeMs,
+}
+
+impl Filter {
+    fn new(request: &l::ListEntriesRequest, shared: &Shared) -> Result<Self, Status> {
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let unknown = |field: &str, text: &str| bad_field(field, format!("{text:?} is unknown"));
+        let page_size = match request.page_size as usize {
+            0 => PAGE_DEFAULT,
+            n if n <= PAGE_MAX => n,
+            n => return Err(bad_field("page_size", format!("is {n}, at most {PAGE_MAX} is possible"))),
+        };
+        let alg = given(&request.r#type).map(|t| Alg::from_name(&t).ok_or_else(|| unknown("type", &t))).transpose()?;
+        let status =
+            given(&request.status).map(|t| Standing::from_name(&t).ok_or_else(|| unknown("status", &t))).transpose()?;
+        let label =
+            given(&request.label).map(|t| taxonomy::number(&t).ok_or_else(|| unknown("label", &t))).transpose()?;
+        let member = given(&request.member)
+            .map(|t| {
+                let replica = shared.replica();
+                let member = replica.charters().effective().member_named(&t).map(|m| m.id);
+                member.ok_or_else(|| bad_field("member", format!("nobody in the charter is called {t:?}")))
+            })
+            .transpose()?;
+        let after =
+            given(&request.page_token).map(|t| parse_token(&t).ok_or_else(|| unknown("page_token", &t))).transpose()?;
+        Ok(Self {
+            page_size,
+            after,
+            alg,
+            status,
+            label,
+            member,
+            include_inactive: request.include_inactive,
+            now: clock::now(),
+        })
+    }
+
+    /// Looks at the next subjects under one hold of the lock; returns the last one looked at, or `None` at the end.
+    fn scan(&self, shared: &Shared, after: Option<&Subject>, page: &mut Vec<l::Entry>) -> Option<Subject> {
+        let replica = shared.replica();
+        let charter = replica.charters().effective();
+        let mut last = None;
+        for (looked_at, subject) in replica.view().subjects_after(after).enumerate() {
+            if looked_at >= SCAN_MAX || page.len() >= self.page_size {
+                return last;
+            }
+            last = Some(subject.clone());
+            if self.alg.is_some_and(|alg| alg.number() != subject.alg()) {
+                continue;
+            }
+            let entry = replica.view().entry(subject, self.now);
+            page.extend(entry.filter(|e| self.shows(e)).map(|e| entry_to_proto(&e, charter)));
+        }
+        None
+    }
+
+    fn shows(&self, entry: &Entry) -> bool {
+        (self.include_inactive || self.status == Some(Standing::Inactive) || entry.status != Standing::Inactive)
+            && self.status.is_none_or(|s| s == entry.status)
+            && self.label.is_none_or(|l| entry.labels.contains(&l))
+            && self.member.is_none_or(|m| entry.said.iter().any(|s| s.member == m))
+    }
+}
+
+/// A page token: the subject that the page ended with. Every subject has one, whatever its type.
+fn token(subject: &Subject) -> String {
+    format!("{}.{}.{}.{}", subject.kind(), subject.alg(), subject.param(), subject.value())
+}
+
+fn parse_token(token: &str) -> Option<Subject> {
+    let mut parts = token.splitn(4, '.');
+    let (kind, alg, param) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let digest = data_encoding::HEXLOWER.decode(parts.next()?.as_bytes()).ok()?;
+    Some(Subject::new(kind, alg, param, &digest))
+}

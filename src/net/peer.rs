@@ -1,0 +1,286 @@
+//! The peer service: what other members' nodes may ask. Convert, ask, convert; nothing is decided here.
+//!
+//! Every RPC looks the caller up in the roster again: a connection that outlived its membership gets nothing (I12).
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use governor::DefaultKeyedRateLimiter;
+use prost::Message as _;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::limits::{self, TICK};
+use super::status::{of_store, of_wire, refuse};
+use super::tls::{PeerIdentity, SharedRoster};
+use crate::clock;
+use crate::engine::{Handle, Shared};
+use crate::replica::block::Frame;
+use crate::replica::exchange::{Feed, HEADERS_MAX, Published};
+use crate::replica::heads::{Have, origin_from_proto};
+use crate::replica::ids::{BlockId, Pin, Seq};
+use crate::replica::proto::{self, pull_reply::Item};
+use crate::wire::peer as wire;
+use crate::wire::peer_service::peer_server::Peer;
+
+/// Blocks that are read from the store at once; at most 4 MiB are then under way on a stream.
+const READ_AHEAD: usize = 8;
+
+/// The service; cheap to clone.
+#[derive(Clone)]
+pub struct PeerService {
+    engine: Handle,
+    roster: SharedRoster,
+    bytes: Arc<DefaultKeyedRateLimiter<Pin>>,
+    stop: watch::Receiver<bool>,
+}
+
+impl PeerService {
+    /// Serves what `engine` publishes to whom `roster` lists; streams end when `stop` becomes true.
+    pub fn new(engine: Handle, roster: SharedRoster, stop: watch::Receiver<bool>) -> Self {
+        Self { engine, roster, bytes: Arc::new(limits::peer_bytes()), stop }
+    }
+
+    /// Who calls, if the charter still lists it, and speaks of our forum.
+    fn caller<T>(&self, request: &Request<T>, forum: &[u8]) -> Result<Pin, Status> {
+        let identity = request.extensions().get::<PeerIdentity>();
+        let pin = identity.map(|i| i.pin).ok_or_else(|| refuse(Code::Unauthenticated, "NO_PIN", "no certificate"))?;
+        if self.roster.load().member_of(&pin).is_none() {
+            return Err(refuse(Code::PermissionDenied, "NOT_MEMBER", "the charter does not list this key"));
+        }
+        let ours = self.engine.shared().replica().charters().forum();
+        wire::check_forum(forum, ours).map_err(|e| of_wire(&e))?;
+        Ok(pin)
+    }
+
+    fn outgoing(&self, request: &Request<proto::PullRequest>, endless: bool) -> Result<Outgoing, Status> {
+        let pin = self.caller(request, &request.get_ref().forum_id)?;
+        let have = Have::from_proto(&request.get_ref().have).map_err(|e| of_wire(&e.into()))?;
+        Ok(Outgoing {
+            shared: Arc::clone(self.engine.shared()),
+            roster: Arc::clone(&self.roster),
+            bytes: Arc::clone(&self.bytes),
+            pin,
+            published: self.engine.shared().published(),
+            feed: Feed::new(&have),
+            queue: VecDeque::new(),
+            charter_sent: request.get_ref().charter_version,
+            proofs_sent: BTreeSet::new(),
+            next_tick: Instant::from_std(clock::instant()),
+            stop: self.stop.clone(),
+            endless,
+            ended: false,
+        })
+    }
+}
+
+/// The items of one stream.
+type Items<T> = BoxStream<'static, Result<T, Status>>;
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    type GetChartersStream = Items<proto::SignedCharter>;
+    type GetProofsStream = Items<proto::Proof>;
+    type GetHeadersStream = Items<proto::SignedHeader>;
+    type PullStream = Items<proto::PullReply>;
+    type FollowStream = Items<proto::PullReply>;
+    type PushStream = Items<proto::PushCredit>;
+
+    async fn hello(&self, request: Request<proto::HelloRequest>) -> Result<Response<proto::HelloReply>, Status> {
+        self.caller(&request, &request.get_ref().forum_id)?;
+        let replica = self.engine.shared().replica();
+        wire::check_hello(request.get_ref(), replica.charters().forum()).map_err(|e| of_wire(&e))?;
+        Ok(Response::new(wire::hello_reply(replica.charters().forum(), &replica.greeting(clock::now()))))
+    }
+
+    async fn get_charters(
+        &self,
+        request: Request<proto::ChartersRequest>,
+    ) -> Result<Response<Self::GetChartersStream>, Status> {
+        self.caller(&request, &request.get_ref().forum_id)?;
+        let replica = self.engine.shared().replica();
+        let charters: Vec<_> = replica.charters_from(request.get_ref().from_version).cloned().collect();
+        Ok(Response::new(stream::iter(charters.into_iter().map(Ok)).boxed()))
+    }
+
+    async fn get_proofs(
+        &self,
+        request: Request<proto::ProofsRequest>,
+    ) -> Result<Response<Self::GetProofsStream>, Status> {
+        self.caller(&request, &request.get_ref().forum_id)?;
+        let have = request.get_ref().have.iter().filter_map(|hash| hash[..].try_into().ok()).collect();
+        let proofs = self.engine.shared().replica().proofs_beyond(&have);
+        Ok(Response::new(stream::iter(proofs.into_iter().map(Ok)).boxed()))
+    }
+
+    async fn get_headers(
+        &self,
+        request: Request<proto::HeadersRequest>,
+    ) -> Result<Response<Self::GetHeadersStream>, Status> {
+        self.caller(&request, &request.get_ref().forum_id)?;
+        let wanted = request.into_inner();
+        let shared = Arc::clone(self.engine.shared());
+        let headers = tokio::task::spawn_blocking(move || headers(&shared, &wanted)).await;
+        let headers = headers.map_err(|_panicked| refuse(Code::Internal, "BUG", "please report"))??;
+        Ok(Response::new(stream::iter(headers.into_iter().map(Ok)).boxed()))
+    }
+
+    async fn pull(&self, request: Request<proto::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
+        Ok(Response::new(self.outgoing(&request, false)?.into_stream()))
+    }
+
+    async fn follow(&self, request: Request<proto::PullRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        Ok(Response::new(self.outgoing(&request, true)?.into_stream()))
+    }
+
+    async fn push(
+        &self,
+        _request: Request<Streaming<proto::PushRequest>>,
+    ) -> Result<Response<Self::PushStream>, Status> {
+        Err(Status::unimplemented("Push comes in a later release"))
+    }
+}
+
+/// Headers of one log, as far as they are published.
+fn headers(shared: &Shared, wanted: &proto::HeadersRequest) -> Result<Vec<proto::SignedHeader>, Status> {
+    let origin = wanted.origin.as_ref().and_then(origin_from_proto);
+    let origin = origin.ok_or_else(|| refuse(Code::InvalidArgument, "FRAME", "origin is missing"))?;
+    let (opening, published) = {
+        let replica = shared.replica();
+        (replica.opening(origin).map(|o| o.message.clone()), replica.published())
+    };
+    let last = published.heads.get(&origin).map_or(Seq(0), |(_, head)| head.seq);
+    let mut headers = Vec::new();
+    for seq in (wanted.from_seq.max(1)..=wanted.to_seq.min(last.0)).take(HEADERS_MAX as usize) {
+        let Some(frame) = frame(shared, BlockId { origin, seq: Seq(seq) })? else { break };
+        headers.push(proto::SignedHeader { header: frame.header, signature: frame.signature, open: opening.clone() });
+    }
+    Ok(headers)
+}
+
+fn frame(shared: &Shared, id: BlockId) -> Result<Option<proto::BlockFrame>, Status> {
+    let bytes = shared.store().block(id).map_err(|e| of_store(&e))?;
+    Ok(bytes.and_then(|bytes| Frame::decode(bytes.into()).ok()).map(|frame| frame.to_proto()))
+}
+
+/// What one peer pulls or follows. Nothing is buffered but what was read ahead; HTTP/2's windows are the back-pressure.
+struct Outgoing {
+    shared: Arc<Shared>,
+    roster: SharedRoster,
+    bytes: Arc<DefaultKeyedRateLimiter<Pin>>,
+    pin: Pin,
+    published: watch::Receiver<Arc<Published>>,
+    feed: Feed,
+    queue: VecDeque<proto::PullReply>,
+    charter_sent: u64,
+    proofs_sent: BTreeSet<[u8; 32]>,
+    next_tick: Instant,
+    stop: watch::Receiver<bool>,
+    endless: bool,
+    ended: bool,
+}
+
+impl Outgoing {
+    fn into_stream(self) -> Items<proto::PullReply> {
+        stream::unfold(self, |mut outgoing| async move { outgoing.next().await.map(|item| (item, outgoing)) }).boxed()
+    }
+
+    async fn next(&mut self) -> Option<Result<proto::PullReply, Status>> {
+        loop {
+            if let Some(item) = self.queue.pop_front() {
+                let size = u32::try_from(item.encoded_len()).ok().and_then(std::num::NonZeroU32::new);
+                if let Some(size) = size {
+                    // An item is far below the burst, so there is always room in the end.
+                    let _always_room = self.bytes.until_key_n_ready(&self.pin, size).await;
+                }
+                return Some(Ok(item));
+            }
+            if self.ended {
+                return None;
+            }
+            if self.roster.load().member_of(&self.pin).is_none() {
+                self.ended = true;
+                return Some(Err(refuse(
+                    Code::PermissionDenied,
+                    "NOT_MEMBER",
+                    "the charter does not list this key any more",
+                )));
+            }
+            if let Err(status) = self.refill().await {
+                self.ended = true;
+                return Some(Err(status));
+            }
+            if self.queue.is_empty() {
+                self.rest().await;
+            }
+        }
+    }
+
+    /// Charters, proofs, then blocks by lane (PROTOCOL 6.2).
+    async fn refill(&mut self) -> Result<(), Status> {
+        let published = Arc::clone(&self.published.borrow_and_update());
+        if published.charter_version > self.charter_sent {
+            let replica = self.shared.replica();
+            self.queue.extend(replica.charters_from(self.charter_sent + 1).cloned().map(|c| reply(Item::Charter(c))));
+            self.charter_sent = published.charter_version;
+        }
+        for hash in &published.proofs {
+            if self.proofs_sent.insert(*hash) {
+                self.queue.extend(self.shared.replica().proof(hash).map(|p| reply(Item::Proof(p))));
+            }
+        }
+        self.read_blocks(&published).await
+    }
+
+    async fn read_blocks(&mut self, published: &Arc<Published>) -> Result<(), Status> {
+        let mut wanted = Vec::with_capacity(READ_AHEAD);
+        while wanted.len() < READ_AHEAD
+            && let Some(id) = self.feed.next(published)
+        {
+            wanted.push(id);
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let read =
+            move || wanted.into_iter().map(|id| Ok((id, frame(&shared, id)?))).collect::<Result<Vec<_>, Status>>();
+        let read = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|_panicked| refuse(Code::Internal, "BUG", "please report"))?;
+        for (id, frame) in read? {
+            let frame =
+                frame.ok_or_else(|| refuse(Code::DataLoss, "STORE", format!("block {id} is not in the store")))?;
+            let item = reply(Item::Block(frame));
+            self.feed.sent_bytes(published, id, item.encoded_len() as u64);
+            self.queue.push_back(item);
+        }
+        Ok(())
+    }
+
+    /// Nothing is waiting: end, or wait for more and give signs of life.
+    async fn rest(&mut self) {
+        if !self.endless {
+            let have_digest = self.published.borrow().have().digest().to_vec().into();
+            self.queue.push_back(reply(Item::Done(proto::Done { have_digest, more: false })));
+            self.ended = true;
+            return;
+        }
+        tokio::select! {
+            changed = self.published.changed() => self.ended = changed.is_err(),
+            // Draining: whoever follows us finds the end of the stream, and us again later.
+            _stopping = self.stop.wait_for(|stop| *stop) => self.ended = true,
+            () = tokio::time::sleep_until(self.next_tick) => {
+                let pulse = self.shared.replica().pulse(clock::now());
+                self.queue.push_back(reply(Item::Tick(wire::tick_to_proto(&pulse))));
+                self.next_tick = Instant::from_std(clock::instant()) + TICK;
+            }
+        }
+    }
+}
+
+fn reply(item: Item) -> proto::PullReply {
+    proto::PullReply { item: Some(item) }
+}

@@ -1,0 +1,420 @@
+//! Opens the store, rebuilds the replica, starts the engine, binds, serves; and the same in reverse.
+
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use thiserror::Error;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_stream::wrappers::UnixListenerStream;
+
+use crate::clock;
+use crate::config::Config;
+use crate::engine::{self, Handle, OpenError};
+use crate::keys::{CertificateTerms, KeyError, NodeKeys, Permissions, refuse_example_keys};
+use crate::net::follower::{self, Target};
+use crate::net::limits::{self, MESSAGE_BYTES_MAX};
+use crate::net::local::LocalService;
+use crate::net::peer::PeerService;
+use crate::net::tls::{AcceptLimits, Connections, Roster, SharedRoster, Tls, accept_loop};
+use crate::replica::ids::MemberId;
+use crate::replica::{Input, Settings};
+use crate::store::{LockError, lock_directory};
+use crate::wire::DESCRIPTORS;
+use crate::wire::files::{FileError, Invitation};
+use crate::wire::peer_service::peer_server::PeerServer;
+
+/// Name of the keys' folder in the data directory.
+pub const KEYS_FOLDER: &str = "keys";
+/// Name of the invitation that the node was joined with.
+pub const FORUM_FILE: &str = "forum.sdi";
+/// Name of the file with our member id.
+pub const MEMBER_FILE: &str = "member";
+/// Name of the file in which a running node writes where peers reach it.
+pub const PEER_ADDRESS_FILE: &str = "peer.addr";
+/// The replica's clock ticks this often.
+const TICK: Duration = Duration::from_millis(100);
+/// How long what is under way may take when the node is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// A node that serves.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Where peers reach it.
+    pub peer: SocketAddr,
+    /// Where our own programs reach it.
+    pub socket: PathBuf,
+}
+
+/// Why a node cannot run.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "each variant's message is its documentation")]
+pub enum NodeError {
+    #[error(transparent)]
+    InUse(#[from] LockError),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    #[error("this node has not joined a forum yet: {0}")]
+    NotJoined(FileError),
+    #[error("the file {path} does not hold this node's member id", path = .0.display())]
+    Member(PathBuf),
+    #[error("our company {0} is not in charter {1}")]
+    NotAdmitted(MemberId, u64),
+    #[error("the log root key in keys/ is not the one that charter {0} lists for our company")]
+    WrongRootKey(u64),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("cannot listen for peers on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot listen on the local socket {path}: {source}", path = .path.display())]
+    Socket { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}: {source}", path = .path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+    #[error("the service ended: {0}")]
+    Serve(String),
+    #[error("storage failed: {0}")]
+    Storage(String),
+}
+
+impl NodeError {
+    /// The process's exit code (EXPERIENCE.md).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::InUse(LockError::InUse { .. }) => 73,
+            Self::InUse(_) | Self::Listen { .. } | Self::Socket { .. } | Self::Write { .. } | Self::Serve(_) => 74,
+            Self::Open(OpenError::Charter(_)) | Self::WrongRootKey(_) => 6,
+            Self::Open(_) => 74,
+            Self::Storage(_) => 75,
+            Self::NotAdmitted(..) => 4,
+            Self::Keys(_) | Self::NotJoined(_) | Self::Member(_) | Self::Tls(_) => 78,
+        }
+    }
+
+    /// What to do about it, if that is known.
+    pub fn fix(&self) -> Option<&'static str> {
+        match self {
+            Self::InUse(LockError::InUse { .. }) => {
+                Some("another node uses this data directory: stop it, or give --data")
+            }
+            Self::NotJoined(_) => Some("staydown join FILE, with the invitation of a founder"),
+            Self::NotAdmitted(..) => Some("ask a founder to admit this node: staydown charter admit join-request.sdj"),
+            Self::Storage(_) => {
+                Some("see the log, then start the node again: it heals what it can and says what it did")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Everything a node is made of, read and understood before anything opens.
+struct Plan {
+    keys: NodeKeys,
+    settings: Settings,
+    invitation: Invitation,
+}
+
+/// Who this node is, read from its data directory: for [`run`] and for checks of a stopped node.
+///
+/// # Errors
+/// What is missing or does not hold.
+pub fn identity(data: &Path) -> Result<(Settings, Invitation), NodeError> {
+    plan(data).map(|plan| (plan.settings, plan.invitation))
+}
+
+fn plan(data: &Path) -> Result<Plan, NodeError> {
+    let invitation = Invitation::read(&data.join(FORUM_FILE)).map_err(NodeError::NotJoined)?;
+    let folder = data.join(KEYS_FOLDER);
+    // File modes are overlooked for the published example keys only: a checkout cannot keep them.
+    let keys = NodeKeys::load(&folder)
+        .or_else(|strict| NodeKeys::load_with(&folder, Permissions::Lenient).map_err(|_not_example| strict))?;
+    let path = data.join(MEMBER_FILE);
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let id = data_encoding::HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).ok();
+    let me = id.and_then(|id| MemberId::from_slice(&id)).ok_or(NodeError::Member(path))?;
+    let settings = Settings {
+        me,
+        root: keys.root.clone(),
+        log_seed: *keys.log_seed,
+        seed: u64::from_be_bytes(clock::random()),
+        rules: Default::default(),
+    };
+    Ok(Plan { keys, settings, invitation })
+}
+
+/// Runs a node until `shutdown`; tells `ready` when it serves.
+///
+/// # Errors
+/// [`NodeError`], with an exit code and often a cure.
+pub async fn run(
+    config: Config,
+    ready: oneshot::Sender<Ready>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let address = config.peer.listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| NodeError::Listen { address, source })?;
+    run_on(listener, config, ready, shutdown).await
+}
+
+/// As [`run`], with a listener that is bound already.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on(
+    listener: TcpListener,
+    config: Config,
+    ready: oneshot::Sender<Ready>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let plan = plan(&config.data)?;
+    let fail = |source| NodeError::Listen { address: config.peer.listen, source };
+    refuse_example_keys(plan.keys.tls.pin(), listener.local_addr().map_err(fail)?)?;
+    let _lock = lock_directory(&config.data)?;
+    let plan = renew_certificate(plan, &config.data)?;
+    let (engine, started, thread) = engine::start(
+        &config.data,
+        plan.settings.clone(),
+        plan.invitation.forum,
+        plan.invitation.charters.clone(),
+        tokio::runtime::Handle::current(),
+    )?;
+    for healed in &started.healed {
+        tracing::warn!(healed, "healed at start");
+    }
+    tracing::info!(blocks = started.blocks, "replica rebuilt");
+    let served = serve(listener, &config, &plan, &engine, ready, shutdown).await;
+    engine.stop().await;
+    // The engine's thread ends after what is on its queue; waiting for it lets the store close.
+    if tokio::task::spawn_blocking(move || thread.join()).await.is_ok_and(|joined| joined.is_err()) {
+        return Err(NodeError::Serve("the engine panicked: please report this".into()));
+    }
+    served
+}
+
+fn renew_certificate(plan: Plan, data: &Path) -> Result<Plan, NodeError> {
+    let now = clock::now();
+    if !plan.keys.tls.renewal_due(now) {
+        return Ok(plan);
+    }
+    let terms = CertificateTerms::usual("staydown node", now);
+    let tls = plan.keys.tls.renew_in(&data.join(KEYS_FOLDER), &terms)?;
+    tracing::info!("certificate renewed under the same key");
+    Ok(Plan { keys: NodeKeys { tls, ..plan.keys }, ..plan })
+}
+
+async fn serve(
+    listener: TcpListener,
+    config: &Config,
+    plan: &Plan,
+    engine: &Handle,
+    ready: oneshot::Sender<Ready>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    am_i_listed(engine, &plan.settings)?;
+    let roster: SharedRoster = Arc::new(ArcSwap::from_pointee(roster(engine)));
+    let tls = Tls::new(&plan.keys.tls, Arc::clone(&roster)).map_err(|e| NodeError::Tls(e.to_string()))?;
+    let connections = Connections::default();
+    let address = listener.local_addr().map_err(|source| NodeError::Listen { address: config.peer.listen, source })?;
+    let socket = bind_socket(config)?;
+    write_address(&config.data, address)?;
+
+    let (stop, stopped) = watch::channel(false);
+    let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
+        drop(stopped.wait_for(|stop| *stop).await); // a sender that is gone means stop, too
+    };
+    let mut tasks = JoinSet::new();
+    let incoming = accept_loop(
+        listener,
+        tls.clone(),
+        connections.clone(),
+        AcceptLimits::default(),
+        until_stopped(stopped.clone()),
+    );
+    let peers = PeerServer::new(PeerService::new(engine.clone(), Arc::clone(&roster), stopped.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let peers =
+        limits::server().add_service(peers).serve_with_incoming_shutdown(incoming, until_stopped(stopped.clone()));
+    tasks.spawn(async move { peers.await.map_err(|e| NodeError::Serve(e.to_string())) });
+    tasks.spawn(serve_local(config, plan, engine, address, socket, until_stopped(stopped.clone())));
+    tasks.spawn(follow_roster(
+        engine.clone(),
+        tls,
+        roster,
+        connections,
+        config.clone(),
+        until_stopped(stopped.clone()),
+    ));
+    tasks.spawn(tick(engine.clone(), until_stopped(stopped)));
+
+    // Whoever waits for us may have gone.
+    drop(ready.send(Ready { peer: address, socket: config.local.socket.clone() }));
+    tokio::pin!(shutdown);
+    let outcome = tokio::select! {
+        () = &mut shutdown => Ok(()),
+        Some(ended) = tasks.join_next() => flatten(ended).and_then(|()| Err(NodeError::Serve("a task ended by itself".into()))),
+    };
+    stop.send_replace(true);
+    let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!("stopped with calls still under way");
+    }
+    remove(&config.local.socket);
+    remove(&config.data.join(PEER_ADDRESS_FILE));
+    outcome
+}
+
+fn flatten(ended: Result<Result<(), NodeError>, tokio::task::JoinError>) -> Result<(), NodeError> {
+    ended.unwrap_or_else(|error| Err(NodeError::Serve(format!("{error}: please report this"))))
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::debug!(path = %path.display(), %error, "not removed");
+    }
+}
+
+fn am_i_listed(engine: &Handle, settings: &Settings) -> Result<(), NodeError> {
+    let replica = engine.shared().replica();
+    let charter = replica.charters().effective();
+    let member = charter.member(settings.me).ok_or(NodeError::NotAdmitted(settings.me, charter.version))?;
+    if member.root_key == settings.root.verifying_key() {
+        Ok(())
+    } else {
+        Err(NodeError::WrongRootKey(charter.version))
+    }
+}
+
+fn roster(engine: &Handle) -> Roster {
+    let replica = engine.shared().replica();
+    let members = replica.charters().effective().active();
+    Roster::new(members.flat_map(|m| m.pins.iter().map(|pin| (*pin, m.id))))
+}
+
+fn bind_socket(config: &Config) -> Result<UnixListener, NodeError> {
+    let path = &config.local.socket;
+    let fail = |source| NodeError::Socket { path: path.clone(), source };
+    if path.exists() {
+        // The directory's lock is ours, so a socket that is still there is a leftover of a node that was killed.
+        fs::remove_file(path).map_err(fail)?;
+    }
+    let listener = UnixListener::bind(path).map_err(fail)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(config.local.mode)).map_err(fail)?;
+    Ok(listener)
+}
+
+fn write_address(data: &Path, address: SocketAddr) -> Result<(), NodeError> {
+    let path = data.join(PEER_ADDRESS_FILE);
+    let temporary = data.join("peer.addr.new");
+    let written = fs::write(&temporary, address.to_string()).and_then(|()| fs::rename(&temporary, &path));
+    written.map_err(|source| NodeError::Write { path, source })
+}
+
+/// The local service with health and reflection (v1 and v1alpha): on the Unix socket only.
+fn serve_local(
+    config: &Config,
+    plan: &Plan,
+    engine: &Handle,
+    address: SocketAddr,
+    socket: UnixListener,
+    stopped: impl Future<Output = ()> + Send + 'static,
+) -> impl Future<Output = Result<(), NodeError>> + Send + 'static {
+    let service =
+        LocalService::new(engine.clone(), plan.settings.clone(), address.to_string(), config.peer.endpoints.clone());
+    async move {
+        let reflection =
+            || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+        let fail = |e: tonic_reflection::server::Error| NodeError::Serve(e.to_string());
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<crate::wire::local_service::forum_server::ForumServer<LocalService>>().await;
+        tonic::transport::Server::builder()
+            .max_concurrent_streams(limits::LOCAL_STREAMS_MAX)
+            .add_service(health_service)
+            .add_service(reflection().build_v1().map_err(fail)?)
+            .add_service(reflection().build_v1alpha().map_err(fail)?)
+            .add_service(service.into_server())
+            .serve_with_incoming_shutdown(UnixListenerStream::new(socket), stopped)
+            .await
+            .map_err(|e| NodeError::Serve(e.to_string()))
+    }
+}
+
+async fn tick(engine: Handle, stopped: impl Future<Output = ()>) -> Result<(), NodeError> {
+    tokio::pin!(stopped);
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = &mut stopped => return Ok(()),
+            _ = interval.tick() => {
+                if let Err(failed) = engine.input(Input::Timer).await {
+                    return Err(NodeError::Storage(failed.to_string()));
+                }
+            }
+        }
+    }
+}
+
+/// Keeps the TLS roster, the live connections and the followers at what the charter says, without a restart (I12).
+async fn follow_roster(
+    engine: Handle,
+    tls: Tls,
+    shared: SharedRoster,
+    connections: Connections,
+    config: Config,
+    stopped: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let mut changes = engine.shared().roster();
+    let mut followers = JoinSet::new();
+    let mut running: Vec<(Target, AbortHandle)> = Vec::new();
+    tokio::pin!(stopped);
+    loop {
+        let roster = roster(&engine);
+        shared.store(Arc::new(roster.clone()));
+        let cut = connections.cut_unlisted(&roster);
+        if cut > 0 {
+            tracing::info!(cut, "connections of keys that left the charter were closed");
+        }
+        let targets = targets(&engine, &config);
+        running.retain(|(target, task)| {
+            let stays = targets.contains(target);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for target in targets {
+            if !running.iter().any(|(t, _)| *t == target) {
+                let asks = engine.shared().follow(target.member);
+                let task = followers.spawn(follower::follow(target.clone(), engine.clone(), tls.clone(), asks));
+                running.push((target, task));
+            }
+        }
+        tokio::select! {
+            () = &mut stopped => return Ok(()),
+            changed = changes.changed() => if changed.is_err() { return Ok(()) },
+        }
+    }
+}
+
+/// All other active members; the operator's own endpoints override the charter's hints.
+fn targets(engine: &Handle, config: &Config) -> Vec<Target> {
+    let replica = engine.shared().replica();
+    let me = replica.me();
+    let active = replica.charters().effective().active().filter(|m| m.id != me);
+    let target = |m: &crate::replica::charter::Member| Target {
+        member: m.id,
+        name: m.name.clone(),
+        endpoints: config.peer.endpoints.get(&m.name).map_or_else(|| m.endpoints.clone(), |e| vec![e.clone()]),
+    };
+    active.map(target).collect()
+}

@@ -44,7 +44,7 @@ pub const STORE_FOLDER: &str = "replica";
 
 /// What waits for the engine.
 enum Message {
-    Input(Input),
+    Input(Box<Input>),
     Submit(Class, Vec<Bytes>, oneshot::Sender<Result<Answer, Failed>>),
     ApplyCharter(proto::SignedCharter, oneshot::Sender<Result<u64, CharterError>>),
     Stop,
@@ -131,7 +131,10 @@ impl Handle {
     /// # Errors
     /// [`Failed`] when the engine has stopped.
     pub async fn input(&self, input: Input) -> Result<(), Failed> {
-        self.inputs.send(Message::Input(input)).await.map_err(|_closed| Failed("the engine has stopped".into()))
+        self.inputs
+            .send(Message::Input(Box::new(input)))
+            .await
+            .map_err(|_closed| Failed("the engine has stopped".into()))
     }
 
     /// Signs and shares records, or queues or refuses them. All are accepted or none is.
@@ -339,7 +342,7 @@ impl Engine {
             let mut replica = shared.replica_mut();
             for message in batch.drain(..) {
                 match message {
-                    Message::Input(input) => effects.extend(replica.handle(input, now)),
+                    Message::Input(input) => effects.extend(replica.handle(*input, now)),
                     Message::Submit(class, records, answer) => {
                         submitted = true;
                         let ticket = self.ticket(answer);
@@ -389,7 +392,7 @@ impl Engine {
             effects = Vec::new();
             if !writes.is_empty() {
                 if let Err(failed) = self.write(&writes) {
-                    self.fail(failed);
+                    self.fail(&failed);
                     return;
                 }
                 effects = self.shared.replica_mut().handle(Input::Durable, clock::now());
@@ -430,7 +433,7 @@ impl Engine {
     }
 
     /// W3: no retry, no further acknowledgement, health RED. Reads go on.
-    fn fail(&mut self, failed: Failed) {
+    fn fail(&mut self, failed: &Failed) {
         tracing::error!(%failed, "storage failed");
         *lock(&self.shared.failed) = Some(failed.clone());
         for (_, answer) in std::mem::take(&mut self.answers) {
@@ -498,7 +501,7 @@ impl Engine {
         });
         match folded {
             Ok(()) => self.shared.replica_mut().install(view),
-            Err(error) => self.fail(Failed(error.to_string())),
+            Err(error) => self.fail(&Failed(error.to_string())),
         }
     }
 }

@@ -185,7 +185,7 @@ async fn perform(mut client: PeerClient<Channel>, ask: Ask, mut incoming: Incomi
             let have = have.iter().map(|hash| hash.to_vec().into()).collect();
             let mut stream = within(client.get_proofs(proto::ProofsRequest { forum_id, have })).await?.into_inner();
             while let Some(proof) = heard(&mut stream).await? {
-                incoming.event(PeerEvent::Proof(proof)).await?;
+                incoming.event(PeerEvent::Proof(Box::new(proof))).await?;
             }
             Ok(())
         }
@@ -251,7 +251,7 @@ impl Incoming {
                 Some(Item::Done(done)) => {
                     PeerEvent::Done(done.have_digest[..].try_into().map_err(|_wrong| nonsense("Done without digest"))?)
                 }
-                Some(Item::Proof(proof)) => PeerEvent::Proof(proof),
+                Some(Item::Proof(proof)) => PeerEvent::Proof(Box::new(proof)),
                 Some(Item::Charter(charter)) => PeerEvent::Charter(charter),
                 None => return Err(nonsense("sent an empty item")),
             };

@@ -153,7 +153,7 @@ fn headers(shared: &Shared, wanted: &proto::HeadersRequest) -> Result<Vec<proto:
     };
     let last = published.heads.get(&origin).map_or(Seq(0), |(_, head)| head.seq);
     let mut headers = Vec::new();
-    for seq in (wanted.from_seq.max(1)..=wanted.to_seq.min(last.0)).take(HEADERS_MAX as usize) {
+    for seq in (wanted.from_seq.max(1)..=wanted.to_seq.min(last.0)).take(HEADERS_MAX) {
         let Some(frame) = frame(shared, BlockId { origin, seq: Seq(seq) })? else { break };
         headers.push(proto::SignedHeader { header: frame.header, signature: frame.signature, open: opening.clone() });
     }

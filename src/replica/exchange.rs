@@ -23,7 +23,7 @@ pub const BAN_MS: u64 = 3_600_000;
 /// Mean time between repairs with a random peer; drawn +- 50 %.
 pub const REPAIR_MS: u64 = 30_000;
 /// Headers in one answer to `GetHeaders`.
-pub const HEADERS_MAX: u64 = 256;
+pub const HEADERS_MAX: usize = 256;
 /// Searches for the first difference that wait at once; more are found again by the next greeting.
 const SEARCHES_MAX: usize = 64;
 /// How far ahead of our clock a block's time may be before it is held.
@@ -125,7 +125,7 @@ pub enum PeerEvent {
     /// A charter, on any call.
     Charter(proto::SignedCharter),
     /// A proof, on any call.
-    Proof(proto::Proof),
+    Proof(Box<proto::Proof>),
     /// A block that verified.
     Block(Box<VerifiedBlock>),
     /// A block that did not.
@@ -570,7 +570,7 @@ pub struct Draw(pub u64);
 
 impl Draw {
     /// The next number (splitmix64).
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -580,7 +580,7 @@ impl Draw {
 
     /// A number from 0 to `end` - 1; 0 if `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        if end == 0 { 0 } else { self.next() % end }
+        if end == 0 { 0 } else { self.number() % end }
     }
 
     /// `mean` +- 50 %.

@@ -74,7 +74,7 @@ byte_id!(
     KeyId, 32
 );
 byte_id!(
-    /// SHA-256 of a TLS leaf certificate's SubjectPublicKeyInfo: how a node is recognised.
+    /// SHA-256 of a TLS leaf certificate's `SubjectPublicKeyInfo`: how a node is recognised.
     Pin, 32
 );
 byte_id!(
@@ -203,16 +203,16 @@ impl Class {
 
     /// The number in the header.
     pub fn number(self) -> u16 {
-        self.index() as u16
-    }
-
-    /// Index into the charter's `quota_per_day`.
-    pub fn index(self) -> usize {
         match self {
             Self::Normal => 0,
             Self::Urgent => 1,
             Self::Bulk => 2,
         }
+    }
+
+    /// Index into the charter's `quota_per_day`.
+    pub fn index(self) -> usize {
+        usize::from(self.number())
     }
 
     /// The lane of a header's number, if this release knows it.

@@ -505,7 +505,7 @@ impl Replica {
         let peers: BTreeSet<_> = self.chain.effective().active().map(|m| m.id).filter(|id| *id != me).collect();
         self.exchanges.retain(|id, _| peers.contains(id));
         for peer in peers {
-            let seed = self.draw.next();
+            let seed = self.draw.number();
             self.exchanges.entry(peer).or_insert_with(|| Exchange::new(seed));
         }
     }

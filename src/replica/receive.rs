@@ -15,7 +15,7 @@ impl Replica {
         match event {
             PeerEvent::Greeted(greeting) => self.greeted(peer, &greeting, now, effects),
             PeerEvent::Charter(charter) => self.charter(Some(peer), charter, effects),
-            PeerEvent::Proof(proof) => self.proof_offered(peer, proof, now, effects),
+            PeerEvent::Proof(proof) => self.proof_offered(peer, *proof, now, effects),
             PeerEvent::Block(block) => self.block(peer, *block, now, effects),
             PeerEvent::Unverified(why) => self.unverified(peer, &why, now, effects),
             PeerEvent::Header(header) => self.header(peer, *header, effects),

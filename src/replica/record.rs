@@ -193,10 +193,10 @@ fn try_parse(bytes: &[u8]) -> Result<Statement, &'static str> {
     match proto::Kind::try_from(i32::try_from(record.kind).unwrap_or(-1)) {
         Ok(proto::Kind::LogOpen) => Ok(Statement::LogOpen(decode(body, &strict::LOG_OPEN)?)),
         Ok(proto::Kind::Opinion) => opinion(decode(body, &strict::OPINION)?).map(Statement::Opinion),
-        Ok(proto::Kind::RetractVote) => retract(decode(body, &strict::RETRACT_VOTE)?),
-        Ok(proto::Kind::Allow) => allow(decode(body, &strict::ALLOW)?),
-        Ok(proto::Kind::Referral) => referral(decode(body, &strict::REFERRAL)?),
-        Ok(proto::Kind::Incident) => incident(decode(body, &strict::INCIDENT)?),
+        Ok(proto::Kind::RetractVote) => retract(&decode(body, &strict::RETRACT_VOTE)?),
+        Ok(proto::Kind::Allow) => allow(&decode(body, &strict::ALLOW)?),
+        Ok(proto::Kind::Referral) => referral(&decode(body, &strict::REFERRAL)?),
+        Ok(proto::Kind::Incident) => incident(&decode(body, &strict::INCIDENT)?),
         Ok(proto::Kind::Evidence) => decode::<proto::Evidence>(body, &strict::EVIDENCE).map(|_| Statement::Evidence),
         Ok(proto::Kind::LogClose) => decode::<proto::LogClose>(body, &strict::LOG_CLOSE).map(|_| Statement::LogClose),
         _ => Err("kind is unknown or of a later semantics level"),
@@ -212,8 +212,8 @@ fn decode<M: prost::Message + Default>(bytes: &[u8], schema: &'static Schema) ->
 }
 
 /// A content or URL subject in its normal form. Accounts belong to semantics level 3.
-fn subject(subject: Option<proto::Subject>) -> Result<Subject, &'static str> {
-    let subject = subject.as_ref().and_then(Subject::from_proto).ok_or("subject is missing or out of range")?;
+fn subject(subject: Option<&proto::Subject>) -> Result<Subject, &'static str> {
+    let subject = subject.and_then(Subject::from_proto).ok_or("subject is missing or out of range")?;
     if subject.kind() == signal::KIND_ACCOUNT {
         return Err("accounts need semantics level 3");
     }
@@ -249,7 +249,7 @@ fn opinion(o: proto::Opinion) -> Result<Opinion, &'static str> {
     languages.sort_unstable();
     languages.dedup();
     Ok(Opinion {
-        subject: subject(o.subject)?,
+        subject: subject(o.subject.as_ref())?,
         stance: Stance::from_number(o.stance).ok_or("stance is unknown")?,
         labels,
         languages,
@@ -261,22 +261,26 @@ fn opinion(o: proto::Opinion) -> Result<Opinion, &'static str> {
     })
 }
 
-fn retract(r: proto::RetractVote) -> Result<Statement, &'static str> {
-    Ok(Statement::Retract { subject: subject(r.subject)?, yes: r.yes, reason: u32::from(known_reason(r.reason)?) })
+fn retract(r: &proto::RetractVote) -> Result<Statement, &'static str> {
+    Ok(Statement::Retract {
+        subject: subject(r.subject.as_ref())?,
+        yes: r.yes,
+        reason: u32::from(known_reason(r.reason)?),
+    })
 }
 
-fn allow(a: proto::Allow) -> Result<Statement, &'static str> {
+fn allow(a: &proto::Allow) -> Result<Statement, &'static str> {
     if a.yes && a.expires_ms == 0 {
         return Err("an ALLOW must expire");
     }
-    Ok(Statement::Allow { subject: subject(a.subject)?, yes: a.yes, expires: TimeMs(a.expires_ms) })
+    Ok(Statement::Allow { subject: subject(a.subject.as_ref())?, yes: a.yes, expires: TimeMs(a.expires_ms) })
 }
 
-fn referral(r: proto::Referral) -> Result<Statement, &'static str> {
-    Ok(Statement::Referral { subject: subject(r.subject)?, open: r.open, expires: TimeMs(r.expires_ms) })
+fn referral(r: &proto::Referral) -> Result<Statement, &'static str> {
+    Ok(Statement::Referral { subject: subject(r.subject.as_ref())?, open: r.open, expires: TimeMs(r.expires_ms) })
 }
 
-fn incident(i: proto::Incident) -> Result<Statement, &'static str> {
+fn incident(i: &proto::Incident) -> Result<Statement, &'static str> {
     Ok(Statement::Incident {
         id: sixteen(&i.id, false)?.unwrap_or_default(),
         code: i.code,

@@ -173,10 +173,12 @@ impl Restore {
             // W4 a: a log is ours to write only if the journal holds all of it.
             let whole = self.journaled.get(&log_no) == Some(&log.len());
             let convicted = self.replica.proofs.fork(origin).is_some();
-            if whole && !convicted && !self.closed.contains(&log_no) {
-                if let Some(class) = super::Class::from_number(log.opening().class) {
-                    self.replica.own.lanes.insert(class, log_no); // ascending: the newest log of a lane wins
-                }
+            if whole
+                && !convicted
+                && !self.closed.contains(&log_no)
+                && let Some(class) = super::Class::from_number(log.opening().class)
+            {
+                self.replica.own.lanes.insert(class, log_no); // ascending: the newest log of a lane wins
             }
         }
         if self.replica.view.is_stale() {

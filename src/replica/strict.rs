@@ -158,7 +158,7 @@ fn scan_message(mut rest: Cursor<'_>, schema: &'static Schema) -> Result<Scanned
         }
         match field {
             Some(field) => {
-                if number == last && !(field.repeated && !is_number(field.kind)) {
+                if number == last && (!field.repeated || is_number(field.kind)) {
                     return Err(fail(Problem::Twice, name));
                 }
                 if scan_field(&mut rest, wire, field, &fail)? == Scanned::UnknownFields {

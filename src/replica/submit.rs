@@ -1,6 +1,7 @@
 //! Saying something: admission, record, block, signature, log (PROTOCOL section 7).
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
@@ -257,11 +258,13 @@ impl Replica {
     pub(super) fn extend(&mut self, block: &VerifiedBlock) -> Extension {
         let origin = block.id().origin;
         let keyring = self.keyring();
-        if !self.logs.contains_key(&origin) {
-            let Some(log) = Log::open(block) else { return Extension::Gap };
-            self.logs.insert(origin, log);
-        }
-        let Some(log) = self.logs.get_mut(&origin) else { return Extension::Gap };
+        let log = match self.logs.entry(origin) {
+            Entry::Occupied(log) => log.into_mut(),
+            Entry::Vacant(place) => match Log::open(block) {
+                Some(log) => place.insert(log),
+                None => return Extension::Gap,
+            },
+        };
         let extension = log.extend(block, &keyring);
         if matches!(extension, Extension::Extended) && block.opening().is_some() {
             std::sync::Arc::make_mut(&mut self.keyring).learn(block);

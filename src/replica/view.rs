@@ -252,9 +252,18 @@ struct SeatInfo {
 /// Labels and languages of one opinion; few distinct ones exist, so registers name them by number.
 type Tags = (Box<[u32]>, Box<[String]>);
 
+/// One member's latest word on an incident.
+#[derive(Clone, Debug)]
+struct IncidentRegister {
+    rank: (TimeMs, LogNo, Seq, u16),
+    open: bool,
+    closes: TimeMs,
+    code: u32,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Incident {
-    registers: BTreeMap<Seat, ((TimeMs, LogNo, Seq, u16), bool, TimeMs, u32)>,
+    registers: BTreeMap<Seat, IncidentRegister>,
     subjects: BTreeSet<Subject>,
 }
 
@@ -431,11 +440,12 @@ impl View {
         let subjects: Vec<_> = self.incidents[number].subjects.iter().cloned().collect();
         let before: Vec<_> = subjects.iter().map(|s| self.contribution(s)).collect();
         let registers = &mut self.incidents[number].registers;
-        let stands = registers.get(&register.seat).is_some_and(|old| old.0 >= register.rank());
+        let stands = registers.get(&register.seat).is_some_and(|old| old.rank >= register.rank());
         if stands {
             return;
         }
-        registers.insert(register.seat, (register.rank(), open, register.expires, code));
+        let said = IncidentRegister { rank: register.rank(), open, closes: register.expires, code };
+        registers.insert(register.seat, said);
         for (subject, before) in subjects.iter().zip(before) {
             self.replace(before, subject);
             if register.expires > self.hour {
@@ -604,7 +614,8 @@ impl View {
 
     fn open_codes(&self, incident: u32, t: TimeMs) -> impl Iterator<Item = u32> + '_ {
         let registers = self.incidents.get(incident as usize).into_iter().flat_map(|i| i.registers.values());
-        registers.filter(move |(_, open, closes, _)| *open && (*closes == TimeMs(0) || *closes > t)).map(|r| r.3)
+        let open = move |r: &&IncidentRegister| r.open && (r.closes == TimeMs(0) || r.closes > t);
+        registers.filter(open).map(|r| r.code)
     }
 
     /// The view digest at the hour it was last advanced to. It detects bugs, not attackers: sums can be forged.
@@ -672,15 +683,20 @@ fn contribution(id: SubjectId, status: Status, counts: Counts, supporters: &[Mem
     {
         bytes.extend_from_slice(&count.to_be_bytes());
     }
-    bytes.extend_from_slice(&(supporters.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(&list_len(supporters.len()));
     for supporter in supporters {
         bytes.extend_from_slice(&supporter.0);
     }
-    bytes.extend_from_slice(&(labels.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(&list_len(labels.len()));
     for label in labels {
         bytes.extend_from_slice(&label.to_be_bytes());
     }
     sha256(&[&bytes])
+}
+
+/// Length of a list in the digest; lists are bounded by members and by a record's size.
+fn list_len(len: usize) -> [u8; 4] {
+    u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes()
 }
 
 /// A sum modulo 2^256 of big-endian numbers.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use staydown::clock;
 use staydown::config::Config;
-use staydown::keys::{CertificateTerms, NodeKeys};
+use staydown::keys::{CertificateTerms, NodeKeys, Permissions, load_founder_with};
 use staydown::node;
 use staydown::replica::charter::{charter_hash, prove_possession, sign_charter};
 use staydown::replica::ids::{ForumId, MemberId};
@@ -76,12 +76,31 @@ pub fn usual_policy() -> proto::Policy {
 }
 
 impl Company {
+    /// A company with keys of its own.
     pub fn create(folder: &TempDir, index: usize) -> Self {
+        Self::with_keys(folder, index, |keys, name| {
+            NodeKeys::create(keys, &CertificateTerms::usual(name, clock::now())).unwrap()
+        })
+    }
+
+    /// A company with the published keys of `certs-example/`.
+    pub fn example(folder: &TempDir, index: usize) -> Self {
+        Self::with_keys(folder, index, |keys, name| {
+            std::fs::create_dir_all(keys).unwrap();
+            let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs-example").join(name);
+            for file in std::fs::read_dir(example).unwrap() {
+                let file = file.unwrap();
+                std::fs::copy(file.path(), keys.join(file.file_name())).unwrap();
+            }
+            NodeKeys::load_with(keys, Permissions::Lenient).unwrap()
+        })
+    }
+
+    fn with_keys(folder: &TempDir, index: usize, keys: impl FnOnce(&Path, &str) -> NodeKeys) -> Self {
         let (name, ..) = COMPANIES[index];
         let data = folder.path().join(name);
         std::fs::create_dir_all(&data).unwrap();
-        let keys =
-            NodeKeys::create(&data.join(node::KEYS_FOLDER), &CertificateTerms::usual(name, clock::now())).unwrap();
+        let keys = keys(&data.join(node::KEYS_FOLDER), name);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -115,9 +134,20 @@ impl Company {
 impl Forum {
     /// `count` FULL members.
     pub fn found(count: usize) -> Self {
+        let founders = (0..3).map(|_| SigningKey::from_bytes(&clock::random())).collect();
+        Self::of(count, Company::create, founders)
+    }
+
+    /// The three companies and founders of `certs-example/`.
+    pub fn example() -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs-example");
+        let founder = |i| load_founder_with(&folder.join(format!("founder-{i}.pem")), Permissions::Lenient).unwrap();
+        Self::of(3, Company::example, (1..=3).map(founder).collect())
+    }
+
+    fn of(count: usize, company: fn(&TempDir, usize) -> Company, founders: Vec<SigningKey>) -> Self {
         let folder = TempDir::new().unwrap();
-        let companies: Vec<_> = (0..count).map(|i| Company::create(&folder, i)).collect();
-        let founders: Vec<_> = (0..3).map(|_| SigningKey::from_bytes(&clock::random())).collect();
+        let companies: Vec<_> = (0..count).map(|i| company(&folder, i)).collect();
         let nonce: [u8; 32] = clock::random();
         let mut members: Vec<_> = companies.iter().enumerate().map(|(i, c)| c.member(i, &nonce, 1)).collect();
         members.sort_by(|a, b| a.id.cmp(&b.id));
@@ -162,8 +192,12 @@ impl Forum {
         signed
     }
 
+    pub fn endpoints(&self) -> BTreeMap<String, String> {
+        self.companies.iter().map(|c| (c.name.to_owned(), c.address.to_string())).collect()
+    }
+
     pub async fn start(&mut self, index: usize) -> Node {
-        let endpoints = self.companies.iter().map(|c| (c.name.to_owned(), c.address.to_string())).collect();
+        let endpoints = self.endpoints();
         let company = &mut self.companies[index];
         let listener = match company.listener.take() {
             Some(listener) => TcpListener::from_std(listener).unwrap(),
@@ -219,8 +253,13 @@ impl Node {
     }
 
     pub async fn stop(mut self) {
+        self.halt().await;
+    }
+
+    /// Stops the node and waits until it has closed everything.
+    pub async fn halt(&mut self) {
         self.stop.take().unwrap().send(()).ok();
-        self.task.await.unwrap().unwrap();
+        (&mut self.task).await.unwrap().unwrap();
     }
 
     /// Submits one statement and waits until it is signed.
@@ -239,6 +278,21 @@ impl Node {
         self.client.status(l::StatusRequest {}).await.unwrap().into_inner()
     }
 
+    /// Waits until this node and `other` hold and show the same.
+    pub async fn agrees_with(&mut self, other: &mut Self) {
+        wait_for!("two nodes agree", {
+            let (a, b) = (self.status().await, other.status().await);
+            a.heads.iter().map(|h| &h.header_hash).eq(b.heads.iter().map(|h| &h.header_hash))
+                && a.view_digest == b.view_digest
+        });
+    }
+
+    /// Numbers of the logs of our own that the node holds.
+    pub async fn own_logs(&mut self) -> Vec<u32> {
+        let status = self.status().await;
+        status.heads.iter().filter(|h| h.member_id == status.member_id).map(|h| h.log_no).collect()
+    }
+
     /// Waits until submissions are signed, not queued.
     pub async fn open(&mut self) {
         wait_for!("the startup guard has its answers", !self.status().await.guard_pending);
@@ -249,6 +303,11 @@ impl Node {
         wait_for!(format!("{kind}:{value} gives {verdict:?}"), self.lookup(kind, value).await.verdict() == verdict);
         self.lookup(kind, value).await
     }
+}
+
+/// A SHA-256 value that stands for `n`.
+pub fn hash(n: u64) -> String {
+    staydown::replica::ids::hex(&staydown::replica::ids::sha256(&[b"example", &n.to_be_bytes()]))
 }
 
 pub fn statement(stance: l::Stance, kind: &str, value: &str) -> l::Statement {

@@ -1,14 +1,16 @@
-//! Real nodes over loopback TLS.
+//! Real nodes over loopback TLS, real sled, in temporary folders.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "helpers are shared between the modules of this binary only")]
 
 #[macro_use]
 mod forum;
+mod asking;
+mod charters;
+mod healing;
+mod strangers;
 
-use forum::Forum;
+use forum::{Forum, hash};
 use staydown::wire::local::{Stance, Verdict};
-
-const HASH: &str = "aa11f2d1c3b4a5968778695a4b3c2d1e0f00112233445566778899aabbccddee";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_company_says_the_others_match_and_take_back() {
@@ -17,20 +19,23 @@ async fn what_one_company_says_the_others_match_and_take_back() {
     for node in &mut nodes {
         node.open().await;
     }
-    let said = nodes[0].say(Stance::Submit, "sha256", HASH).await;
+    let said = nodes[0].say(Stance::Submit, "sha256", &hash(1)).await;
     assert_eq!(said.receipts.len(), 1);
     for node in &mut nodes {
-        let found = node.expect(Verdict::Review, "sha256", HASH).await;
+        let found = node.expect(Verdict::Review, "sha256", &hash(1)).await;
         assert_eq!(found.matches[0].entry.as_ref().unwrap().said[0].member, "acme");
     }
-    nodes[1].say(Stance::Endorse, "sha256", HASH).await;
-    nodes[2].expect(Verdict::Block, "sha256", HASH).await;
-    nodes[0].say(Stance::Neutral, "sha256", HASH).await;
-    nodes[1].say(Stance::Neutral, "sha256", HASH).await;
+    nodes[1].say(Stance::Endorse, "sha256", &hash(1)).await;
+    nodes[2].expect(Verdict::Block, "sha256", &hash(1)).await;
+    nodes[0].say(Stance::Neutral, "sha256", &hash(1)).await;
+    nodes[1].say(Stance::Neutral, "sha256", &hash(1)).await;
     for node in &mut nodes {
-        node.expect(Verdict::Allow, "sha256", HASH).await;
+        node.expect(Verdict::Allow, "sha256", &hash(1)).await;
     }
-    for node in nodes {
+    let [mut acme, mut bolt, mut cyan] = <[_; 3]>::try_from(nodes).ok().unwrap();
+    acme.agrees_with(&mut bolt).await;
+    acme.agrees_with(&mut cyan).await;
+    for node in [acme, bolt, cyan] {
         node.stop().await;
     }
 }

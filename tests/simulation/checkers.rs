@@ -1,0 +1,418 @@
+//! What must always hold, computed from raw bytes by code of its own: nothing here asks `view`, `log`, `forks`,
+//! `admission`, `signed` or `charter`. Slow and plain, so that it can be compared with PROTOCOL by eye.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use ed25519_dalek::{Signature, VerifyingKey};
+use prost::Message;
+use sha2::{Digest as _, Sha256};
+use staydown::replica::proto;
+
+/// A broken promise: which invariant of PROTOCOL section 15, and how.
+#[derive(Debug)]
+pub(crate) struct Violation {
+    pub(crate) invariant: &'static str,
+    pub(crate) story: String,
+}
+
+pub(crate) type Hash = [u8; 32];
+/// A log: member, number.
+pub(crate) type LogId = ([u8; 16], u32);
+/// A subject: type, algorithm, parameter, digest.
+pub(crate) type About = (u32, u32, u32, Vec<u8>);
+
+pub(crate) fn hash(parts: &[&[u8]]) -> Hash {
+    let mut hasher = Sha256::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    hasher.finalize().into()
+}
+
+/// A block as its bytes say.
+#[derive(Clone, Debug)]
+pub(crate) struct Block {
+    pub(crate) log: LogId,
+    pub(crate) class: u16,
+    pub(crate) seq: u64,
+    pub(crate) time: u64,
+    pub(crate) prev: Hash,
+    pub(crate) hash: Hash,
+    pub(crate) header: Bytes,
+    signature: Bytes,
+    pub(crate) records: Vec<Bytes>,
+    said: Vec<Says>,
+}
+
+/// Reads a frame by the offsets of PROTOCOL 3.1.
+pub(crate) fn read(frame: &Bytes) -> Option<Block> {
+    let frame = proto::BlockFrame::decode(frame.clone()).ok()?;
+    let (log, seq, _) = place(&frame.header)?;
+    let h = &frame.header;
+    let records: Option<Vec<Bytes>> = frame.slots.iter().map(|slot| match &slot.s {
+        Some(proto::slot::S::Record(bytes)) => Some(bytes.clone()),
+        _ => None,
+    }).collect();
+    let records = records?;
+    Some(Block {
+        log,
+        class: u16::from_be_bytes(h[60..62].try_into().ok()?),
+        seq,
+        time: u64::from_be_bytes(h[72..80].try_into().ok()?),
+        prev: h[80..112].try_into().ok()?,
+        hash: header_hash(h),
+        said: records.iter().map(|r| meaning(r)).collect(),
+        header: frame.header,
+        signature: frame.signature,
+        records,
+    })
+}
+
+pub(crate) fn header_hash(header: &[u8]) -> Hash {
+    hash(&[b"staydown/header/v1\n", header])
+}
+
+/// Log, place and time of a header.
+fn place(header: &[u8]) -> Option<(LogId, u64, u64)> {
+    let number = |at: usize| header.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes);
+    let member = header.get(40..56)?.try_into().ok()?;
+    let log_no = u32::from_be_bytes(header.get(56..60)?.try_into().ok()?);
+    (header.len() == 252).then_some(())?;
+    Some(((member, log_no), number(64)?, number(72)?))
+}
+
+fn signed_by(key: &[u8], kind: &str, body: &[u8], signature: &[u8]) -> bool {
+    let pae = [format!("DSSEv1 {} {kind} {} ", kind.len(), body.len()).as_bytes(), body].concat();
+    let key = key.try_into().ok().and_then(|key| VerifyingKey::from_bytes(key).ok());
+    let signature = Signature::from_slice(signature).ok();
+    key.zip(signature).is_some_and(|(key, signature)| key.verify_strict(&pae, &signature).is_ok())
+}
+
+const HEADER_KIND: &str = "application/vnd.staydown.block-header.v1";
+const OPEN_KIND: &str = "application/vnd.staydown.log-open.v1";
+
+/// Whether the header is signed by the key that a root key of `charters` bound to its log.
+fn bound_and_signed(header: &[u8], signature: &[u8], lane: &[u8], open: &proto::LogOpen, charters: &[proto::Charter]) -> bool {
+    let roots = charters.iter().flat_map(|c| &c.members).filter(|m| m.id[..] == header[40..56]);
+    let mut roots = roots.filter(|m| hash(&[&m.log_root_key])[..] == open.root_key_id[..]);
+    let body = [&header[8..40], &header[40..60], lane, &open.public_key, &open.root_key_id].concat();
+    header[184..216] == hash(&[&open.public_key])
+        && signed_by(&open.public_key, HEADER_KIND, header, signature)
+        && roots.any(|m| signed_by(&m.log_root_key, OPEN_KIND, &body, &open.root_signature))
+}
+
+/// I2 for one block of a log that `first` opens.
+pub(crate) fn is_authentic(block: &Block, first: &Block, charters: &[proto::Charter]) -> bool {
+    let open = first.records.first().and_then(|r| proto::Record::decode(r.clone()).ok()).filter(|r| r.kind == 1);
+    let open = open.and_then(|r| proto::LogOpen::decode(r.body).ok());
+    open.is_some_and(|open| bound_and_signed(&block.header, &block.signature, &block.header[60..64], &open, charters))
+}
+
+/// Whom a proof accuses, from where on, and whether its headers are really signed and really contradict.
+pub(crate) fn accusation(bytes: &[u8], charters: &[proto::Charter]) -> Option<(LogId, u64, bool)> {
+    let signed = |s: &proto::SignedHeader, lane: &[u8]| {
+        s.open.as_ref().is_some_and(|open| bound_and_signed(&s.header, &s.signature, lane, open, charters))
+    };
+    match proto::Proof::decode(bytes).ok()?.p? {
+        proto::proof::P::Fork(fork) => {
+            let (a, b) = (fork.a?, fork.b?);
+            let (at, other) = (place(&a.header)?, place(&b.header)?);
+            let contradict = (at.0, at.1) == (other.0, other.1) && a.header != b.header;
+            let holds = contradict && signed(&a, &a.header[60..64]) && signed(&b, &b.header[60..64]);
+            Some((at.0, at.1.max(1), holds))
+        }
+        proto::proof::P::Fault(fault) => {
+            let bad = fault.bad?;
+            let (log, seq, time) = place(&bad.header)?;
+            let lane = fault.prev.as_ref().filter(|_| fault.rule == 6).map_or(&bad.header[60..64], |p| &p.header[60..64]);
+            let before = fault.prev.as_ref().and_then(|p| place(&p.header));
+            let prev_is_real = fault.prev.as_ref().is_none_or(|p| signed(p, &p.header[60..64]));
+            let broken = match (fault.rule, before) {
+                (7, Some(before)) => before.1 + 1 == seq && time < before.2,
+                (6, Some(before)) => before.1 + 1 == seq && fault.prev.as_ref()?.header[60..64] != bad.header[60..64],
+                (8, _) | (5, None) => true, // judged by who is accused: I6
+                (5, Some(before)) => before.1 + 1 == seq,
+                _ => false,
+            };
+            Some((log, seq.max(1), broken && prev_is_real && signed(&bad, lane)))
+        }
+        proto::proof::P::Charter(_) => None,
+    }
+}
+
+/// The version that a charter fork is about.
+pub(crate) fn forked_version(bytes: &[u8]) -> Option<u64> {
+    let Some(proto::proof::P::Charter(fork)) = proto::Proof::decode(bytes).ok()?.p else { return None };
+    Some(proto::Charter::decode(fork.a?.body).ok()?.version)
+}
+
+/// What a record says, if it says anything.
+#[derive(Clone, Debug)]
+enum Says {
+    Nothing { withdraws: bool },
+    Word { about: About, family: u8, value: u32, expires: u64, labels: Vec<u32>, incident: Option<[u8; 16]> },
+    Incident { id: [u8; 16], code: u32, open: bool, closes: u64 },
+}
+
+const STANCE: u8 = 0;
+const RETRACT: u8 = 1;
+const ALLOW: u8 = 2;
+const REFERRAL: u8 = 3;
+
+impl Says {
+    fn withdraws(&self) -> bool {
+        match self {
+            Self::Nothing { withdraws } => *withdraws,
+            Self::Word { family, value, .. } => match *family {
+                STANCE => *value == 4,
+                RETRACT => true,
+                _ => *value == 0,
+            },
+            Self::Incident { open, .. } => !open,
+        }
+    }
+}
+
+/// Strict without a scanner: what decodes to the same bytes again is encoded the one way.
+fn exactly<M: Message + Default>(bytes: &Bytes) -> Option<M> {
+    M::decode(bytes.clone()).ok().filter(|m| m.encode_to_vec() == bytes[..])
+}
+
+fn about(subject: Option<proto::Subject>) -> Option<About> {
+    let s = subject?;
+    let sound = matches!(s.r#type, 1 | 2) && s.alg == 4 && s.param == 0 && s.digest.len() == 32;
+    sound.then(|| (s.r#type, s.alg, s.param, s.digest.to_vec()))
+}
+
+fn meaning(record: &Bytes) -> Says {
+    try_meaning(record).unwrap_or(Says::Nothing { withdraws: false })
+}
+
+fn try_meaning(bytes: &Bytes) -> Option<Says> {
+    let record: proto::Record = exactly(bytes).filter(|r: &proto::Record| r.salt.len() == 16 && bytes.len() <= 4096)?;
+    let word = |about, family, value, expires| Says::Word { about, family, value, expires, labels: Vec::new(), incident: None };
+    Some(match record.kind {
+        2 => {
+            let o: proto::Opinion = exactly(&record.body)?;
+            if !(1..=4).contains(&o.stance) || o.severity > 4 || o.basis > 5 || o.confidence > 100 || o.quality > 100 {
+                return None;
+            }
+            let incident = if o.incident_id.is_empty() { None } else { Some(o.incident_id[..].try_into().ok()?) };
+            let labels = o.labels.clone();
+            Says::Word { about: about(o.subject)?, family: STANCE, value: o.stance, expires: o.expires_ms, labels, incident }
+        }
+        3 => {
+            let v: proto::RetractVote = exactly(&record.body)?;
+            word(about(v.subject)?, RETRACT, u32::from(v.yes), 0)
+        }
+        4 => {
+            let a: proto::Allow = exactly(&record.body)?;
+            if a.yes && a.expires_ms == 0 {
+                return None;
+            }
+            word(about(a.subject)?, ALLOW, u32::from(a.yes), a.expires_ms)
+        }
+        5 => {
+            let r: proto::Referral = exactly(&record.body)?;
+            word(about(r.subject)?, REFERRAL, u32::from(r.open), r.expires_ms)
+        }
+        6 => {
+            let i: proto::Incident = exactly(&record.body)?;
+            Says::Incident { id: i.id[..].try_into().ok()?, code: i.code, open: i.open, closes: i.closes_ms }
+        }
+        _ => return None,
+    })
+}
+
+/// What a node should show: digest, and the status of every subject that was ever named within the prefixes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) digest: Hash,
+    pub(crate) statuses: BTreeMap<About, u8>,
+}
+
+/// `(time, log, seq, index)`.
+type Rank = (u64, u32, u64, usize);
+
+struct Register {
+    rank: Rank,
+    value: u32,
+    expires: u64,
+    labels: Vec<u32>,
+    incident: Option<[u8; 16]>,
+}
+
+/// PROTOCOL section 5, layers 3 to 6, at `t`: `logs` are the blocks up to the node's heads, `forks` the lowest
+/// disputed places.
+pub(crate) fn shown(charter: &proto::Charter, forks: &BTreeMap<LogId, u64>, logs: &BTreeMap<LogId, Vec<&Block>>, t: u64) -> Shown {
+    let members: BTreeMap<[u8; 16], &proto::Member> =
+        charter.members.iter().filter_map(|m| Some((m.id[..].try_into().ok()?, m))).collect();
+    let quota = charter.policy.as_ref().map(|p| p.quota_per_day.clone()).unwrap_or_default();
+    let mut used: BTreeMap<([u8; 16], u16, u64, bool), u32> = BTreeMap::new();
+    let mut registers: BTreeMap<About, BTreeMap<([u8; 16], u8), Register>> = BTreeMap::new();
+    let mut incidents: BTreeMap<[u8; 16], BTreeMap<[u8; 16], (Rank, u32, bool, u64)>> = BTreeMap::new();
+    for (log, blocks) in logs {
+        let Some(member) = members.get(&log.0) else { continue };
+        let counted = prefix(charter, member, *log, forks, blocks);
+        for block in blocks.iter().take(counted).filter(|b| b.class <= 2) {
+            for (index, said) in block.said.iter().enumerate() {
+                let used = used.entry((log.0, block.class, block.time / 86_400_000, said.withdraws())).or_default();
+                *used += 1;
+                if *used > quota[usize::from(block.class)] || block.time < member.admitted_ms {
+                    continue;
+                }
+                let rank = (block.time, log.1, block.seq, index);
+                match said {
+                    Says::Word { about, family, value, expires, labels, incident } => {
+                        let needs = [1 | 2, 1, 16, 8][usize::from(*family)];
+                        let too_long = *family == ALLOW && *expires > block.time + 400 * 86_400_000;
+                        if member.roles & needs == 0 || too_long {
+                            continue;
+                        }
+                        let new = Register { rank, value: *value, expires: *expires, labels: labels.clone(), incident: *incident };
+                        let of_subject = registers.entry(about.clone()).or_default();
+                        if of_subject.get(&(log.0, *family)).is_none_or(|old| old.rank < rank) {
+                            of_subject.insert((log.0, *family), new);
+                        }
+                    }
+                    Says::Incident { id, code, open, closes } if member.roles & (1 | 64) != 0 => {
+                        let of_incident = incidents.entry(*id).or_default();
+                        if of_incident.get(&log.0).is_none_or(|old| old.0 < rank) {
+                            of_incident.insert(log.0, (rank, *code, *open, *closes));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    statuses(charter, &members, &registers, &incidents, t)
+}
+
+/// Layer 3 without finality: before the fork, and within what the charter lets count.
+fn prefix(charter: &proto::Charter, member: &proto::Member, log: LogId, forks: &BTreeMap<LogId, u64>, blocks: &[&Block]) -> usize {
+    let fork = forks.get(&log).copied().unwrap_or(u64::MAX);
+    let common = blocks.len().min(usize::try_from(fork - 1).unwrap_or(usize::MAX));
+    let expulsion = charter.expulsions.iter().find(|e| e.member_id[..] == log.0);
+    if expulsion.is_some_and(|e| e.policy == 2) {
+        return 0;
+    }
+    let all = charter.expulsions.iter().flat_map(|e| &e.cutoffs).chain(&charter.cutoffs);
+    let mut here = all.filter(|c| c.origin.as_ref().is_some_and(|o| o.member_id[..] == log.0 && o.log_no == log.1));
+    match here.next_back() {
+        Some(cutoff) => {
+            let at = usize::try_from(cutoff.last_seq).unwrap_or(usize::MAX);
+            let other_chain = at > 0 && at <= common && blocks[at - 1].hash[..] != cutoff.last_hash[..];
+            if other_chain { 0 } else { common.min(at) }
+        }
+        None => {
+            let opened = blocks.first().and_then(|b| proto::Record::decode(b.records.first()?.clone()).ok());
+            let root = opened.and_then(|r| proto::LogOpen::decode(r.body).ok()).map(|o| o.root_key_id);
+            let current = root.is_some_and(|root| root[..] == hash(&[&member.log_root_key]));
+            if current && expulsion.is_none() { common } else { 0 }
+        }
+    }
+}
+
+fn statuses(
+    charter: &proto::Charter,
+    members: &BTreeMap<[u8; 16], &proto::Member>,
+    registers: &BTreeMap<About, BTreeMap<([u8; 16], u8), Register>>,
+    incidents: &BTreeMap<[u8; 16], BTreeMap<[u8; 16], (Rank, u32, bool, u64)>>,
+    t: u64,
+) -> Shown {
+    let policy = charter.policy.clone().unwrap_or_default();
+    let full: BTreeSet<_> = charter.members.iter().filter(|m| m.status == 1 && m.roles & 1 != 0).map(|m| &m.group).collect();
+    let retract_quorum = u64::from(policy.retract_min).max((full.len() as u64 * u64::from(policy.retract_permille)).div_ceil(1000));
+    let mut shown = Shown::default();
+    for (about, words) in registers {
+        let mut groups: [BTreeSet<&str>; 6] = Default::default();
+        let mut supporters = BTreeSet::new();
+        let mut labels = BTreeSet::new();
+        for ((id, family), r) in words {
+            let (member, neutral) = (members[id], if *family == STANCE { 4 } else { 0 });
+            let expired = r.expires > 0 && r.expires <= t;
+            let support = *family == STANCE && r.value <= 2;
+            if expired || r.value == neutral || (member.status == 3 && !support) {
+                continue;
+            }
+            let column = match (*family, r.value) {
+                (STANCE, 3) => 2,
+                (STANCE, _) if member.roles & 1 != 0 => 0,
+                (STANCE, _) => 1,
+                (RETRACT, _) => 3,
+                (ALLOW, _) => 4,
+                _ => 5,
+            };
+            groups[column].insert(&member.group);
+            if support {
+                supporters.insert(*id);
+                labels.extend(r.labels.iter().copied());
+                let linked = r.incident.and_then(|i| incidents.get(&i)).into_iter().flat_map(BTreeMap::values);
+                labels.extend(linked.filter(|i| i.2 && (i.3 == 0 || i.3 > t)).map(|i| i.1));
+            }
+        }
+        let counts = groups.map(|g| g.len() as u32);
+        let [support, small, disputes, retract, allow, referred] = counts;
+        let status = if u64::from(retract) >= retract_quorum {
+            2
+        } else if allow >= policy.allow_quorum {
+            3
+        } else if support + small > 0 && disputes >= policy.contest_quorum {
+            4
+        } else if support > 0 {
+            5
+        } else if small > 0 {
+            6
+        } else if referred > 0 {
+            7
+        } else {
+            8
+        };
+        if status != 8 {
+            add(&mut shown.digest, &summand(about, status, counts, &supporters, &labels));
+        }
+        shown.statuses.insert(about.clone(), status);
+    }
+    shown
+}
+
+fn summand(about: &About, status: u8, counts: [u32; 6], supporters: &BTreeSet<[u8; 16]>, labels: &BTreeSet<u32>) -> Hash {
+    let (kind, alg, param, digest) = about;
+    let mut id = b"staydown/subject/v1\n".to_vec();
+    id.extend_from_slice(&(*kind as u16).to_be_bytes());
+    id.extend_from_slice(&(*alg as u16).to_be_bytes());
+    id.extend_from_slice(&param.to_be_bytes());
+    id.extend_from_slice(&(digest.len() as u16).to_be_bytes());
+    id.extend_from_slice(digest);
+    let mut bytes = b"staydown/view/v1\n".to_vec();
+    bytes.extend_from_slice(&hash(&[&id]));
+    bytes.push(status);
+    counts.iter().for_each(|c| bytes.extend_from_slice(&c.to_be_bytes()));
+    bytes.extend_from_slice(&(supporters.len() as u32).to_be_bytes());
+    supporters.iter().for_each(|s| bytes.extend_from_slice(s));
+    bytes.extend_from_slice(&(labels.len() as u32).to_be_bytes());
+    labels.iter().for_each(|l| bytes.extend_from_slice(&l.to_be_bytes()));
+    hash(&[&bytes])
+}
+
+/// Addition modulo 2^256, the way it is taught at school.
+fn add(sum: &mut Hash, summand: &Hash) {
+    let mut carry = 0;
+    for i in (0..32).rev() {
+        let digit = u16::from(sum[i]) + u16::from(summand[i]) + carry;
+        sum[i] = (digit & 0xff) as u8;
+        carry = digit >> 8;
+    }
+}
+
+/// RFC 6962 root, by its recursive definition.
+pub(crate) fn tree_root(leaves: &[Bytes]) -> Hash {
+    match leaves {
+        [] => hash(&[]),
+        [leaf] => hash(&[&[0], leaf]),
+        _ => {
+            let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
+            hash(&[&[1], &tree_root(left), &tree_root(right)])
+        }
+    }
+}

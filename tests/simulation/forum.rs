@@ -1,0 +1,296 @@
+//! The people: companies with their keys, founders, and the charters they issue during a run.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use prost::Message as _;
+use staydown::replica::charter::{charter_hash, prove_possession, sign_charter};
+use staydown::replica::exchange::Draw;
+use staydown::replica::ids::{ForumId, Head, MemberId, Origin, sha256};
+use staydown::replica::{heads, proto, record};
+
+/// Companies that a schedule can draw from.
+pub(crate) const COMPANIES: usize = 14;
+const FOUNDERS: usize = 3;
+/// One nonce for all schedules, so that the proofs of possession are made once.
+const NONCE: [u8; 32] = [0x5a; 32];
+
+pub(crate) const FULL: u32 = 1;
+pub(crate) const SMALL: u32 = 2;
+pub(crate) const OBSERVER: u32 = 4;
+pub(crate) const REFERRAL: u32 = 8;
+pub(crate) const CERTIFIER: u32 = 16;
+pub(crate) const STEWARD: u32 = 64;
+
+/// A company's secrets.
+pub(crate) struct Company {
+    pub(crate) id: MemberId,
+    pub(crate) root: SigningKey,
+    pub(crate) log_seed: [u8; 32],
+    pop: Bytes,
+}
+
+fn key(of: &str, number: usize) -> SigningKey {
+    SigningKey::from_bytes(&sha256(&[b"simulation", of.as_bytes(), &(number as u64).to_be_bytes()]))
+}
+
+/// The company of a number; keys are made once a process.
+pub(crate) fn company(number: usize) -> &'static Company {
+    static ALL: OnceLock<Vec<Company>> = OnceLock::new();
+    let make = |number| {
+        let mut id = [0; 16];
+        id.copy_from_slice(&sha256(&[b"company", &[number as u8]])[..16]);
+        let id = MemberId(id);
+        let root = key("root", number);
+        let pop = Bytes::copy_from_slice(&prove_possession(&root, &NONCE, id));
+        Company { id, root, log_seed: sha256(&[b"logs", &[number as u8]]), pop }
+    };
+    &ALL.get_or_init(|| (0..COMPANIES).map(make).collect())[number]
+}
+
+/// The company that is called by `id`.
+pub(crate) fn number_of(id: MemberId) -> Option<usize> {
+    (0..COMPANIES).find(|number| company(*number).id == id)
+}
+
+/// A forum: its charters so far, and the draft of the next.
+pub(crate) struct Forum {
+    pub(crate) id: ForumId,
+    pub(crate) signed: Vec<proto::SignedCharter>,
+    /// Charters that contradict one of `signed`, and count as much.
+    pub(crate) rivals: Vec<proto::SignedCharter>,
+    latest: proto::Charter,
+}
+
+impl Forum {
+    /// A forum of the first `roles.len()` companies.
+    pub(crate) fn found(roles: &[u32], groups: &[usize], quota: [u32; 3], now: u64) -> Self {
+        let founder_keys = (0..FOUNDERS).map(|i| Bytes::copy_from_slice(key("founder", i).verifying_key().as_bytes()));
+        let latest = proto::Charter {
+            version: 1,
+            name: "simulated forum".into(),
+            semantics: 1,
+            founder_keys: founder_keys.collect(),
+            threshold: 2,
+            members: roles.iter().zip(groups).enumerate().map(|(i, (r, g))| member(i, *r, *g, 0)).collect(),
+            policy: Some(proto::Policy {
+                retract_min: 2,
+                retract_permille: 500,
+                contest_quorum: 2,
+                allow_quorum: 1,
+                quota_per_day: quota.to_vec(),
+                account_ttl_max_ms: 180 * 86_400_000,
+                stale_grace_ms: 86_400_000,
+                auditors_attest: false,
+                log_bytes_max: 1 << 30,
+            }),
+            issued_ms: now,
+            valid_until_ms: now + 365 * 86_400_000,
+            nonce: Bytes::copy_from_slice(&NONCE),
+            taxonomy: "staydown-example-1".into(),
+            ..Default::default()
+        };
+        let mut forum = Self { id: ForumId([0; 32]), signed: Vec::new(), rivals: Vec::new(), latest };
+        let first = forum.sign(&forum.latest, 0);
+        forum.id = ForumId(charter_hash(&first.body).0);
+        forum.signed.push(first);
+        forum
+    }
+
+    /// Founders who sign: as many as the threshold, beginning with a drawn one.
+    fn sign(&self, charter: &proto::Charter, first: usize) -> proto::SignedCharter {
+        let body: Bytes = charter.encode_to_vec().into();
+        let enough = charter.threshold.max(self.latest.threshold) as usize;
+        let signers = (0..enough).map(|i| key("founder", (first + i) % FOUNDERS));
+        proto::SignedCharter { sigs: signers.map(|k| sign_charter(&k, &body)).collect(), body }
+    }
+
+    fn next(&self, change: impl FnOnce(&mut proto::Charter)) -> proto::Charter {
+        let mut next = self.latest.clone();
+        next.version += 1;
+        next.prev_hash = Bytes::copy_from_slice(&charter_hash(&self.signed[self.signed.len() - 1].body).0);
+        next.forum_id = Bytes::copy_from_slice(&self.id.0);
+        change(&mut next);
+        next
+    }
+
+    /// The founders issue the next version.
+    pub(crate) fn issue(&mut self, draw: &mut Draw, change: impl FnOnce(&mut proto::Charter)) -> proto::SignedCharter {
+        let next = self.next(change);
+        let signed = self.sign(&next, draw.below(FOUNDERS as u64) as usize);
+        self.latest = next;
+        self.signed.push(signed.clone());
+        signed
+    }
+
+    /// The founders issue two versions of one number (C4); the second is returned, the first is the newest now.
+    pub(crate) fn issue_twice(&mut self, draw: &mut Draw) -> (proto::SignedCharter, proto::SignedCharter) {
+        let rival = self.next(|c| c.name = "the other forum".into());
+        let rival = self.sign(&rival, 1);
+        let newest = self.issue(draw, |c| c.name = "the one forum".into());
+        self.rivals.push(rival.clone());
+        (newest, rival)
+    }
+
+    /// A charter that looks like the next and has too few signatures.
+    pub(crate) fn forged(&self, version: u64) -> proto::SignedCharter {
+        let mut charter = self.latest.clone();
+        charter.version = version;
+        charter.prev_hash = Bytes::copy_from_slice(&charter_hash(&self.signed[self.signed.len() - 1].body).0);
+        charter.forum_id = Bytes::copy_from_slice(&self.id.0);
+        charter.threshold = 3;
+        let mut signed = self.sign(&charter, 0);
+        signed.sigs.truncate(1);
+        signed.sigs.push(signed.sigs[0].clone());
+        signed
+    }
+
+    /// The newest version's number.
+    pub(crate) fn version(&self) -> u64 {
+        self.latest.version
+    }
+
+    /// Whether the newest version lists the company as active.
+    pub(crate) fn is_active(&self, number: usize) -> bool {
+        let id = company(number).id;
+        self.latest.members.iter().any(|m| m.id[..] == id.0 && m.status == 1)
+    }
+
+    /// Roles of the company, as the newest version has them.
+    pub(crate) fn roles(&self, number: usize) -> u32 {
+        let id = company(number).id;
+        self.latest.members.iter().find(|m| m.id[..] == id.0).map_or(0, |m| m.roles)
+    }
+}
+
+/// A company's entry in a charter.
+pub(crate) fn member(number: usize, roles: u32, group: usize, admitted_ms: u64) -> proto::Member {
+    let company = company(number);
+    proto::Member {
+        id: Bytes::copy_from_slice(&company.id.0),
+        name: format!("company-{number}"),
+        group: format!("group-{group}"),
+        roles,
+        status: 1,
+        log_limit: 16,
+        log_root_key: Bytes::copy_from_slice(company.root.verifying_key().as_bytes()),
+        nodes: vec![proto::NodeEntry {
+            tls_spki_sha256: vec![Bytes::copy_from_slice(&sha256(&[b"pin", &company.id.0]))],
+            endpoints: vec![format!("node-{number}.example.org:7443")],
+            ..Default::default()
+        }],
+        admitted_ms,
+        jurisdictions: vec!["NL".into()],
+        pop: company.pop.clone(),
+        ..Default::default()
+    }
+}
+
+/// Expels a member: KEEP 1 with the cutoffs, VOID 2.
+pub(crate) fn expel(charter: &mut proto::Charter, who: MemberId, policy: u32, cutoffs: &[(Origin, Head)]) {
+    for member in charter.members.iter_mut().filter(|m| m.id[..] == who.0) {
+        member.status = 3;
+    }
+    let cutoff = |(origin, head): &(Origin, Head)| proto::Cutoff {
+        origin: Some(heads::origin_to_proto(*origin)),
+        last_seq: head.seq.0,
+        last_hash: Bytes::copy_from_slice(&head.hash.0),
+    };
+    charter.expulsions.push(proto::Expulsion {
+        member_id: Bytes::copy_from_slice(&who.0),
+        policy,
+        cutoffs: cutoffs.iter().map(cutoff).collect(),
+        reason: 99,
+    });
+}
+
+/// Something to talk about: few subjects, so that companies meet on them.
+pub(crate) fn subject(number: u64) -> proto::Subject {
+    proto::Subject { r#type: 1, alg: 4, param: 0, digest: Bytes::copy_from_slice(&sha256(&[b"subject", &number.to_be_bytes()])) }
+}
+
+fn bytes16(draw: &mut Draw) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&draw.next().to_be_bytes());
+    bytes[8..].copy_from_slice(&draw.next().to_be_bytes());
+    bytes
+}
+
+fn incident(draw: &mut Draw) -> Bytes {
+    vec![0x11 + draw.below(3) as u8; 16].into()
+}
+
+/// When a statement ends: never, soon, or within the hours that the end of a run looks at.
+fn expiry(draw: &mut Draw, now: u64) -> u64 {
+    if draw.below(3) > 0 { 0 } else { now + draw.below(4 * 3_600_000) }
+}
+
+/// A statement that a company of `roles` may make.
+pub(crate) fn statement(draw: &mut Draw, roles: u32, now: u64) -> Bytes {
+    let about = Some(subject(draw.below(8)));
+    let salt = bytes16(draw);
+    let kinds: &[(u32, u64)] = &[(FULL | SMALL, 0), (FULL | SMALL, 0), (FULL | SMALL, 0), (FULL, 1), (FULL | STEWARD, 2), (CERTIFIER, 3), (REFERRAL, 4)];
+    let possible: Vec<_> = kinds.iter().filter(|(who, _)| roles & who != 0).map(|(_, kind)| *kind).collect();
+    if possible.is_empty() {
+        return record::encode(proto::Kind::Evidence, salt, &proto::Evidence { seq: 1, ..Default::default() });
+    }
+    match possible[draw.below(possible.len() as u64) as usize] {
+        0 => {
+            let opinion = proto::Opinion {
+                subject: about,
+                stance: [1, 1, 1, 2, 2, 3, 3, 4][draw.below(8) as usize],
+                labels: (0..draw.below(3)).map(|i| 1 + i as u32 * 3).collect(),
+                severity: draw.below(5) as u32,
+                expires_ms: expiry(draw, now),
+                incident_id: if draw.below(3) == 0 { incident(draw) } else { Bytes::new() },
+                basis: 1,
+                confidence: 90,
+                client_key: if draw.below(3) == 0 { Bytes::copy_from_slice(&bytes16(draw)) } else { Bytes::new() },
+                languages: if draw.below(2) == 0 { vec!["en".into()] } else { Vec::new() },
+                ..Default::default()
+            };
+            record::encode(proto::Kind::Opinion, salt, &opinion)
+        }
+        1 => {
+            let vote = proto::RetractVote { subject: about, yes: draw.below(4) > 0, reason: 1 };
+            record::encode(proto::Kind::RetractVote, salt, &vote)
+        }
+        2 => {
+            let body = proto::Incident {
+                id: incident(draw),
+                code: 11 + draw.below(2) as u32,
+                level: 2,
+                open: draw.below(4) > 0,
+                closes_ms: expiry(draw, now),
+            };
+            record::encode(proto::Kind::Incident, salt, &body)
+        }
+        3 => {
+            let allow = proto::Allow { subject: about, yes: draw.below(4) > 0, expires_ms: now + 1 + draw.below(6 * 3_600_000), certificate: 1 };
+            record::encode(proto::Kind::Allow, salt, &allow)
+        }
+        _ => {
+            let referral =
+                proto::Referral { subject: about, open: draw.below(4) > 0, authority: 7, jurisdiction: 1, expires_ms: expiry(draw, now) };
+            record::encode(proto::Kind::Referral, salt, &referral)
+        }
+    }
+}
+
+/// A record that nobody may let have an effect: malformed, of a later release, or beyond the author's role.
+pub(crate) fn malformed(draw: &mut Draw, now: u64) -> Bytes {
+    let good = statement(draw, FULL, now);
+    match draw.below(7) {
+        0 => Bytes::copy_from_slice(&good[..good.len() / 2]),
+        1 => [&good[..], &[0xf8, 0x07, 0x01]].concat().into(),
+        2 => Bytes::new(),
+        3 => record::encode(proto::Kind::Attest, bytes16(draw), &proto::Attest { charter_version: 1, ..Default::default() }),
+        4 => record::encode(proto::Kind::Opinion, bytes16(draw), &proto::Opinion { subject: Some(subject(1)), stance: 9, ..Default::default() }),
+        5 => vec![0xff; 40].into(),
+        _ => {
+            let account = proto::Subject { r#type: 3, ..subject(2) };
+            record::encode(proto::Kind::Opinion, bytes16(draw), &proto::Opinion { subject: Some(account), stance: 1, ..Default::default() })
+        }
+    }
+}

@@ -141,7 +141,17 @@ pub fn verify(proof: proto::Proof, keyring: &Keyring) -> Result<VerifiedProof, P
 
 fn verify_fork(fork: &proto::ForkProof, keyring: &Keyring) -> Result<VerifiedProof, ProofError> {
     let (Some(a), Some(b)) = (&fork.a, &fork.b) else { return Err(ProofError::Kind) };
-    fork_proof(&keyring.verify_header(a)?, &keyring.verify_header(b)?).ok_or(ProofError::NoContradiction)
+    // A header of the wrong lane is a fault, and can be a fork as well: then the other one shows for which lane the
+    // log was opened. One of the two always does, because whoever wrote the proof held it as a block.
+    let (a, b) = match (keyring.verify_header(a), keyring.verify_header(b)) {
+        (Ok(a), Err(_)) => {
+            let b = keyring.verify_header_as(b, Some(lane(&a)))?;
+            (a, b)
+        }
+        (Err(_), Ok(b)) => (keyring.verify_header_as(a, Some(lane(&b)))?, b),
+        (a, b) => (a?, b?),
+    };
+    fork_proof(&a, &b).ok_or(ProofError::NoContradiction)
 }
 
 fn verify_fault(fault: proto::FaultProof, keyring: &Keyring) -> Result<VerifiedProof, ProofError> {

@@ -117,7 +117,9 @@ pub(crate) fn accusation(bytes: &[u8], charters: &[proto::Charter]) -> Option<(L
             let (a, b) = (fork.a?, fork.b?);
             let (at, other) = (place(&a.header)?, place(&b.header)?);
             let contradict = (at.0, at.1) == (other.0, other.1) && a.header != b.header;
-            let holds = contradict && signed(&a, &a.header[60..64]) && signed(&b, &b.header[60..64]);
+            // The log was opened for the lane of one of them.
+            let either = |s: &proto::SignedHeader| signed(s, &a.header[60..64]) || signed(s, &b.header[60..64]);
+            let holds = contradict && either(&a) && either(&b);
             Some((at.0, at.1.max(1), holds))
         }
         proto::proof::P::Fault(fault) => {

@@ -161,10 +161,11 @@ impl World {
     /// A disk of an earlier day is put back. What PROTOCOL W4 b asks of the world for this to be safe: of any peers
     /// that the guard may hear first, one holds the newest blocks; and nobody else is just being restored.
     fn replace_disk(&mut self, i: usize, old: Disk) {
+        self.crash(i);
         let me = company(i).id;
         let newest: BTreeMap<Origin, BlockId> = self.nodes[i].disk.blocks.keys().filter(|id| id.origin.member == me).map(|id| (id.origin, *id)).collect();
         let lost: Vec<_> = self.nodes[i].disk.blocks.iter().filter(|(id, _)| id.origin.member == me && !old.blocks.contains_key(id)).map(|(_, b)| b.clone()).collect();
-        let Some(charter) = old.charters.values().next_back().cloned() else { return };
+        let Some(charter) = old.charters.values().next_back().cloned() else { return self.start(i) };
         let charter = self.charter(&charter);
         let peers: Vec<_> = charter.members.iter().filter(|m| m.status == 1 && m.id[..] != me.0).filter_map(|m| number_of(MemberId(m.id[..].try_into().ok()?))).collect();
         let needed = (peers.len() / 2).max(1);
@@ -176,9 +177,8 @@ impl World {
         // Acknowledged records need another honest holder, whatever the guard needs.
         let recovering = self.honest().any(|j| self.nodes[j].recovering || self.nodes[j].replica.as_ref().is_some_and(Replica::guard_pending));
         if recovering || (!lost.is_empty() && holders < peers.len() - needed + 1) {
-            return;
+            return self.start(i);
         }
-        self.crash(i);
         let lost: Vec<_> = lost.iter().filter_map(|b| Some(self.block(b)?.hash)).collect();
         let node = &mut self.nodes[i];
         node.lost.extend(lost);

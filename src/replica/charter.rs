@@ -201,6 +201,11 @@ impl Charter {
     /// # Errors
     /// The first rule of C6 and C7, or of keys (S3), that it breaks.
     pub fn decode(body: &[u8]) -> Result<Self, CharterError> {
+        Self::decode_after(body, None)
+    }
+
+    /// As [`Charter::decode`]; keys that `before` has, too, were found sound then.
+    fn decode_after(body: &[u8], before: Option<&Self>) -> Result<Self, CharterError> {
         if body.len() > CHARTER_SIZE_MAX {
             return Err(CharterError::Size(body.len()));
         }
@@ -224,11 +229,11 @@ impl Charter {
             prev: optional(&p.prev_hash, CharterHash::from_slice, "prev_hash")?,
             forum: optional(&p.forum_id, ForumId::from_slice, "forum_id")?,
             semantics: p.semantics,
-            founders: founders(&p)?,
+            founders: founders(&p, before)?,
             threshold: threshold(&p)?,
             policy: policy(p.policy.as_ref())?,
             pops: p.members.iter().filter_map(|m| Some((MemberId::from_slice(&m.id)?, m.pop.clone()))).collect(),
-            members: members(&p.members)?,
+            members: members(&p.members, before)?,
             cutoffs: cutoffs(&p)?,
             expulsions,
             issued: TimeMs(p.issued_ms),
@@ -313,10 +318,15 @@ fn optional<T>(bytes: &[u8], read: fn(&[u8]) -> Option<T>, field: &'static str) 
     read(bytes).map(Some).ok_or(CharterError::Field(field, "has not the right length"))
 }
 
-fn founders(p: &proto::Charter) -> Result<BTreeMap<KeyId, VerifyingKey>, CharterError> {
+fn founders(p: &proto::Charter, before: Option<&Charter>) -> Result<BTreeMap<KeyId, VerifyingKey>, CharterError> {
     let mut founders = BTreeMap::new();
     for bytes in &p.founder_keys {
-        let key = public_key(bytes).ok_or(CharterError::Field("founder_keys", "has a key that is not sound"))?;
+        let known =
+            before.and_then(|b| b.founders.get(&KeyId::of(bytes))).filter(|key| key.as_bytes()[..] == bytes[..]);
+        let key = known
+            .copied()
+            .or_else(|| public_key(bytes))
+            .ok_or(CharterError::Field("founder_keys", "has a key that is not sound"))?;
         if founders.insert(KeyId::of(bytes), key).is_some() {
             return Err(CharterError::Field("founder_keys", "has a key twice"));
         }
@@ -351,12 +361,12 @@ fn policy(policy: Option<&proto::Policy>) -> Result<Policy, CharterError> {
     })
 }
 
-fn members(members: &[proto::Member]) -> Result<BTreeMap<MemberId, Member>, CharterError> {
+fn members(members: &[proto::Member], before: Option<&Charter>) -> Result<BTreeMap<MemberId, Member>, CharterError> {
     let mut out = BTreeMap::new();
     let mut names = BTreeSet::new();
     let mut pins = BTreeSet::new();
     for m in members {
-        let member = member(m)?;
+        let member = member(m, before)?;
         if !names.insert(member.name.clone()) {
             return Err(CharterError::Member(member.name, "has a name that another member has"));
         }
@@ -370,7 +380,7 @@ fn members(members: &[proto::Member]) -> Result<BTreeMap<MemberId, Member>, Char
     if out.is_empty() { Err(CharterError::Field("members", "are none")) } else { Ok(out) }
 }
 
-fn member(m: &proto::Member) -> Result<Member, CharterError> {
+fn member(m: &proto::Member, before: Option<&Charter>) -> Result<Member, CharterError> {
     let refuse = |why| CharterError::Member(m.name.clone(), why);
     let id = MemberId::from_slice(&m.id).ok_or_else(|| refuse("has an id that has not 16 bytes"))?;
     let roles = Roles::from_bits(m.roles);
@@ -389,6 +399,9 @@ fn member(m: &proto::Member) -> Result<Member, CharterError> {
     if m.log_limit == 0 {
         return Err(refuse("has a log limit of 0"));
     }
+    let known =
+        before.and_then(|b| b.member(id)).map(|b| b.root_key).filter(|key| key.as_bytes()[..] == m.log_root_key[..]);
+    let root_key = known.or_else(|| public_key(&m.log_root_key));
     let mut pins = Vec::new();
     for node in &m.nodes {
         if node.tls_spki_sha256.is_empty() || node.tls_spki_sha256.len() > PINS_PER_NODE_MAX {
@@ -405,7 +418,7 @@ fn member(m: &proto::Member) -> Result<Member, CharterError> {
         roles,
         status,
         log_limit: m.log_limit,
-        root_key: public_key(&m.log_root_key).ok_or_else(|| refuse("has a log root key that is not sound"))?,
+        root_key: root_key.ok_or_else(|| refuse("has a log root key that is not sound"))?,
         pins,
         endpoints: m.nodes.iter().flat_map(|n| n.endpoints.iter().cloned()).collect(),
         admitted: TimeMs(m.admitted_ms),
@@ -474,7 +487,7 @@ impl CharterChain {
         }
         let chain = Self { forum, links: Vec::new(), fork: None };
         enough(&charter, &first)?;
-        chain.possession(&charter, &charter.nonce)?;
+        chain.possession(&charter, None, &charter.nonce)?;
         Ok(Self { links: vec![(first, charter)], ..chain })
     }
 
@@ -483,15 +496,17 @@ impl CharterChain {
     /// # Errors
     /// When it does not count, or leaves a gap ([`CharterError::Gap`]).
     pub fn apply(&mut self, next: proto::SignedCharter) -> Result<Applied, CharterError> {
-        let charter = Charter::decode(&next.body)?;
+        // Peers offer what we have all the time, and reading a charter costs a curve operation a key.
+        let hash = charter_hash(&next.body);
+        if self.history().any(|held| held.hash == hash) {
+            return Ok(Applied::Known);
+        }
+        let charter = Charter::decode_after(&next.body, Some(self.newest()))?;
         let newest = self.newest().version;
         if charter.version == 0 || charter.version > newest + 1 {
             return Err(CharterError::Gap { expected: newest + 1, got: charter.version });
         }
-        if let Some((ours, held)) = self.link(charter.version) {
-            if held.hash == charter.hash {
-                return Ok(Applied::Known);
-            }
+        if let Some((ours, _)) = self.link(charter.version) {
             let fork = proto::CharterFork { a: Some(ours.clone()), b: Some(next) };
             return self.forked(&fork);
         }
@@ -542,14 +557,20 @@ impl CharterChain {
         }
         enough(before, signed)?;
         enough(charter, signed)?;
-        self.possession(charter, &self.links[0].1.nonce)
+        self.possession(charter, Some(before), &self.links[0].1.nonce)
     }
 
-    /// S3: every member has proven possession of its root key, to this forum or to the founders of version 1.
-    fn possession(&self, charter: &Charter, nonce: &[u8]) -> Result<(), CharterError> {
+    /// S3: every member has proven possession of its root key, to this forum or to the founders of version 1. What
+    /// stood like that in the version `before` was looked at then.
+    fn possession(&self, charter: &Charter, before: Option<&Charter>, nonce: &[u8]) -> Result<(), CharterError> {
         for member in charter.members.values() {
             let pop = charter.pops.get(&member.id).cloned().unwrap_or_default();
-            if !possession_holds(&member.root_key, member.id, &pop, &[nonce, &self.forum.0]) {
+            let same = |b: &Charter| {
+                b.pops.get(&member.id) == Some(&pop) && b.member(member.id).map(|m| m.root_key) == Some(member.root_key)
+            };
+            if !before.is_some_and(same)
+                && !possession_holds(&member.root_key, member.id, &pop, &[nonce, &self.forum.0])
+            {
                 return Err(CharterError::Member(
                     member.name.clone(),
                     "has no proof of possession of its log root key",

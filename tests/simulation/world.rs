@@ -175,6 +175,7 @@ pub(crate) struct World {
     next_ticket: u64,
     /// Frames of honest members that were on the wire.
     wire: Vec<Bytes>,
+    sent: HashSet<Hash>,
     verified: HashMap<(Bytes, u64), VerifiedBlock>,
     blocks: HashMap<Bytes, Option<Rc<Block>>>,
     /// I11: the author's bytes, by header hash.
@@ -222,6 +223,7 @@ impl World {
             tickets: BTreeMap::new(),
             next_ticket: 0,
             wire: Vec::new(),
+            sent: HashSet::new(),
             verified: HashMap::new(),
             blocks: HashMap::new(),
             authored: HashMap::new(),
@@ -289,7 +291,10 @@ impl World {
 
     fn violated(&mut self, invariant: &'static str, story: impl FnOnce() -> String) {
         if self.violation.is_none() {
-            self.violation = Some(Violation { invariant, story: format!("{} (after {} s)", story(), (self.now - self.plan.start) / 1000) });
+            self.violation = Some(Violation {
+                invariant,
+                story: format!("{} (after {} s)", story(), (self.now - self.plan.start) / 1000),
+            });
         }
     }
 
@@ -368,10 +373,13 @@ impl World {
             seed: self.draw.next(),
             rules: Rules::but_for(self.rule),
         };
-        let charters = node.disk.charters.values().map(|c| proto::SignedCharter::decode(c.clone()).expect("we wrote it"));
+        let charters =
+            node.disk.charters.values().map(|c| proto::SignedCharter::decode(c.clone()).expect("we wrote it"));
         let mut restore = match Restore::new(settings, self.forum.id, charters, now) {
             Ok(restore) => restore,
-            Err(error) => return self.violated("I9", || format!("node {i} cannot start from its own charters: {error}")),
+            Err(error) => {
+                return self.violated("I9", || format!("node {i} cannot start from its own charters: {error}"));
+            }
         };
         let disk = self.nodes[i].disk.clone();
         let refused: Vec<_> = disk.proofs.iter().filter(|(_, p)| !restore.proof(p)).map(|(hash, _)| *hash).collect();
@@ -393,7 +401,8 @@ impl World {
         let node = &mut self.nodes[i];
         node.replica = Some(replica);
         // What the store catches up on is flushed before anything is published.
-        let (writes, rest): (Vec<_>, Vec<_>) = effects.into_iter().partition(|e| matches!(e, Effect::Store(_) | Effect::Journal(..)));
+        let (writes, rest): (Vec<_>, Vec<_>) =
+            effects.into_iter().partition(|e| matches!(e, Effect::Store(_) | Effect::Journal(..)));
         self.carry_out(i, writes);
         self.commit(i);
         self.carry_out(i, rest);
@@ -461,13 +470,15 @@ impl World {
         let now = self.clock(i);
         let Some(replica) = self.nodes[i].replica.take() else { return };
         let mut view = replica.empty_view(now);
-        let keyring = replica.keyring();
+        let (keyring, charter) = (replica.keyring(), replica.charters().version());
         let disk: Vec<_> = self.nodes[i].disk.blocks.iter().map(|(id, bytes)| (*id, bytes.clone())).collect();
         for (id, bytes) in disk {
             if id.seq > replica.prefix(id.origin) {
                 continue;
             }
-            if let Ok(block) = Frame::decode(bytes).map_err(Unverified::Frame).and_then(|f| self.verify(&keyring, f)) {
+            if let Ok(block) =
+                Frame::decode(bytes).map_err(Unverified::Frame).and_then(|f| self.verify(&keyring, charter, f))
+            {
                 view.fold(block.header(), block.records());
             }
         }
@@ -481,13 +492,14 @@ impl World {
 
     /// Verification is a pure function of frame and keyring: what verified once is remembered, where the keyring still
     /// knows what it knew then.
-    fn verify(&mut self, keyring: &Keyring, frame: Frame) -> Result<VerifiedBlock, Unverified> {
+    fn verify(&mut self, keyring: &Keyring, charter: u64, frame: Frame) -> Result<VerifiedBlock, Unverified> {
         let header = frame.header.header();
         let known = keyring.opening(header.id.origin, header.key_id).is_some();
-        if !known {
+        if !known && header.id.seq != Seq(1) {
             return keyring.verify(frame);
         }
-        let key = (frame.encode(), 0);
+        // A first block needs the root keys of the charters; later versions only add to them.
+        let key = (frame.encode(), if known { 0 } else { charter });
         if let Some(block) = self.verified.get(&key) {
             return Ok(block.clone());
         }
@@ -576,17 +588,29 @@ impl World {
     fn encode(&self, i: usize, ask: Ask) -> (Method, Bytes) {
         let forum_id = Bytes::copy_from_slice(&self.forum.id.0);
         let charter_version = self.nodes[i].replica.as_ref().map_or(0, |r| r.charters().version());
-        let pull = |have: Have| proto::PullRequest { forum_id: forum_id.clone(), charter_version, have: have.to_proto(), max_bytes: 0 };
+        let pull = |have: Have| proto::PullRequest {
+            forum_id: forum_id.clone(),
+            charter_version,
+            have: have.to_proto(),
+            max_bytes: 0,
+        };
         let (method, bytes) = match ask {
-            Ask::Greet | Ask::Hangup => (Method::Hello, proto::HelloRequest { forum_id, charter_version, ..Default::default() }.encode_to_vec()),
-            Ask::Charters { from } => (Method::Charters, proto::ChartersRequest { forum_id, from_version: from }.encode_to_vec()),
+            Ask::Greet | Ask::Hangup => {
+                (Method::Hello, proto::HelloRequest { forum_id, charter_version, ..Default::default() }.encode_to_vec())
+            }
+            Ask::Charters { from } => {
+                (Method::Charters, proto::ChartersRequest { forum_id, from_version: from }.encode_to_vec())
+            }
             Ask::Proofs { have } => {
                 let have = have.iter().map(|hash| Bytes::copy_from_slice(hash)).collect();
                 (Method::Proofs, proto::ProofsRequest { forum_id, have }.encode_to_vec())
             }
             Ask::Headers { origin, from, to } => {
                 let origin = Some(origin_to_proto(origin));
-                (Method::Headers, proto::HeadersRequest { forum_id, origin, from_seq: from.0, to_seq: to.0 }.encode_to_vec())
+                (
+                    Method::Headers,
+                    proto::HeadersRequest { forum_id, origin, from_seq: from.0, to_seq: to.0 }.encode_to_vec(),
+                )
             }
             Ask::Pull { have } => (Method::Pull, pull(have).encode_to_vec()),
             Ask::Follow { have } => (Method::Follow, pull(have).encode_to_vec()),
@@ -714,7 +738,10 @@ impl World {
     fn on_the_wire(&mut self, server: usize, id: BlockId, bytes: &Bytes) {
         if id.origin.member == company(server).id {
             self.check_signed(server, bytes);
-            self.wire.push(bytes.clone());
+            if let Some(block) = self.block(bytes).filter(|b| !self.sent.contains(&b.hash)) {
+                self.sent.insert(block.hash);
+                self.wire.push(bytes.clone());
+            }
         }
     }
 
@@ -764,7 +791,11 @@ impl World {
         } else {
             stream.pump_due = false;
         }
-        let items = if self.nodes[server].liar.is_some() { self.liar_streams(&mut stream) } else { self.stream(&mut stream, tick, number) };
+        let items = if self.nodes[server].liar.is_some() {
+            self.liar_streams(&mut stream)
+        } else {
+            self.stream(&mut stream, tick, number)
+        };
         if !items.is_empty() {
             stream.last_at = self.later().max(stream.last_at + 1);
             self.at(stream.last_at, Event::Reply(caller, server, Method::Follow, items, None));
@@ -800,7 +831,8 @@ impl World {
     }
 
     fn liar_serves(&mut self, liar: usize, client: usize, method: Method, bytes: &Bytes) -> Vec<Bytes> {
-        let truth: BTreeMap<_, _> = self.nodes[client].replica.as_ref().map(|r| r.have().iter().collect()).unwrap_or_default();
+        let truth: BTreeMap<_, _> =
+            self.nodes[client].replica.as_ref().map(|r| r.have().iter().collect()).unwrap_or_default();
         let newest = self.forum.signed.len() as u64;
         let hash = checkers::hash(&[b"staydown/charter/v1\n", &self.forum.signed[newest as usize - 1].body]);
         let Some(teller) = self.nodes[liar].liar.as_ref() else { return Vec::new() };
@@ -829,7 +861,11 @@ impl World {
             Method::Headers => {
                 let request = proto::HeadersRequest::decode(bytes.clone()).expect("encoded here");
                 let origin = request.origin.as_ref().and_then(origin_from_proto).expect("encoded here");
-                teller.header(client, origin, Seq(request.from_seq)).map(|h| h.encode_to_vec().into()).into_iter().collect()
+                teller
+                    .header(client, origin, Seq(request.from_seq))
+                    .map(|h| h.encode_to_vec().into())
+                    .into_iter()
+                    .collect()
             }
             Method::Pull | Method::Follow => {
                 let request = proto::PullRequest::decode(bytes.clone()).expect("encoded here");
@@ -859,7 +895,14 @@ impl World {
         self.lives(caller.node, caller.incarnation) && line.is_some_and(|l| l.generation == caller.generation)
     }
 
-    fn reply(&mut self, caller: Caller, from: usize, method: Method, items: Vec<Bytes>, end: Option<Result<(), Trouble>>) {
+    fn reply(
+        &mut self,
+        caller: Caller,
+        from: usize,
+        method: Method,
+        items: Vec<Bytes>,
+        end: Option<Result<(), Trouble>>,
+    ) {
         let mut end = end;
         for item in items {
             if !self.waits(caller, from) {
@@ -904,20 +947,27 @@ impl World {
                 let verified = keyring.verify_header(&header).map_err(|why| why.to_string())?;
                 Ok(PeerEvent::Header(Box::new(verified)))
             }
-            Method::Pull | Method::Follow => match proto::PullReply::decode(item).map_err(wrong)?.item.ok_or("empty")? {
-                proto::pull_reply::Item::Block(frame) => {
-                    let keyring = self.keyring(client).ok_or("gone")?;
-                    let frame = Frame::from_proto(frame).map_err(|error| error.to_string())?;
-                    Ok(match self.verify(&keyring, frame) {
-                        Ok(block) => PeerEvent::Block(Box::new(block)),
-                        Err(why) => PeerEvent::Unverified(why),
-                    })
+            Method::Pull | Method::Follow => {
+                match proto::PullReply::decode(item).map_err(wrong)?.item.ok_or("empty")? {
+                    proto::pull_reply::Item::Block(frame) => {
+                        let keyring = self.keyring(client).ok_or("gone")?;
+                        let frame = Frame::from_proto(frame).map_err(|error| error.to_string())?;
+                        let charter = self.nodes[client].replica.as_ref().map_or(0, |r| r.charters().version());
+                        Ok(match self.verify(&keyring, charter, frame) {
+                            Ok(block) => PeerEvent::Block(Box::new(block)),
+                            Err(why) => PeerEvent::Unverified(why),
+                        })
+                    }
+                    proto::pull_reply::Item::Tick(tick) => {
+                        tick_from_proto(&tick).map(PeerEvent::Tick).ok_or_else(|| "tick".into())
+                    }
+                    proto::pull_reply::Item::Done(done) => {
+                        done.have_digest[..].try_into().map(PeerEvent::Done).map_err(|_short| "done".into())
+                    }
+                    proto::pull_reply::Item::Proof(proof) => Ok(PeerEvent::Proof(proof)),
+                    proto::pull_reply::Item::Charter(charter) => Ok(PeerEvent::Charter(charter)),
                 }
-                proto::pull_reply::Item::Tick(tick) => tick_from_proto(&tick).map(PeerEvent::Tick).ok_or_else(|| "tick".into()),
-                proto::pull_reply::Item::Done(done) => done.have_digest[..].try_into().map(PeerEvent::Done).map_err(|_short| "done".into()),
-                proto::pull_reply::Item::Proof(proof) => Ok(PeerEvent::Proof(proof)),
-                proto::pull_reply::Item::Charter(charter) => Ok(PeerEvent::Charter(charter)),
-            },
+            }
         }
     }
 
@@ -984,4 +1034,3 @@ fn tick_from_proto(tick: &proto::Tick) -> Option<Tick> {
         view_digest: tick.view_digest[..].try_into().ok()?,
     })
 }
-

@@ -64,7 +64,8 @@ impl World {
         let Some(i) = self.pick(&up) else { return };
         let (roles, now) = (self.forum.roles(i), self.clock(i).0);
         let records: Vec<_> = (0..records).map(|_| forum::statement(&mut self.draw, roles, now)).collect();
-        let class = [Class::Normal, Class::Normal, Class::Normal, Class::Urgent, Class::Bulk][self.draw.below(5) as usize];
+        let class =
+            [Class::Normal, Class::Normal, Class::Normal, Class::Urgent, Class::Bulk][self.draw.below(5) as usize];
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.tickets.insert(ticket, (i, records.clone()));
@@ -89,10 +90,15 @@ impl World {
 
     /// Everybody who follows `server` is sent what is new.
     pub(super) fn pump_all(&mut self, server: usize) {
-        let due: Vec<_> = self.streams.iter_mut().filter(|(_, s)| s.server == server && !s.pump_due).map(|(number, s)| {
-            s.pump_due = true;
-            *number
-        }).collect();
+        let due: Vec<_> = self
+            .streams
+            .iter_mut()
+            .filter(|(_, s)| s.server == server && !s.pump_due)
+            .map(|(number, s)| {
+                s.pump_due = true;
+                *number
+            })
+            .collect();
         for number in due {
             self.at(self.now + 1, Event::Pump(number, false));
         }
@@ -114,6 +120,7 @@ impl World {
             0 => {
                 self.crash(i);
                 self.nodes[i].disk.journal.clear();
+                self.forget_unseen(i);
                 self.count("journals lost");
                 self.start(i);
             }
@@ -123,6 +130,7 @@ impl World {
                 if frames > 0 {
                     let at = self.draw.below(frames) as usize;
                     self.nodes[i].disk.journal[at] = None;
+                    self.forget_unseen(i);
                 }
                 self.count("journal frames damaged");
                 self.start(i);
@@ -163,11 +171,23 @@ impl World {
     fn replace_disk(&mut self, i: usize, old: Disk) {
         self.crash(i);
         let me = company(i).id;
-        let newest: BTreeMap<Origin, BlockId> = self.nodes[i].disk.blocks.keys().filter(|id| id.origin.member == me).map(|id| (id.origin, *id)).collect();
-        let lost: Vec<_> = self.nodes[i].disk.blocks.iter().filter(|(id, _)| id.origin.member == me && !old.blocks.contains_key(id)).map(|(_, b)| b.clone()).collect();
+        let newest: BTreeMap<Origin, BlockId> =
+            self.nodes[i].disk.blocks.keys().filter(|id| id.origin.member == me).map(|id| (id.origin, *id)).collect();
+        let lost: Vec<_> = self.nodes[i]
+            .disk
+            .blocks
+            .iter()
+            .filter(|(id, _)| id.origin.member == me && !old.blocks.contains_key(id))
+            .map(|(_, b)| b.clone())
+            .collect();
         let Some(charter) = old.charters.values().next_back().cloned() else { return self.start(i) };
         let charter = self.charter(&charter);
-        let peers: Vec<_> = charter.members.iter().filter(|m| m.status == 1 && m.id[..] != me.0).filter_map(|m| number_of(MemberId(m.id[..].try_into().ok()?))).collect();
+        let peers: Vec<_> = charter
+            .members
+            .iter()
+            .filter(|m| m.status == 1 && m.id[..] != me.0)
+            .filter_map(|m| number_of(MemberId(m.id[..].try_into().ok()?)))
+            .collect();
         let needed = (peers.len() / 2).max(1);
         let holds = |p: &&usize| {
             let node = self.nodes.get(**p);
@@ -175,7 +195,9 @@ impl World {
         };
         let holders = peers.iter().filter(holds).count();
         // Acknowledged records need another honest holder, whatever the guard needs.
-        let recovering = self.honest().any(|j| self.nodes[j].recovering || self.nodes[j].replica.as_ref().is_some_and(Replica::guard_pending));
+        let recovering = self
+            .honest()
+            .any(|j| self.nodes[j].recovering || self.nodes[j].replica.as_ref().is_some_and(Replica::guard_pending));
         if recovering || (!lost.is_empty() && holders < peers.len() - needed + 1) {
             return self.start(i);
         }
@@ -187,8 +209,18 @@ impl World {
         node.mark = Watermark::default();
         node.backup = None;
         node.recovering = true;
+        self.forget_unseen(i);
         self.count("restores");
         self.start(i);
+    }
+
+    /// What was signed, never left the node and went down with its disk was never said.
+    fn forget_unseen(&mut self, i: usize) {
+        let disk = self.nodes[i].disk.clone();
+        let held: Vec<_> = disk.blocks.values().chain(disk.journal.iter().flatten()).cloned().collect();
+        let held: HashSet<_> = held.iter().filter_map(|b| Some(self.block(b)?.hash)).collect();
+        let (me, sent) = (company(i).id.0, &self.sent);
+        self.signed.retain(|(log, _), hash| log.0 != me || held.contains(hash) || sent.contains(hash));
     }
 
     fn govern(&mut self) {
@@ -208,7 +240,8 @@ impl World {
             }
             0..5 => {
                 let quota = 5 + self.draw.below(20) as u32;
-                self.forum.issue(&mut self.draw, |c| c.policy.as_mut().expect("there is one").quota_per_day = vec![quota; 3]);
+                self.forum
+                    .issue(&mut self.draw, |c| c.policy.as_mut().expect("there is one").quota_per_day = vec![quota; 3]);
             }
             5..9 if active.len() > 3 => self.expel(&active),
             9 => {
@@ -236,7 +269,8 @@ impl World {
 
     fn expel(&mut self, active: &[usize]) {
         let liars: Vec<_> = active.iter().copied().filter(|i| self.nodes[*i].liar.is_some()).collect();
-        let who = if self.draw.below(3) > 0 { self.pick(&liars).or_else(|| self.pick(active)) } else { self.pick(active) };
+        let who =
+            if self.draw.below(3) > 0 { self.pick(&liars).or_else(|| self.pick(active)) } else { self.pick(active) };
         let Some(who) = who.filter(|who| *who > 1) else { return };
         let up: Vec<_> = self.up().into_iter().filter(|i| *i != who).collect();
         let Some(witness) = self.pick(&up) else { return };
@@ -269,7 +303,8 @@ impl World {
         let up: Vec<_> = self.eligible();
         if let Some(i) = self.pick(&up) {
             self.hand_charters(i);
-            if let (Some(rival), Some(newest)) = (self.forum.rivals.first().cloned(), self.forum.signed.last().cloned()) {
+            if let (Some(rival), Some(newest)) = (self.forum.rivals.first().cloned(), self.forum.signed.last().cloned())
+            {
                 self.input(i, Input::Charter(newest));
                 let j = self.pick(&up).unwrap_or(i);
                 self.input(j, Input::Charter(rival));
@@ -281,7 +316,8 @@ impl World {
 
 /// Whether the journal alone has all own blocks of the store, each log from its first block on.
 fn journal_is_whole(disk: &Disk, me: MemberId) -> bool {
-    let journaled: BTreeSet<_> = disk.journal.iter().flatten().filter_map(|b| Some(Frame::decode(b.clone()).ok()?.header.hash())).collect();
+    let journaled: BTreeSet<_> =
+        disk.journal.iter().flatten().filter_map(|b| Some(Frame::decode(b.clone()).ok()?.header.hash())).collect();
     let mut own = disk.blocks.iter().filter(|(id, _)| id.origin.member == me);
     own.all(|(_, bytes)| Frame::decode(bytes.clone()).is_ok_and(|f| journaled.contains(&f.header.hash())))
 }

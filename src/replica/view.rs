@@ -417,6 +417,9 @@ impl View {
         }
         if let Some(incident) = self.incidents.get_mut(register.incident as usize) {
             incident.subjects.insert(subject.clone());
+            // The incident may close by itself, and with it end its labels here: whichever was heard of first.
+            let closing = incident.registers.values().map(|r| r.closes).filter(|closes| *closes > self.hour);
+            self.expiries.extend(closing.map(|closes| (closes, subject.clone())));
         }
         let changed = match self.subjects.get_mut(subject) {
             Some(registers) => registers.put(register),

@@ -19,7 +19,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use crate::clock;
 use crate::config::Config;
 use crate::engine::{self, Handle, OpenError};
-use crate::keys::{CertificateTerms, KeyError, NodeKeys, Permissions, refuse_example_keys};
+use crate::keys::{CertificateTerms, KeyError, NodeKeys, Permissions, TlsIdentity, refuse_example_keys};
 use crate::net::follower::{self, Target};
 use crate::net::limits::{self, MESSAGE_BYTES_MAX};
 use crate::net::local::LocalService;
@@ -40,6 +40,8 @@ pub const FORUM_FILE: &str = "forum.sdi";
 pub const MEMBER_FILE: &str = "member";
 /// Name of the file in which a running node writes where peers reach it.
 pub const PEER_ADDRESS_FILE: &str = "peer.addr";
+/// How often the node looks whether its certificate is due for renewal: it has weeks to notice.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(3_600);
 /// The replica's clock ticks this often.
 const TICK: Duration = Duration::from_millis(100);
 /// How long what is under way may take when the node is told to stop.
@@ -201,14 +203,40 @@ pub async fn run_on(
 }
 
 fn renew_certificate(plan: Plan, data: &Path) -> Result<Plan, NodeError> {
-    let now = clock::now();
-    if !plan.keys.tls.renewal_due(now) {
-        return Ok(plan);
+    match renewed(&plan.keys.tls, data)? {
+        Some(tls) => Ok(Plan { keys: NodeKeys { tls, ..plan.keys }, ..plan }),
+        None => Ok(plan),
     }
-    let terms = CertificateTerms::usual("staydown node", now);
-    let tls = plan.keys.tls.renew_in(&data.join(KEYS_FOLDER), &terms)?;
+}
+
+/// A certificate under the same key, if the one we have is due for renewal: the pin stays, no charter is needed.
+fn renewed(tls: &TlsIdentity, data: &Path) -> Result<Option<TlsIdentity>, KeyError> {
+    let now = clock::now();
+    if !tls.renewal_due(now) {
+        return Ok(None);
+    }
+    let renewed = tls.renew_in(&data.join(KEYS_FOLDER), &CertificateTerms::usual("staydown node", now))?;
     tracing::info!("certificate renewed under the same key");
-    Ok(Plan { keys: NodeKeys { tls, ..plan.keys }, ..plan })
+    Ok(Some(renewed))
+}
+
+/// Renews the certificate while the node runs; connections that are up keep the one they were made with.
+async fn renew(data: PathBuf, tls: Tls, stopped: impl Future<Output = ()>) -> Result<(), NodeError> {
+    let keys = data.join(KEYS_FOLDER);
+    tokio::pin!(stopped);
+    loop {
+        tokio::select! {
+            () = &mut stopped => return Ok(()),
+            () = tokio::time::sleep(CERTIFICATE_LOOK) => {}
+        }
+        let ours = TlsIdentity::load(&keys, Permissions::Strict)
+            .or_else(|strict| TlsIdentity::load(&keys, Permissions::Lenient).map_err(|_not_example| strict));
+        match ours.and_then(|ours| renewed(&ours, &data)) {
+            Ok(None) => {}
+            Ok(Some(identity)) => tls.replace_identity(&identity).map_err(|e| NodeError::Tls(e.to_string()))?,
+            Err(error) => tracing::warn!(%error, "the certificate could not be renewed; trying again in an hour"),
+        }
+    }
 }
 
 async fn serve(
@@ -246,6 +274,7 @@ async fn serve(
         limits::server().add_service(peers).serve_with_incoming_shutdown(incoming, until_stopped(stopped.clone()));
     tasks.spawn(async move { peers.await.map_err(|e| NodeError::Serve(e.to_string())) });
     tasks.spawn(serve_local(config, plan, engine, address, socket, until_stopped(stopped.clone())));
+    tasks.spawn(renew(config.data.clone(), tls.clone(), until_stopped(stopped.clone())));
     tasks.spawn(follow_roster(
         engine.clone(),
         tls,

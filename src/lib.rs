@@ -1,5 +1,6 @@
 //! staydown: the forum's hash-sharing node. `docs/ARCHITECTURE.md` is the map; read [`replica`] first.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;
@@ -10,3 +11,4 @@ pub mod node;
 pub mod replica;
 pub mod store;
 pub mod wire;
+pub mod node;

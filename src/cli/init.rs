@@ -1,0 +1,229 @@
+//! `init`: the keys of this node, and the request to be admitted.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::failure::{Exit, Failure, Outcome, io_failure};
+use super::{Invocation, drafting, show};
+use crate::clock;
+use crate::keys::{CertificateTerms, KeyError, LOG_ROOT_FILE, NodeKeys, Permissions};
+use crate::replica::ids::{ForumId, MemberId};
+use crate::store;
+use crate::wire::files::{self, Applicant, Binding, CharterFile, JoinRequest};
+
+/// Folder of the keys inside a data directory.
+pub(super) const KEYS_FOLDER: &str = "keys";
+/// The invitation that a node was joined with, inside its data directory.
+pub(super) const INVITATION_FILE: &str = "forum.sdi";
+/// Our member id in hexadecimal, inside a data directory.
+pub(super) const MEMBER_FILE: &str = "member";
+/// What our join request is bound to, inside a data directory: `forum` or `founding`, and 64 hexadecimal digits.
+pub(super) const BINDING_FILE: &str = "binding";
+/// Our join request, inside a data directory.
+pub(super) const REQUEST_FILE: &str = "join-request.sdj";
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("to").required(true).args(["forum", "founding"]))]
+pub(super) struct InitArgs {
+    /// Fingerprint of the forum, as its founders told it
+    #[arg(long, value_name = "FINGERPRINT")]
+    forum: Option<String>,
+    /// The founding draft, for the companies that found a forum together
+    #[arg(long, value_name = "DRAFT.sdc")]
+    founding: Option<PathBuf>,
+    /// Name of our company
+    #[arg(long)]
+    name: String,
+    /// Group that our company belongs to: companies under one owner count once
+    #[arg(long)]
+    group: String,
+    /// ISO 3166 code of where our company answers to the law, as in FR; may be repeated
+    #[arg(long, required = true, value_name = "CODE")]
+    jurisdiction: Vec<String>,
+    /// Where other members reach this node; may be repeated
+    #[arg(long, required = true, value_name = "HOST:PORT")]
+    endpoint: Vec<String>,
+    /// Language that our reviewers read, as in fr; may be repeated
+    #[arg(long, value_name = "TAG")]
+    language: Vec<String>,
+    /// Also write the request here
+    #[arg(short, long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn init(args: &InitArgs, at: &Invocation) -> Outcome {
+    let binding = binding(args)?;
+    let data = at.config()?.data;
+    let mut applicant = Applicant {
+        binding,
+        member: MemberId(clock::random()),
+        name: args.name.clone(),
+        group: args.group.clone(),
+        jurisdictions: args.jurisdiction.clone(),
+        languages: args.language.clone(),
+        pins: vec![crate::replica::ids::Pin([0; 32])],
+        endpoints: args.endpoint.clone(),
+    };
+    // Before anything is made: a request that nobody would take must leave nothing behind.
+    files::check_applicant(&applicant).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    create_folder(&data)?;
+    let _lock = store::lock_directory(&data)?;
+    if data.join(INVITATION_FILE).exists() {
+        let failure = Failure::new(Exit::Refused, format!("{} holds a node that has joined a forum", data.display()));
+        return Err(failure.fix("name another folder: --data DIR"));
+    }
+    let keys = keys(&data, &args.name, at)?;
+    applicant.member = member(&data)?.unwrap_or(applicant.member);
+    applicant.pins = vec![keys.tls.pin()];
+    let request = write_node(&data, &applicant, &keys)?;
+    if let Some(out) = &args.out {
+        request.write(out)?;
+    }
+    tell(&request, args.out.as_deref().unwrap_or(&data.join(REQUEST_FILE)), at)?;
+    Ok(Exit::Ok)
+}
+
+/// Writes what makes a data directory a node's, beside its keys: member id, binding, request.
+pub(super) fn write_node(data: &Path, applicant: &Applicant, keys: &NodeKeys) -> Result<JoinRequest, Failure> {
+    let request = JoinRequest::make(applicant, &keys.root, clock::now());
+    let request = request.map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    files::write_text(&data.join(MEMBER_FILE), &format!("{}\n", applicant.member))?;
+    let (kind, digits) = match applicant.binding {
+        Binding::Forum(forum) => ("forum", forum.to_string()),
+        Binding::Founding(nonce) => ("founding", ForumId(nonce).to_string()),
+    };
+    files::write_text(&data.join(BINDING_FILE), &format!("{kind} {digits}\n"))?;
+    request.write(&data.join(REQUEST_FILE))?;
+    Ok(request)
+}
+
+fn binding(args: &InitArgs) -> Result<Binding, Failure> {
+    if let Some(text) = &args.forum {
+        let forum = show::fingerprint(text).map_err(|why| Failure::new(Exit::Usage, format!("--forum: {why}")))?;
+        return Ok(Binding::Forum(forum));
+    }
+    let path = args.founding.clone().unwrap_or_default();
+    let draft = drafting::body(&CharterFile::read(&path)?)?;
+    let nonce: Result<[u8; 32], _> = draft.nonce[..].try_into();
+    match nonce {
+        Ok(nonce) if draft.version == 1 => Ok(Binding::Founding(nonce)),
+        _ => {
+            let cause =
+                format!("{} is charter {} of a forum that exists, not a founding draft", path.display(), draft.version);
+            Err(Failure::new(Exit::BadInput, cause).fix("staydown init --forum FINGERPRINT"))
+        }
+    }
+}
+
+/// A folder that only its owner can look into.
+pub(super) fn create_folder(folder: &Path) -> Result<(), Failure> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(io_failure(format!("cannot create {}", folder.display())))
+}
+
+/// The keys that are there, or new ones. Asking to be admitted again, with another endpoint, keeps them.
+fn keys(data: &Path, name: &str, at: &Invocation) -> Result<NodeKeys, Failure> {
+    let folder = data.join(KEYS_FOLDER);
+    if folder.join(LOG_ROOT_FILE).exists() {
+        at.terminal.talk(format!("the keys in {} are kept", folder.display()));
+        return load_keys(data);
+    }
+    Ok(NodeKeys::create(&folder, &CertificateTerms::usual(name, clock::now()))?)
+}
+
+/// The keys of a node. Those of `certs-example` may lie around in any mode: they are published.
+pub(super) fn load_keys(data: &Path) -> Result<NodeKeys, Failure> {
+    let folder = data.join(KEYS_FOLDER);
+    match NodeKeys::load(&folder) {
+        Err(readable @ KeyError::Readable { .. }) => {
+            NodeKeys::load_with(&folder, Permissions::Lenient).map_err(|_no_example| readable.into())
+        }
+        loaded => Ok(loaded?),
+    }
+}
+
+/// Our member id, if this folder has one.
+pub(super) fn member(data: &Path) -> Result<Option<MemberId>, Failure> {
+    let path = data.join(MEMBER_FILE);
+    let Some(text) = small_file(&path)? else { return Ok(None) };
+    let id = show::sixteen_bytes(text.trim());
+    id.map(|id| Some(MemberId(id))).map_err(|why| Failure::new(Exit::BadInput, format!("{}: {why}", path.display())))
+}
+
+/// What our request is bound to, if this folder has one.
+pub(super) fn stored_binding(data: &Path) -> Result<Option<Binding>, Failure> {
+    let path = data.join(BINDING_FILE);
+    let Some(text) = small_file(&path)? else { return Ok(None) };
+    let (kind, digits) = text.trim().split_once(' ').unwrap_or_default();
+    match (kind, show::fingerprint(digits)) {
+        ("forum", Ok(forum)) => Ok(Some(Binding::Forum(forum))),
+        ("founding", Ok(nonce)) => Ok(Some(Binding::Founding(nonce.0))),
+        _ => {
+            let cause = format!("{}: expected \"forum\" or \"founding\" and 64 hexadecimal digits", path.display());
+            Err(Failure::new(Exit::BadInput, cause).fix("staydown init (the keys are kept)"))
+        }
+    }
+}
+
+fn small_file(path: &Path) -> Result<Option<String>, Failure> {
+    /// Longest of these files: a word and a fingerprint.
+    const SIZE_MAX: u64 = 1_024;
+    match fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Ok(known) if known.len() > SIZE_MAX => {
+            return Err(Failure::new(Exit::BadInput, format!("{} has more than {SIZE_MAX} bytes", path.display())));
+        }
+        _ => {}
+    }
+    fs::read_to_string(path).map(Some).map_err(io_failure(path.display().to_string()))
+}
+
+fn tell(request: &JoinRequest, path: &Path, at: &Invocation) -> Result<(), Failure> {
+    let words = show::key_words(request.bytes());
+    if at.terminal.json {
+        let member = request.applicant.member.to_string();
+        return at.terminal.json(&serde_json::json!({
+            "request": path.display().to_string(), "key_words": words, "member_id": member,
+        }));
+    }
+    at.terminal.talk(format!("wrote {}", path.display()));
+    at.terminal.data(words)?;
+    at.terminal.talk("Send that file to a founder, and read these words out by telephone.");
+    at.terminal.talk("Next, when they have sent an invitation: staydown join invite.sdi");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_is_bound_to_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!((stored_binding(dir.path()).unwrap(), member(dir.path()).unwrap()), (None, None));
+        let keys = NodeKeys::create(&dir.path().join("keys"), &CertificateTerms::usual("acme", clock::now())).unwrap();
+        for binding in [Binding::Forum(ForumId([3; 32])), Binding::Founding([4; 32])] {
+            let applicant = Applicant {
+                binding,
+                member: MemberId([7; 16]),
+                name: "acme".into(),
+                group: "Acme".into(),
+                jurisdictions: vec!["FR".into()],
+                languages: Vec::new(),
+                pins: vec![keys.tls.pin()],
+                endpoints: vec!["a:1".into()],
+            };
+            let request = write_node(dir.path(), &applicant, &keys).unwrap();
+            assert_eq!(stored_binding(dir.path()).unwrap(), Some(binding));
+            assert_eq!(member(dir.path()).unwrap(), Some(MemberId([7; 16])));
+            assert_eq!(JoinRequest::read(&dir.path().join(REQUEST_FILE)).unwrap().bytes(), request.bytes());
+        }
+        fs::write(dir.path().join(BINDING_FILE), "forum 12").unwrap();
+        assert_eq!(stored_binding(dir.path()).unwrap_err().exit, Exit::BadInput);
+        fs::write(dir.path().join(MEMBER_FILE), vec![b'a'; 2_000]).unwrap();
+        assert_eq!(member(dir.path()).unwrap_err().exit, Exit::BadInput);
+    }
+}

@@ -1,0 +1,153 @@
+//! What people ask about: a hash, or a file whose hashes are computed here and never leave with it.
+
+use std::path::{Path, PathBuf};
+
+use super::failure::{Exit, Failure};
+use crate::hashing::{self, FileHashes};
+use crate::replica::ids::hex;
+use crate::replica::signal::{self, PDQ_QUALITY_MIN, Subject};
+use crate::wire::local;
+
+/// A hash, or the hashes of a file.
+#[derive(Clone, Debug)]
+pub(super) enum Item {
+    /// Given as a hash.
+    Hash(Subject),
+    /// Computed from a file.
+    File(PathBuf, Box<FileHashes>),
+}
+
+/// One hash of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hash {
+    /// `sha256` and the like.
+    pub(super) type_name: String,
+    /// In normal form.
+    pub(super) value: String,
+    /// Of a PDQ hash that was computed here.
+    pub(super) quality: Option<u32>,
+}
+
+impl Hash {
+    /// As the local service takes it.
+    pub(super) fn signal(&self) -> local::Signal {
+        local::Signal { r#type: self.type_name.clone(), value: self.value.clone() }
+    }
+
+    /// A PDQ hash that says too little about its picture to be listed or looked up.
+    pub(super) fn is_poor(&self) -> bool {
+        self.quality.is_some_and(|quality| quality < PDQ_QUALITY_MIN)
+    }
+}
+
+impl std::fmt::Display for Hash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.type_name, self.value)
+    }
+}
+
+impl Item {
+    /// Reads `argument`: `type:value`, a hash whose length says its type, or the path of a file.
+    ///
+    /// # Errors
+    /// It is neither, or the file cannot be hashed.
+    pub(super) fn read(argument: &str) -> Result<Self, Failure> {
+        let parsed = signal::parse_any(argument);
+        let path = Path::new(argument);
+        match parsed {
+            Ok(subject) => Ok(Self::Hash(subject)),
+            Err(_no_hash) if path.exists() => Self::of_file(path),
+            Err(error) => {
+                let failure = Failure::new(Exit::Usage, format!("{}: neither a file nor a hash", quoted(argument)));
+                Err(failure.culprit(error.to_string()).fix("give the path of a file, or a hash as in sha256:..."))
+            }
+        }
+    }
+
+    /// Hashes the file at `path`.
+    ///
+    /// # Errors
+    /// It cannot be read, or is a broken image.
+    pub(super) fn of_file(path: &Path) -> Result<Self, Failure> {
+        Ok(Self::File(path.to_owned(), Box::new(hashing::hash_file(path)?)))
+    }
+
+    /// What was asked about, in a line.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Hash(subject) => subject.to_string(),
+            Self::File(path, _) => path.display().to_string(),
+        }
+    }
+
+    /// All its hashes.
+    pub(super) fn hashes(&self) -> Vec<Hash> {
+        match self {
+            Self::Hash(subject) => {
+                vec![Hash { type_name: subject.type_name().into_owned(), value: subject.value(), quality: None }]
+            }
+            Self::File(_, hashes) => of_file(hashes),
+        }
+    }
+
+    /// Those of its hashes that say enough to be listed or looked up.
+    pub(super) fn usable_hashes(&self) -> Vec<Hash> {
+        self.hashes().into_iter().filter(|hash| !hash.is_poor()).collect()
+    }
+}
+
+/// The hashes of a file, the picture's first.
+pub(super) fn of_file(hashes: &FileHashes) -> Vec<Hash> {
+    let hash =
+        |type_name: &str, bytes: &[u8], quality| Hash { type_name: type_name.to_owned(), value: hex(bytes), quality };
+    let digests = &hashes.digests;
+    let mut all: Vec<_> =
+        hashes.image.iter().map(|image| hash("pdq", &image.hash, Some(u32::from(image.quality)))).collect();
+    all.push(hash("md5", &digests.md5, None));
+    all.push(hash("sha1", &digests.sha1, None));
+    all.push(hash("sha256", &digests.sha256, None));
+    all.push(hash("sha512", &digests.sha512, None));
+    all
+}
+
+fn quoted(argument: &str) -> String {
+    format!("{:?}", argument.chars().take(80).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_a_file_and_neither_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("note.txt");
+        std::fs::write(&path, "abc").unwrap();
+        let file = Item::read(path.to_str().unwrap()).unwrap();
+        let names: Vec<_> = file.hashes().iter().map(|hash| hash.type_name.clone()).collect();
+        assert_eq!(names, ["md5", "sha1", "sha256", "sha512"]);
+        assert!(file.hashes()[2].value.starts_with("ba7816bf"));
+
+        let hash = Item::read("MD5:900150983CD24FB0D6963F7D28E17F72").unwrap();
+        assert_eq!(hash.name(), "md5:900150983cd24fb0d6963f7d28e17f72");
+
+        for (wrong, culprit) in [
+            ("no-such-file.jpg", "without a type"),
+            ("sha256:abcd", "got 4 characters, expected 64"),
+            ("sha3:ab", "expected one of pdq"),
+            (&"ab".repeat(32), "pdq or sha256"),
+        ] {
+            let failure = Item::read(wrong).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.culprits[0].contains(culprit), "{wrong}: {:?}", failure.culprits);
+        }
+    }
+
+    #[test]
+    fn a_broken_picture_is_a_bad_input_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cut.png");
+        std::fs::write(&path, b"\x89PNG\r\n\x1a\nrest").unwrap();
+        assert_eq!(Item::read(path.to_str().unwrap()).unwrap_err().exit, Exit::BadInput);
+    }
+}

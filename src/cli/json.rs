@@ -1,0 +1,401 @@
+//! What `--json` writes, for every command: the one schema.
+//!
+//! One JSON value a command (`match` with several items and `list search` write one a line). Bytes are lowercase
+//! hexadecimal, times are Unix milliseconds, 0 is "never" or "none" where the field says so. Fields are only ever
+//! added. A failure is `{"error": {"cause", "culprits", "fix", "exit_code"}}`, on stdout like any answer.
+
+use serde::Serialize;
+
+use crate::replica::ids::hex;
+use crate::wire::local;
+
+/// A hash: `hash`, and inside most others.
+#[derive(Serialize)]
+pub struct Signal {
+    /// pdq, md5, sha1, sha256, sha512
+    pub r#type: String,
+    /// Normal form.
+    pub value: String,
+    /// PDQ quality, 0 to 100, where it was computed here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<u32>,
+}
+
+/// `hash FILE`: one a file.
+#[derive(Serialize)]
+pub struct Hashed {
+    /// Path as given.
+    pub file: String,
+    /// Bytes.
+    pub length: u64,
+    /// Its hashes.
+    pub hashes: Vec<Signal>,
+}
+
+/// `submit`, `entry endorse` and the like.
+#[derive(Serialize)]
+pub struct Submitted {
+    /// DURABLE or QUEUED.
+    pub state: &'static str,
+    /// One a statement; empty while queued.
+    pub receipts: Vec<Receipt>,
+    /// With `--wait-peers`.
+    pub peers_holding: u32,
+    /// Fewer peers than asked for hold it by now; it is durable all the same.
+    pub wait_timed_out: bool,
+}
+
+/// Where a statement stands.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of Receipt in forum.proto")]
+pub struct Receipt {
+    pub member_id: String,
+    pub log_no: u32,
+    pub seq: u64,
+    pub index: u32,
+    pub header: String,
+    pub signature: String,
+    pub record: String,
+    pub inclusion_path: Vec<String>,
+}
+
+/// `match`: one an item.
+#[derive(Serialize)]
+pub struct Matched {
+    /// Hash or path as given.
+    pub item: String,
+    /// ALLOW, REVIEW, BLOCK.
+    pub verdict: &'static str,
+    /// The line of our policy that decided.
+    pub rule: String,
+    /// Nearest first.
+    pub matches: Vec<Match>,
+    /// There are more matches than are shown.
+    pub truncated: bool,
+}
+
+/// An entry within the threshold.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of Match in forum.proto")]
+pub struct Match {
+    pub distance: u32,
+    pub threshold: u32,
+    pub entry: Entry,
+}
+
+/// `entry show`, `list search`, and inside `match`.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of Entry in forum.proto")]
+pub struct Entry {
+    pub signal: Signal,
+    pub subject_id: String,
+    pub status: String,
+    pub labels: Vec<String>,
+    pub languages: Vec<String>,
+    pub first_seen_ms: u64,
+    pub support_groups: u32,
+    pub small_support_groups: u32,
+    pub dispute_groups: u32,
+    pub allow_conflict: bool,
+    pub said: Vec<Said>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub receipts: Vec<Receipt>,
+}
+
+/// One member's word.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of Said in forum.proto")]
+pub struct Said {
+    pub member: String,
+    pub member_id: String,
+    pub group: String,
+    pub jurisdictions: Vec<String>,
+    pub what: String,
+    pub time_ms: u64,
+    pub log_no: u32,
+    pub seq: u64,
+    pub index: u32,
+    pub expires_ms: u64,
+    pub counts: bool,
+    pub reason: String,
+    pub severity: u32,
+}
+
+/// `status`.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of StatusResponse in forum.proto")]
+pub struct Status {
+    pub forum_name: String,
+    pub forum_id: String,
+    pub charter_version: u64,
+    pub charter_issued_ms: u64,
+    pub charter_valid_until_ms: u64,
+    pub member: String,
+    pub member_id: String,
+    pub health: String,
+    pub health_reasons: Vec<String>,
+    pub entries: u64,
+    pub records: u64,
+    pub blocks: u64,
+    pub outbox: u64,
+    pub guard_pending: bool,
+    pub view_hour_ms: u64,
+    pub view_digest: String,
+    pub peers_connected: u32,
+    pub peers_total: u32,
+    pub proofs: u32,
+    pub peer_address: String,
+    pub version: String,
+    pub heads: Vec<LogHead>,
+}
+
+/// A log as this node holds it.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of LogHead in forum.proto")]
+pub struct LogHead {
+    pub member: String,
+    pub member_id: String,
+    pub log_no: u32,
+    pub lane: String,
+    pub seq: u64,
+    pub header_hash: String,
+    pub forked_at: u64,
+}
+
+/// `peer list`.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of PeerState in forum.proto")]
+pub struct Peer {
+    pub member: String,
+    pub member_id: String,
+    pub endpoint: String,
+    pub state: String,
+    pub last_error: String,
+    pub retry_ms: u64,
+    pub ours_missing_there: u64,
+    pub theirs_missing_here: u64,
+    pub last_heard_ms: u64,
+    pub clock_offset_ms: i64,
+    pub agrees: String,
+}
+
+/// `log verify`.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of VerifyLogResponse in forum.proto")]
+pub struct Verified {
+    pub logs: u64,
+    pub blocks: u64,
+    pub records: u64,
+    pub first_break: Option<String>,
+    pub view_hour_ms: u64,
+    pub view_digest: String,
+}
+
+/// `charter show`.
+#[derive(Serialize)]
+pub struct Charter {
+    /// None while nobody has signed a first charter: its hash would be the name.
+    pub forum_id: Option<String>,
+    /// Of the forum.
+    pub name: String,
+    /// 1, 2, ...
+    pub version: u64,
+    /// Hash of the body.
+    pub hash: String,
+    /// When it was proposed.
+    pub issued_ms: u64,
+    /// When it becomes stale.
+    pub valid_until_ms: u64,
+    /// Key ids.
+    pub founders: Vec<String>,
+    /// So many of them must sign.
+    pub threshold: usize,
+    /// Key ids of founders whose signature holds.
+    pub signed: Vec<String>,
+    /// What it still lacks; empty when it counts.
+    pub missing: Vec<String>,
+    /// The companies.
+    pub members: Vec<Member>,
+}
+
+/// A company in a charter.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of Member in signed.proto")]
+pub struct Member {
+    pub id: String,
+    pub name: String,
+    pub group: String,
+    pub roles: Vec<&'static str>,
+    pub status: &'static str,
+    pub jurisdictions: Vec<String>,
+    pub endpoints: Vec<String>,
+    pub pins: Vec<String>,
+    pub admitted_ms: u64,
+}
+
+impl From<local::Receipt> for Receipt {
+    fn from(r: local::Receipt) -> Self {
+        Self {
+            member_id: hex(&r.member_id),
+            log_no: r.log_no,
+            seq: r.seq,
+            index: r.index,
+            header: hex(&r.header),
+            signature: hex(&r.signature),
+            record: hex(&r.record),
+            inclusion_path: r.inclusion_path.iter().map(|hash| hex(hash)).collect(),
+        }
+    }
+}
+
+impl From<local::SubmitResponse> for Submitted {
+    fn from(s: local::SubmitResponse) -> Self {
+        Self {
+            state: if s.state() == local::SubmitState::Queued { "QUEUED" } else { "DURABLE" },
+            receipts: s.receipts.into_iter().map(Receipt::from).collect(),
+            peers_holding: s.peers_holding,
+            wait_timed_out: s.wait_timed_out,
+        }
+    }
+}
+
+impl From<local::Entry> for Entry {
+    fn from(e: local::Entry) -> Self {
+        let signal = e.signal.unwrap_or_default();
+        Self {
+            signal: Signal { r#type: signal.r#type, value: signal.value, quality: None },
+            subject_id: hex(&e.subject_id),
+            status: e.status,
+            labels: e.labels,
+            languages: e.languages,
+            first_seen_ms: e.first_seen_ms,
+            support_groups: e.support_groups,
+            small_support_groups: e.small_support_groups,
+            dispute_groups: e.dispute_groups,
+            allow_conflict: e.allow_conflict,
+            said: e.said.into_iter().map(Said::from).collect(),
+            receipts: Vec::new(),
+        }
+    }
+}
+
+impl From<local::Said> for Said {
+    fn from(s: local::Said) -> Self {
+        Self {
+            member: s.member,
+            member_id: hex(&s.member_id),
+            group: s.group,
+            jurisdictions: s.jurisdictions,
+            what: s.what,
+            time_ms: s.time_ms,
+            log_no: s.log_no,
+            seq: s.seq,
+            index: s.index,
+            expires_ms: s.expires_ms,
+            counts: s.counts,
+            reason: s.reason,
+            severity: s.severity,
+        }
+    }
+}
+
+impl From<local::StatusResponse> for Status {
+    fn from(s: local::StatusResponse) -> Self {
+        let head = |h: local::LogHead| LogHead {
+            member: h.member,
+            member_id: hex(&h.member_id),
+            log_no: h.log_no,
+            lane: h.lane,
+            seq: h.seq,
+            header_hash: hex(&h.header_hash),
+            forked_at: h.forked_at,
+        };
+        Self {
+            forum_name: s.forum_name,
+            forum_id: hex(&s.forum_id),
+            charter_version: s.charter_version,
+            charter_issued_ms: s.charter_issued_ms,
+            charter_valid_until_ms: s.charter_valid_until_ms,
+            member: s.member,
+            member_id: hex(&s.member_id),
+            health: s.health,
+            health_reasons: s.health_reasons,
+            entries: s.entries,
+            records: s.records,
+            blocks: s.blocks,
+            outbox: s.outbox,
+            guard_pending: s.guard_pending,
+            view_hour_ms: s.view_hour_ms,
+            view_digest: hex(&s.view_digest),
+            peers_connected: s.peers_connected,
+            peers_total: s.peers_total,
+            proofs: s.proofs,
+            peer_address: s.peer_address,
+            version: s.version,
+            heads: s.heads.into_iter().map(head).collect(),
+        }
+    }
+}
+
+impl From<local::PeerState> for Peer {
+    fn from(p: local::PeerState) -> Self {
+        Self {
+            member: p.member,
+            member_id: hex(&p.member_id),
+            endpoint: p.endpoint,
+            state: p.state,
+            last_error: p.last_error,
+            retry_ms: p.retry_ms,
+            ours_missing_there: p.ours_missing_there,
+            theirs_missing_here: p.theirs_missing_here,
+            last_heard_ms: p.last_heard_ms,
+            clock_offset_ms: p.clock_offset_ms,
+            agrees: p.agrees,
+        }
+    }
+}
+
+impl From<local::VerifyLogResponse> for Verified {
+    fn from(v: local::VerifyLogResponse) -> Self {
+        Self {
+            logs: v.logs,
+            blocks: v.blocks,
+            records: v.records,
+            first_break: (!v.first_break.is_empty()).then_some(v.first_break),
+            view_hour_ms: v.view_hour_ms,
+            view_digest: hex(&v.view_digest),
+        }
+    }
+}
+
+impl From<&crate::replica::charter::Member> for Member {
+    fn from(m: &crate::replica::charter::Member) -> Self {
+        use crate::replica::charter::MemberStatus;
+        let status = match m.status {
+            MemberStatus::Active => "ACTIVE",
+            MemberStatus::Suspended => "SUSPENDED",
+            MemberStatus::Former => "FORMER",
+        };
+        Self {
+            id: m.id.to_string(),
+            name: m.name.clone(),
+            group: m.group.clone(),
+            roles: m.roles.names(),
+            status,
+            jurisdictions: m.jurisdictions.clone(),
+            endpoints: m.endpoints.clone(),
+            pins: m.pins.iter().map(ToString::to_string).collect(),
+            admitted_ms: m.admitted.0,
+        }
+    }
+}
+
+/// The name of a verdict.
+pub fn verdict(verdict: local::Verdict) -> &'static str {
+    match verdict {
+        local::Verdict::Allow => "ALLOW",
+        local::Verdict::Block => "BLOCK",
+        // What this program does not know is for people to look at.
+        local::Verdict::Review | local::Verdict::Unspecified => "REVIEW",
+    }
+}

@@ -1,0 +1,137 @@
+//! `list search`: the list, filtered, page by page.
+
+use clap::{Args, Subcommand};
+
+use super::failure::{Exit, Failure, Outcome};
+use super::lookup::entry_text;
+use super::{Invocation, json};
+use crate::config::nearest;
+use crate::replica::signal::Alg;
+use crate::replica::taxonomy;
+use crate::replica::view::Status;
+use crate::wire::local;
+
+/// Entries shown unless more are asked for: a screen or two.
+const LIMIT_DEFAULT: u64 = 50;
+/// Entries of one call (the service's own limit).
+const PAGE_MAX: u32 = 1_000;
+const STATUSES: [&str; 8] =
+    ["ERASED", "RETRACTED", "ALLOWED", "CONTESTED", "ACTIVE", "PROVISIONAL", "REFERRED", "INACTIVE"];
+
+#[derive(Subcommand)]
+pub(super) enum ListCommand {
+    /// Show entries that fit all filters, in the order of their hashes
+    Search(SearchArgs),
+}
+
+#[derive(Args)]
+pub(super) struct SearchArgs {
+    /// pdq, md5, sha1, sha256, sha512
+    #[arg(long)]
+    r#type: Option<String>,
+    /// ACTIVE, PROVISIONAL, CONTESTED, REFERRED, ALLOWED, RETRACTED, INACTIVE
+    #[arg(long)]
+    status: Option<String>,
+    /// Label of the taxonomy
+    #[arg(long)]
+    label: Option<String>,
+    /// Name of a member that says something of it
+    #[arg(long)]
+    member: Option<String>,
+    /// Entries at most
+    #[arg(long, default_value_t = LIMIT_DEFAULT, conflicts_with = "all")]
+    limit: u64,
+    /// All of them, also those that nobody stands behind any more
+    #[arg(long)]
+    all: bool,
+}
+
+pub(super) async fn list(command: ListCommand, at: &Invocation) -> Outcome {
+    let ListCommand::Search(args) = command;
+    let mut request = request(&args)?;
+    let node = at.node().await?;
+    let mut left = if args.all { u64::MAX } else { args.limit };
+    let mut shown = 0_u64;
+    while left > 0 {
+        request.page_size = u32::try_from(left.min(u64::from(PAGE_MAX))).unwrap_or(PAGE_MAX);
+        let page = node.entries(request.clone()).await?;
+        for entry in page.entries {
+            left = left.saturating_sub(1);
+            shown += 1;
+            print(entry, at)?;
+        }
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
+    }
+    if !request.page_token.is_empty() {
+        at.terminal.talk(format!("{shown} entries shown, there are more: --limit N, or --all"));
+    } else if shown == 0 {
+        at.terminal.talk("no entry fits");
+        return Ok(Exit::NotFound);
+    }
+    Ok(Exit::Ok)
+}
+
+fn print(entry: local::Entry, at: &Invocation) -> Result<(), Failure> {
+    if at.terminal.json {
+        at.terminal.json(&json::Entry::from(entry))
+    } else {
+        at.terminal.data(entry_text(&entry, "").trim_end())
+    }
+}
+
+fn request(args: &SearchArgs) -> Result<local::ListEntriesRequest, Failure> {
+    let status = args.status.as_deref().map(str::to_ascii_uppercase);
+    check("status", status.as_deref(), |s| Status::from_name(s).is_some(), &STATUSES)?;
+    let types: Vec<_> = Alg::SUPPORTED.iter().map(|alg| alg.name()).collect();
+    check("type", args.r#type.as_deref(), |t| types.contains(&t), &types)?;
+    let labels: Vec<_> = taxonomy::LABELS.iter().map(|(_, name)| *name).collect();
+    check("label", args.label.as_deref(), |l| taxonomy::number(l).is_some(), &labels)?;
+    Ok(local::ListEntriesRequest {
+        r#type: args.r#type.clone().unwrap_or_default(),
+        status: status.unwrap_or_default(),
+        label: args.label.clone().unwrap_or_default(),
+        member: args.member.clone().unwrap_or_default(),
+        include_inactive: args.all,
+        ..Default::default()
+    })
+}
+
+/// Refuses a name that is none of `known`, with the nearest that is.
+pub(super) fn check(
+    field: &str,
+    got: Option<&str>,
+    is_known: impl Fn(&str) -> bool,
+    known: &[&str],
+) -> Result<(), Failure> {
+    let Some(got) = got.filter(|got| !is_known(got)) else { return Ok(()) };
+    let failure = Failure::new(Exit::Usage, format!("{field}: got {got:?}, expected one of {}", known.join(", ")));
+    Err(match nearest(got, known.iter().copied()) {
+        Some(nearest) => failure.fix(format!("did you mean {nearest}?")),
+        None => failure,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args() -> SearchArgs {
+        SearchArgs { r#type: None, status: None, label: None, member: None, limit: 1, all: false }
+    }
+
+    #[test]
+    fn filters_that_nothing_can_fit_are_refused_with_the_nearest() {
+        for (args, expected) in [
+            (SearchArgs { status: Some("actve".into()), ..args() }, "did you mean ACTIVE?"),
+            (SearchArgs { r#type: Some("sha-256".into()), ..args() }, "did you mean sha256?"),
+            (SearchArgs { label: Some("propoganda".into()), ..args() }, "did you mean propaganda?"),
+        ] {
+            assert_eq!(request(&args).unwrap_err().fix.as_deref(), Some(expected));
+        }
+        assert_eq!(request(&SearchArgs { status: Some("active".into()), ..args() }).unwrap().status, "ACTIVE");
+        assert!(STATUSES.iter().all(|status| Status::from_name(status).is_some()));
+    }
+}

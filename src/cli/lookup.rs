@@ -1,0 +1,245 @@
+//! `match`: is it listed, who says so, and what do our rules make of it? Asked of our own node only.
+
+use std::io::{self, BufRead as _, Read as _};
+
+use clap::Args;
+
+use super::failure::{Exit, Failure, Outcome, io_failure};
+use super::item::Item;
+use super::show;
+use super::{Invocation, json};
+use crate::replica::ids::TimeMs;
+use crate::wire::local;
+
+/// Items of one command: who has more writes a program against the local service.
+const ITEMS_MAX: usize = 100_000;
+/// Longest line on stdin: a path, or a hash with its type.
+const LINE_SIZE_MAX: u64 = 8_192;
+
+#[derive(Args)]
+pub(super) struct MatchArgs {
+    /// Files, or hashes as in sha256:...; - reads one a line from stdin
+    #[arg(required = true, value_name = "FILE|HASH|-")]
+    items: Vec<String>,
+    /// Bits that a picture may differ in, at most 31
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(0..=31))]
+    distance: Option<u32>,
+    /// Also say which hashes were looked up, and which rule decided
+    #[arg(long)]
+    explain: bool,
+}
+
+pub(super) async fn lookup(args: &MatchArgs, at: &Invocation) -> Outcome {
+    let items = items(&args.items)?;
+    let node = at.node().await?;
+    let mut exit = Exit::NotFound;
+    for item in &items {
+        let signals = item.usable_hashes().iter().map(super::item::Hash::signal).collect();
+        let answer = node.lookup(local::LookupRequest { signals, distance_max: args.distance }).await?;
+        if !answer.matches.is_empty() {
+            exit = Exit::Ok;
+        }
+        if at.terminal.json {
+            at.terminal.json(&as_json(item, answer))?;
+        } else {
+            at.terminal.data(as_text(item, &answer, args.explain).trim_end())?;
+        }
+    }
+    Ok(exit)
+}
+
+/// All items are read before the first is looked up: a mistake in the last one is told at once.
+fn items(arguments: &[String]) -> Result<Vec<Item>, Failure> {
+    let mut items = Vec::new();
+    for argument in arguments {
+        if argument == "-" {
+            let stdin = io::stdin().lock();
+            read_lines(stdin, &mut items)?;
+        } else {
+            items.push(Item::read(argument)?);
+        }
+    }
+    Ok(items)
+}
+
+fn read_lines(mut from: impl io::BufRead, items: &mut Vec<Item>) -> Result<(), Failure> {
+    for number in 1.. {
+        let mut line = String::new();
+        let read = from
+            .by_ref()
+            .take(LINE_SIZE_MAX)
+            .read_line(&mut line)
+            .map_err(io_failure(format!("stdin, line {number}")))?;
+        if read == 0 {
+            break;
+        }
+        if items.len() >= ITEMS_MAX {
+            return Err(Failure::new(Exit::Usage, format!("stdin has more than {ITEMS_MAX} lines")));
+        }
+        if !line.trim().is_empty() {
+            let item = Item::read(line.trim());
+            items.push(item.map_err(|failure| failure.culprit(format!("stdin, line {number}")))?);
+        }
+    }
+    Ok(())
+}
+
+fn as_json(item: &Item, answer: local::LookupResponse) -> json::Matched {
+    json::Matched {
+        item: item.name(),
+        verdict: json::verdict(answer.verdict()),
+        rule: answer.rule,
+        truncated: answer.truncated,
+        matches: answer
+            .matches
+            .into_iter()
+            .map(|m| json::Match {
+                distance: m.distance,
+                threshold: m.threshold,
+                entry: m.entry.unwrap_or_default().into(),
+            })
+            .collect(),
+    }
+}
+
+pub(super) fn as_text(item: &Item, answer: &local::LookupResponse, explain: bool) -> String {
+    let verdict = json::verdict(answer.verdict());
+    let mut text = format!("{verdict}  {}  {}\n", show::clean(&item.name()), show::clean(&answer.rule));
+    for found in &answer.matches {
+        let Some(entry) = &found.entry else { continue };
+        let near = match found.threshold {
+            0 => "equal".to_owned(),
+            threshold => format!("distance {} of {threshold}", found.distance),
+        };
+        text.push_str(&format!("  {near}  "));
+        text.push_str(&entry_text(entry, "  "));
+    }
+    if answer.truncated {
+        text.push_str("  there are more matches than are shown\n");
+    }
+    if explain {
+        text.push_str(&format!("  rule: {}\n", show::clean(&answer.rule)));
+        for hash in item.hashes() {
+            let note = if hash.is_poor() { "not looked up: too little in the picture" } else { "looked up" };
+            text.push_str(&format!("  {note}: {hash}\n"));
+        }
+    }
+    text
+}
+
+/// An entry in a few lines; all but the first begin with `indent`.
+pub(super) fn entry_text(entry: &local::Entry, indent: &str) -> String {
+    let signal = entry.signal.clone().unwrap_or_default();
+    let join = |texts: &[String]| show::clean(&texts.join(", "));
+    let mut text =
+        format!("{}:{}  {}", show::clean(&signal.r#type), show::clean(&signal.value), show::clean(&entry.status));
+    for (what, values) in [("", &entry.labels), ("languages ", &entry.languages)] {
+        if !values.is_empty() {
+            text.push_str(&format!("  {what}{}", join(values)));
+        }
+    }
+    text.push('\n');
+    if entry.allow_conflict {
+        text.push_str(&format!("{indent}  certified and listed at once: people decide\n"));
+    }
+    for said in &entry.said {
+        text.push_str(&format!("{indent}  {}\n", said_text(said)));
+    }
+    if entry.first_seen_ms > 0 {
+        text.push_str(&format!("{indent}  first seen {}\n", show::time(TimeMs(entry.first_seen_ms))));
+    }
+    text
+}
+
+fn said_text(said: &local::Said) -> String {
+    let verb = match said.what.as_str() {
+        "SUBMIT" => "submitted",
+        "ENDORSE" => "endorsed",
+        "DISPUTE" => "disputed",
+        "NEUTRAL" => "withdrawn",
+        "RETRACT" => "retraction asked",
+        "ALLOW" => "certified",
+        "REFERRAL" => "referred",
+        other => other,
+    };
+    let place = show::clean(&said.jurisdictions.join(", "));
+    let mut text = format!(
+        "{} by {} ({place}; group {}) {}",
+        show::clean(verb),
+        show::clean(&said.member),
+        show::clean(&said.group),
+        show::time(TimeMs(said.time_ms))
+    );
+    text.push_str(&format!(", log {} block {} record {}", said.log_no, said.seq, said.index));
+    if !said.reason.is_empty() {
+        text.push_str(&format!(", reason {}", show::clean(&said.reason)));
+    }
+    if said.expires_ms > 0 {
+        text.push_str(&format!(", until {}", show::time(TimeMs(said.expires_ms))));
+    }
+    if !said.counts {
+        text.push_str(" (does not count)");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> local::Entry {
+        let said = local::Said {
+            member: "acme".to_owned(),
+            group: "Acme".to_owned(),
+            jurisdictions: vec!["FR".to_owned()],
+            what: "SUBMIT".to_owned(),
+            time_ms: 1_795_000_000_000,
+            log_no: 0,
+            seq: 3,
+            index: 1,
+            counts: true,
+            ..Default::default()
+        };
+        local::Entry {
+            signal: Some(local::Signal { r#type: "md5".to_owned(), value: "ab\u{1b}".to_owned() }),
+            status: "ACTIVE".to_owned(),
+            labels: vec!["symbol".to_owned()],
+            said: vec![said],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn an_answer_says_who_said_what_and_when() {
+        let answer = local::LookupResponse {
+            verdict: local::Verdict::Review as i32,
+            rule: "one company".to_owned(),
+            matches: vec![local::Match { signal_index: 0, distance: 14, threshold: 31, entry: Some(entry()) }],
+            truncated: true,
+        };
+        let item = Item::read("md5:900150983cd24fb0d6963f7d28e17f72").unwrap();
+        let text = as_text(&item, &answer, true);
+        for expected in [
+            "REVIEW  md5:900150983cd24fb0d6963f7d28e17f72  one company\n",
+            "distance 14 of 31  md5:ab\u{b7}  ACTIVE  symbol\n",
+            "submitted by acme (FR; group Acme) 2026-11-18 11:06:40 UTC, log 0 block 3 record 1",
+            "there are more matches",
+            "looked up: md5:9001",
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
+        let json = serde_json::to_value(as_json(&item, answer)).unwrap();
+        assert_eq!(json["matches"][0]["entry"]["said"][0]["member"], "acme");
+        assert_eq!(json["verdict"], "REVIEW");
+    }
+
+    #[test]
+    fn lines_of_stdin_are_items_and_a_wrong_one_is_named() {
+        let mut items = Vec::new();
+        let text = "md5:900150983cd24fb0d6963f7d28e17f72\n\n  900150983cd24fb0d6963f7d28e17f72\n";
+        read_lines(text.as_bytes(), &mut items).unwrap();
+        assert_eq!(items.len(), 2);
+        let failure = read_lines("\nmd5:1\n".as_bytes(), &mut items).unwrap_err();
+        assert!(failure.culprits.contains(&"stdin, line 2".to_owned()), "{failure:?}");
+    }
+}

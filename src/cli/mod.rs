@@ -1,0 +1,298 @@
+//! The command line: one file per noun. Parses, runs one command, returns an exit code.
+
+pub mod failure;
+pub mod show;
+pub mod terminal;
+
+mod backfill;
+mod charter;
+mod client;
+mod demo;
+mod drafting;
+mod entry;
+mod hash;
+mod init;
+mod item;
+mod join;
+pub mod json;
+mod list;
+mod log;
+mod lookup;
+mod peer;
+mod run;
+mod status;
+mod submit;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use self::client::Node;
+use self::failure::{Exit, Failure, Outcome, io_failure};
+use self::terminal::Terminal;
+use crate::config::{Above, Config};
+
+/// Folder of a running demo, inside the system's folder for temporary files.
+pub const DEMO_FOLDER: &str = "staydown-demo";
+
+/// The node of an industry forum that shares hashes of terrorist content: signed, without an operator.
+#[derive(Parser)]
+#[command(name = "staydown", version, max_term_width = 120, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(Args, Clone, Debug)]
+struct Globals {
+    /// Data directory of the node [default: ~/.local/share/staydown]
+    #[arg(long, global = true, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Settings file [default: staydown.toml in the data directory]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Unix socket of the node [default: local.sock in the data directory]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// A company of the running demo, instead of --data
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "data")]
+    demo: Option<String>,
+    /// Write data, and errors, as JSON on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say nothing beside data and errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Answer every question with yes
+    #[arg(long, short, global = true)]
+    yes: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a throw-away forum of three companies on this machine
+    Demo(demo::DemoArgs),
+    /// Create this node: its keys, and the request to be admitted
+    Init(init::InitArgs),
+    /// Join the forum of an invitation
+    Join(join::JoinArgs),
+    /// Run the node until it is told to stop
+    Run(run::RunArgs),
+    /// Show the state of the node
+    Status,
+    /// Compute the hashes of files; nothing is sent
+    Hash(hash::HashArgs),
+    /// Sign hashes and share them; files are never sent
+    Submit(submit::SubmitArgs),
+    /// Look up whether something is listed, and who says so
+    Match(lookup::MatchArgs),
+    /// Show one entry, and say what our company thinks of it
+    #[command(subcommand)]
+    Entry(entry::EntryCommand),
+    /// Query the list
+    #[command(subcommand)]
+    List(list::ListCommand),
+    /// Found a forum and govern it, by a threshold of founders
+    #[command(subcommand)]
+    Charter(charter::CharterCommand),
+    /// Show the connections to the other members
+    #[command(subcommand)]
+    Peer(peer::PeerCommand),
+    /// Check the logs of all members
+    #[command(subcommand)]
+    Log(log::LogCommand),
+    /// Write a completion script for a shell
+    Completions {
+        /// bash, zsh, fish, elvish, powershell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// One command with its flags.
+struct Invocation {
+    globals: Globals,
+    terminal: Terminal,
+}
+
+impl Invocation {
+    /// The settings, from all their places.
+    fn config(&self) -> Result<Config, Failure> {
+        self.config_with(None)
+    }
+
+    /// The same with one more flag: the key that it sets, its name, its value.
+    fn config_with(&self, flag: Option<(&'static str, &'static str, String)>) -> Result<Config, Failure> {
+        let mut above = Above { file: self.globals.config.clone(), ..Above::from_process() };
+        above.data = match &self.globals.demo {
+            Some(name) => Some(demo_folder(&demo::parent_folder(), name)?),
+            None => self.globals.data.clone(),
+        };
+        if let Some(socket) = &self.globals.socket {
+            above.flags.push(("local.socket", "--socket", socket.display().to_string()));
+        }
+        above.flags.extend(flag);
+        Ok(Config::load(&above)?)
+    }
+
+    /// The running node.
+    async fn node(&self) -> Result<Node, Failure> {
+        Node::connect(&self.config()?.local.socket).await
+    }
+}
+
+/// The data directory of a company of the running demo.
+fn demo_folder(parent: &Path, name: &str) -> Result<PathBuf, Failure> {
+    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let folder = parent.join(name);
+    if plain && folder.is_dir() {
+        return Ok(folder);
+    }
+    let names = demo::COMPANIES.map(|company| company.name).join(", ");
+    if parent.is_dir() {
+        let cause = format!("the demo has no company {name:?}, expected one of {names}");
+        return Err(Failure::new(Exit::Usage, cause));
+    }
+    Err(Failure::new(Exit::Unreachable, "no demo is running").fix("staydown demo (in another terminal)"))
+}
+
+/// Runs the command that `arguments` (with the program's name first) ask for.
+pub fn main(arguments: &[OsString]) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, arguments),
+    };
+    let Globals { json, quiet, yes, .. } = cli.globals;
+    let terminal = Terminal { json, quiet, yes };
+    let outcome = execute(cli.command, &Invocation { globals: cli.globals, terminal });
+    outcome.unwrap_or_else(|failure| {
+        terminal.fail(&failure);
+        failure.exit
+    })
+}
+
+/// Help and version go to stdout and are no failure; everything else is one.
+fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    let wants_json = arguments.iter().any(|argument| argument == "--json");
+    if error.use_stderr() && wants_json {
+        let text = error.render().to_string();
+        let cause = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        Terminal { json: true, quiet: true, yes: true }.fail(&Failure::new(Exit::Usage, cause));
+    } else {
+        drop(error.print());
+    }
+    if error.use_stderr() { Exit::Usage } else { Exit::Ok }
+}
+
+fn execute(command: Command, at: &Invocation) -> Outcome {
+    if let Command::Completions { shell } = command {
+        return completions(shell);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(io_failure("cannot start the runtime"))?;
+    let outcome = runtime.block_on(Box::pin(dispatch(command, at)));
+    // Hashing and reading files happen on threads that cannot be interrupted; nothing waits for them any more.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn dispatch(command: Command, at: &Invocation) -> Outcome {
+    match command {
+        Command::Demo(args) => Box::pin(demo::demo(&args, at)).await,
+        Command::Init(args) => init::init(&args, at),
+        Command::Join(args) => Box::pin(join::join(&args, at)).await,
+        Command::Run(args) => Box::pin(run::run(&args, at)).await,
+        Command::Status => status::status(at).await,
+        Command::Hash(args) => hash::hash(&args, at),
+        Command::Submit(args) => Box::pin(submit::submit(&args, at)).await,
+        Command::Match(args) => lookup::lookup(&args, at).await,
+        Command::Entry(command) => Box::pin(entry::entry(command, at)).await,
+        Command::List(command) => list::list(command, at).await,
+        Command::Charter(command) => Box::pin(charter::charter(command, at)).await,
+        Command::Peer(command) => peer::peer(command, at).await,
+        Command::Log(command) => log::log(command, at).await,
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Outcome {
+    clap_complete::generate(shell, &mut Cli::command(), "staydown", &mut io::stdout());
+    Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_of_the_readme_are_understood() {
+        for line in [
+            "staydown demo --once",
+            "staydown init --founding draft.sdc --name acme --group Acme --jurisdiction FR --endpoint a.example.org:7700",
+            "staydown init --forum 00 --name acme --group Acme --jurisdiction FR --jurisdiction BE --endpoint a:1 --language fr",
+            "staydown charter key founder-1.pem",
+            "staydown charter found --name X --founder a.pub b.pub c.pub --threshold 2 -o draft.sdc",
+            "staydown charter admit a.sdj b.sdj --role FULL --into draft.sdc -o charter-1.sdc",
+            "staydown charter sign charter-1.sdc --key founder-1.pem",
+            "staydown charter show charter-1.sdc --diff",
+            "staydown charter apply charter-2.sdc",
+            "staydown charter invite --from charter-1.sdc -o invite.sdi",
+            "staydown join invite.sdi --forum 00 --once",
+            "staydown --demo bolt match samples/poster-copy.jpg --explain",
+            "staydown submit a.jpg b.png --label propaganda --label symbol --severity 3 --language fr --expires 90d --wait-peers 2",
+            "staydown submit --from list.csv --bulk",
+            "staydown entry dispute sha256:ab --reason news-reporting",
+            "staydown entry show sha256:ab --receipts --json",
+            "staydown list search --type pdq --status ACTIVE --label symbol --member acme --limit 5 --all",
+            "staydown peer list",
+            "staydown log verify",
+            "staydown completions bash",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).err().unwrap());
+        }
+    }
+
+    #[test]
+    fn senseless_command_lines_are_usage_errors() {
+        for line in [
+            "staydown",
+            "staydown fly",
+            "staydown init --name acme",
+            "staydown submit",
+            "staydown submit a.jpg --incident 00 --bulk",
+            "staydown entry dispute",
+            "staydown --demo a --data b status",
+            "staydown match",
+        ] {
+            let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+            assert!(parse(line).is_err(), "{line}");
+            assert_eq!(main(&arguments), Exit::Usage, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_company_of_the_demo_is_a_plain_name() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("acme")).unwrap();
+        assert_eq!(demo_folder(dir.path(), "acme").unwrap(), dir.path().join("acme"));
+        for wrong in ["..", "", "acme/../acme", "delta"] {
+            assert_eq!(demo_folder(dir.path(), wrong).unwrap_err().exit, Exit::Usage);
+        }
+        assert_eq!(demo_folder(&dir.path().join("none"), "acme").unwrap_err().exit, Exit::Unreachable);
+    }
+}

@@ -1,0 +1,255 @@
+//! Values as people write and read them: times, fingerprints, key words, names.
+
+use crate::replica::ids::{ForumId, TimeMs, hex, sha256};
+
+/// Number of key words: 8 of 2,048 are 88 bits, out of reach for who would make a second request with the same words.
+pub const KEY_WORDS: usize = 8;
+const WORD_BITS: usize = 11;
+
+/// The key words of `bytes`: the first 88 bits of its SHA-256, eleven bits a word.
+pub fn key_words(bytes: &[u8]) -> String {
+    let digest = sha256(&[bytes]);
+    let list = bip39::Language::English.word_list();
+    let bit = |at: usize| usize::from(digest[at / 8] >> (7 - at % 8) & 1);
+    let word = |number: usize| (0..WORD_BITS).fold(0, |index, i| index << 1 | bit(number * WORD_BITS + i));
+    (0..KEY_WORDS).map(|number| list[word(number)]).collect::<Vec<_>>().join("-")
+}
+
+/// A forum's fingerprint as people type it: 64 hexadecimal digits in any case, grouped by colons, hyphens or spaces.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn fingerprint(text: &str) -> Result<ForumId, String> {
+    let digits: String = text.chars().filter(|c| !c.is_whitespace() && !":-".contains(*c)).collect();
+    if let Some(wrong) = digits.chars().find(|c| !c.is_ascii_hexdigit()) {
+        return Err(format!("a fingerprint has the digits 0-9 and a-f, got {wrong:?}"));
+    }
+    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).unwrap_or_default();
+    ForumId::from_slice(&bytes).ok_or_else(|| format!("a fingerprint has 64 digits, got {}", digits.len()))
+}
+
+/// 32 hexadecimal digits.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn sixteen_bytes(text: &str) -> Result<[u8; 16], String> {
+    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).unwrap_or_default();
+    bytes.try_into().map_err(|_wrong_length| format!("got {text:?}, expected 32 hexadecimal digits"))
+}
+
+/// The first digits of a long hash: enough to tell two apart in a table.
+pub fn short(bytes: &[u8]) -> String {
+    hex(&bytes[..bytes.len().min(8)])
+}
+
+/// `2026-11-21 19:14:12 UTC`.
+pub fn time(time: TimeMs) -> String {
+    let seconds = time.0 / 1_000 % 86_400;
+    format!("{} {:02}:{:02}:{:02} UTC", date(time), seconds / 3_600, seconds / 60 % 60, seconds % 60)
+}
+
+/// `2026-11-21`.
+pub fn date(time: TimeMs) -> String {
+    let (year, month, day) = civil(time.day());
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// A moment as people write it: `2027-01-31` (its start, UTC), `90d` or `12h` from `now`, Unix milliseconds, `never`.
+/// 0 stands for never.
+///
+/// # Errors
+/// What was expected.
+pub fn moment(text: &str, now: TimeMs) -> Result<TimeMs, String> {
+    let wrong = || format!("got {text:?}, expected a date as 2027-01-31, a span as 90d or 12h, or never");
+    let number = |digits: &str| digits.parse::<u64>().ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit()));
+    if text == "never" {
+        return Ok(TimeMs(0));
+    }
+    for (unit, ms) in [('d', TimeMs::DAY_MS), ('h', TimeMs::HOUR_MS)] {
+        if let Some(span) = text.strip_suffix(unit) {
+            let ms = number(span).filter(|n| *n > 0).and_then(|n| n.checked_mul(ms)).ok_or_else(wrong)?;
+            return Ok(now.plus(ms));
+        }
+    }
+    let at = match text.split('-').collect::<Vec<_>>()[..] {
+        [year, month, day] if text.len() == 10 => {
+            let (year, month, day) =
+                (number(year).ok_or_else(wrong)?, number(month).ok_or_else(wrong)?, number(day).ok_or_else(wrong)?);
+            day_of(year, month, day).map(|day| TimeMs(day * TimeMs::DAY_MS)).ok_or_else(wrong)?
+        }
+        _ => TimeMs(number(text).ok_or_else(wrong)?),
+    };
+    if at > now { Ok(at) } else { Err(format!("got {text:?}, which is past; expected a moment to come, or never")) }
+}
+
+/// Days since 1970-01-01 of a date of the Gregorian calendar, from 1970 to 9999.
+fn day_of(year: u64, month: u64, day: u64) -> Option<u64> {
+    let fits =
+        (1_970..=9_999).contains(&year) && (1..=12).contains(&month) && day >= 1 && day <= month_days(year, month);
+    let before_year = |year: u64| (year - 1) * 365 + (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
+    let months: u64 = (1..month.min(12)).map(|month| month_days(year, month)).sum();
+    fits.then(|| before_year(year) - before_year(1_970) + months + day - 1)
+}
+
+/// Year, month and day of a number of days since 1970-01-01.
+fn civil(mut days: u64) -> (u64, u64, u64) {
+    let mut year = 1_970;
+    // 400 years have always the same number of days; what is left is counted.
+    year += days / 146_097 * 400;
+    days %= 146_097;
+    while days >= year_days(year) {
+        days -= year_days(year);
+        year += 1;
+    }
+    let mut month = 1;
+    while days >= month_days(year, month) {
+        days -= month_days(year, month);
+        month += 1;
+    }
+    (year, month, days + 1)
+}
+
+fn is_leap(year: u64) -> bool {
+    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+}
+
+fn year_days(year: u64) -> u64 {
+    365 + u64::from(is_leap(year))
+}
+
+fn month_days(year: u64, month: u64) -> u64 {
+    match month {
+        2 => 28 + u64::from(is_leap(year)),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// A text of somebody else's, safe to show: what steers a terminal or turns the writing around becomes a dot.
+pub fn clean(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    text.chars().map(|c| if steers(c) { '\u{b7}' } else { c }).collect()
+}
+
+/// `18,204`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 member`, `3 members`.
+pub fn counted(number: usize, what: &str) -> String {
+    let plural = match (number, what) {
+        (1, _) => what.to_owned(),
+        (_, "entry") => "entries".to_owned(),
+        _ => format!("{what}s"),
+    };
+    format!("{} {plural}", count(number as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: TimeMs = TimeMs(1_795_000_000_000);
+
+    #[test]
+    fn key_words_are_eight_and_depend_on_every_byte() {
+        // SHA-256 of "abc" is ba7816bf..: 10111010011 is 1491, the first word.
+        let words = key_words(b"abc");
+        let list = bip39::Language::English.word_list();
+        assert_eq!(words.split('-').count(), 8);
+        assert_eq!(words.split('-').next().unwrap(), list[0b101_1101_0011]);
+        assert_ne!(words, key_words(b"abd"));
+    }
+
+    #[test]
+    fn a_fingerprint_is_taken_in_any_grouping() {
+        let plain = "0f".repeat(32);
+        for text in [
+            plain.clone(),
+            plain.to_uppercase(),
+            format!(" {plain}\n"),
+            vec!["0f0f"; 16].join(":"),
+            vec!["0F"; 32].join(" "),
+        ] {
+            assert_eq!(fingerprint(&text).unwrap(), ForumId([0x0f; 32]));
+        }
+        assert_eq!(fingerprint("0f").unwrap_err(), "a fingerprint has 64 digits, got 2");
+        assert_eq!(fingerprint("").unwrap_err(), "a fingerprint has 64 digits, got 0");
+        assert!(fingerprint(&"0g".repeat(32)).unwrap_err().ends_with("got 'g'"));
+        assert!(fingerprint(&format!("{plain}0f")).is_err());
+    }
+
+    #[test]
+    fn times_are_shown_in_utc() {
+        for (ms, expected) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_400_000, "2000-02-29 00:00:00 UTC"),
+            (1_795_000_000_000, "2026-11-18 11:06:40 UTC"),
+            (4_107_542_399_000, "2100-02-28 23:59:59 UTC"),
+            (4_107_542_400_000, "2100-03-01 00:00:00 UTC"),
+            (253_402_300_799_000, "9999-12-31 23:59:59 UTC"),
+        ] {
+            assert_eq!(time(TimeMs(ms)), expected);
+        }
+    }
+
+    #[test]
+    fn every_day_is_read_as_it_is_written() {
+        for day in (0..1_000_000).step_by(37) {
+            let (year, month, date) = civil(day);
+            assert_eq!(day_of(year, month, date), Some(day));
+        }
+    }
+
+    #[test]
+    fn moments_are_dates_spans_or_never() {
+        assert_eq!(moment("2027-01-31", NOW).unwrap(), TimeMs(1_801_353_600_000));
+        assert_eq!(moment("90d", NOW).unwrap(), NOW.plus(90 * TimeMs::DAY_MS));
+        assert_eq!(moment("12h", NOW).unwrap(), NOW.plus(12 * TimeMs::HOUR_MS));
+        assert_eq!(moment("never", NOW).unwrap(), TimeMs(0));
+        assert_eq!(moment("1795000000001", NOW).unwrap(), NOW.plus(1));
+        for wrong in [
+            "",
+            "soon",
+            "0d",
+            "d",
+            "-1d",
+            "99999999999999999999d",
+            "2027-02-30",
+            "2027-13-01",
+            "2026-11-01",
+            "1",
+            "27-01-01",
+            "+5",
+        ] {
+            assert!(moment(wrong, NOW).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn strangers_texts_cannot_steer_the_terminal() {
+        assert_eq!(clean("a\u{1b}[2Jb\r\u{202e}c"), "a\u{b7}[2Jb\u{b7}\u{b7}c");
+        assert_eq!(clean("Müller"), "Müller");
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            (counted(1, "member"), counted(3, "member"), counted(2, "entry")),
+            ("1 member".into(), "3 members".into(), "2 entries".into())
+        );
+    }
+}

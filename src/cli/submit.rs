@@ -1,0 +1,231 @@
+//! `submit`: hashes are signed and shared. A file is hashed here and stays here.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::failure::{Exit, Failure, Outcome};
+use super::item::{Hash, Item};
+use super::list::check;
+use super::{Invocation, backfill, json, show};
+use crate::clock;
+use crate::replica::ids::{TimeMs, sha256};
+use crate::replica::own::RECORDS_PER_SUBMISSION_MAX;
+use crate::replica::taxonomy;
+use crate::wire::files::is_language;
+use crate::wire::local;
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(false).args(["items", "from"]))]
+pub(super) struct SubmitArgs {
+    /// Files (all their hashes, as one item each), or hashes as in sha256:...
+    #[arg(value_name = "FILE|HASH")]
+    items: Vec<String>,
+    /// Thousands at once: a table with the columns type,value,labels,languages,severity,expires,quality
+    #[arg(long, value_name = "FILE.csv")]
+    from: Option<PathBuf>,
+    /// Label of the taxonomy; may be repeated
+    #[arg(long)]
+    label: Vec<String>,
+    /// 1 low .. 4 imminent threat to life
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u32).range(0..=4))]
+    severity: u32,
+    /// Language of what was posted, as in fr or pt-BR; may be repeated
+    #[arg(long, value_name = "TAG")]
+    language: Vec<String>,
+    /// When it ends: 2027-01-31, 90d, 12h, never
+    #[arg(long, value_name = "WHEN", default_value = "never", hide_default_value = true)]
+    expires: String,
+    /// The attack that it belongs to (32 hexadecimal digits); takes the urgent lane
+    #[arg(long, value_name = "ID", conflicts_with = "bulk")]
+    incident: Option<String>,
+    /// Take the bulk lane, which yields to the others
+    #[arg(long)]
+    bulk: bool,
+    /// PDQ quality of a pdq hash that is given as a hash
+    #[arg(long, value_name = "0..100", value_parser = clap::value_parser!(u32).range(0..=100))]
+    quality: Option<u32>,
+    /// Wait until so many peers hold it
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    wait_peers: u32,
+    /// 32 hexadecimal digits of your own: the same submission again is answered with the first receipts
+    #[arg(long, value_name = "KEY")]
+    client_key: Option<String>,
+}
+
+/// What a submission says of each of its hashes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Terms {
+    pub(super) labels: Vec<String>,
+    pub(super) languages: Vec<String>,
+    pub(super) severity: u32,
+    pub(super) expires: TimeMs,
+    pub(super) incident: Vec<u8>,
+}
+
+pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
+    let terms = terms(args, clock::now())?;
+    let key = client_key(args)?;
+    if let Some(path) = &args.from {
+        let lane = if args.incident.is_some() { local::Lane::Urgent } else { local::Lane::Bulk };
+        return Box::pin(backfill::backfill(path, &terms, lane, key.unwrap_or_default(), at)).await;
+    }
+    if terms.labels.is_empty() {
+        let labels = taxonomy::LABELS.map(|(_, name)| name).join(", ");
+        return Err(Failure::new(Exit::Usage, "--label is missing").culprit(format!("one or more of {labels}")));
+    }
+    let items = args.items.iter().map(|item| Item::read(item)).collect::<Result<Vec<_>, _>>()?;
+    let statements = statements(&items, &terms, args.quality, key, at)?;
+    let lane = match (&args.incident, args.bulk) {
+        (Some(_), _) => local::Lane::Urgent,
+        (None, true) => local::Lane::Bulk,
+        (None, false) => local::Lane::Normal,
+    };
+    let request =
+        local::SubmitRequest { statements, lane: lane as i32, wait_peers: args.wait_peers, wait_timeout_ms: 0 };
+    let answer = at.node().await?.submit(request).await?;
+    print_answer(answer, at)?;
+    Ok(Exit::Ok)
+}
+
+fn terms(args: &SubmitArgs, now: TimeMs) -> Result<Terms, Failure> {
+    check_labels(&args.label)?;
+    if let Some(tag) = args.language.iter().find(|tag| !is_language(tag)) {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("--language: got {tag:?}, expected a BCP 47 tag, as in fr or pt-BR"),
+        ));
+    }
+    let wrong = |flag: &'static str| move |why: String| Failure::new(Exit::Usage, format!("{flag}: {why}"));
+    let incident = args.incident.as_deref().map(show::sixteen_bytes).transpose().map_err(wrong("--incident"))?;
+    Ok(Terms {
+        labels: args.label.clone(),
+        languages: args.language.clone(),
+        severity: args.severity,
+        expires: show::moment(&args.expires, now).map_err(wrong("--expires"))?,
+        incident: incident.map(|id| id.to_vec()).unwrap_or_default(),
+    })
+}
+
+fn client_key(args: &SubmitArgs) -> Result<Option<[u8; 16]>, Failure> {
+    let wrong = |why: String| Failure::new(Exit::Usage, format!("--client-key: {why}"));
+    args.client_key.as_deref().map(show::sixteen_bytes).transpose().map_err(wrong)
+}
+
+/// Refuses labels that the taxonomy does not have.
+pub(super) fn check_labels(labels: &[String]) -> Result<(), Failure> {
+    let known: Vec<_> = taxonomy::LABELS.iter().map(|(_, name)| *name).collect();
+    labels.iter().try_for_each(|label| check("--label", Some(label), |l| taxonomy::number(l).is_some(), &known))
+}
+
+/// One statement a hash; the hashes of one file share an item id. All are accepted, or none is.
+fn statements(
+    items: &[Item],
+    terms: &Terms,
+    quality: Option<u32>,
+    key: Option<[u8; 16]>,
+    at: &Invocation,
+) -> Result<Vec<local::Statement>, Failure> {
+    let mut statements = Vec::new();
+    for item in items {
+        let item_id = item_id(item);
+        for hash in item.hashes() {
+            if hash.is_poor() {
+                at.terminal
+                    .talk(format!("{}: its picture has too little in it; only its digests are listed", item.name()));
+                continue;
+            }
+            let hash = Hash { quality: hash.quality.or(quality), ..hash };
+            let key = key.map_or_else(clock::random, |key| derived_key(&key, &hash, terms));
+            statements.push(statement(&hash, terms, key, item_id.as_deref()));
+        }
+    }
+    if statements.len() > RECORDS_PER_SUBMISSION_MAX {
+        let cause = format!("{} hashes at once, at most {RECORDS_PER_SUBMISSION_MAX} are accepted", statements.len());
+        return Err(Failure::new(Exit::Usage, cause).fix("staydown submit --from FILE.csv"));
+    }
+    Ok(statements)
+}
+
+/// Random for a file, so that nobody can tell from it which file it was; none for a lone hash.
+fn item_id(item: &Item) -> Option<Vec<u8>> {
+    matches!(item, Item::File(..)).then(|| clock::random::<16>().to_vec())
+}
+
+/// What is said of one hash.
+pub(super) fn statement(hash: &Hash, terms: &Terms, key: [u8; 16], item_id: Option<&[u8]>) -> local::Statement {
+    local::Statement {
+        signal: Some(hash.signal()),
+        stance: local::Stance::Submit as i32,
+        labels: terms.labels.clone(),
+        languages: terms.languages.clone(),
+        severity: terms.severity,
+        expires_ms: terms.expires.0,
+        incident_id: terms.incident.clone().into(),
+        quality: hash.quality.unwrap_or(0),
+        client_key: key.to_vec().into(),
+        item_id: item_id.unwrap_or_default().to_vec().into(),
+        ..Default::default()
+    }
+}
+
+/// The same key for the same statement: submitting twice says it once. `base` tells one backfill from another.
+pub(super) fn derived_key(base: &[u8; 16], hash: &Hash, terms: &Terms) -> [u8; 16] {
+    let said = format!(
+        "{hash}\n{:?}\n{}\n{}\n{}\n{:?}\n{:?}",
+        hash.quality,
+        terms.labels.join(","),
+        terms.languages.join(","),
+        terms.severity,
+        terms.expires,
+        terms.incident
+    );
+    let digest = sha256(&[b"staydown/client-key/v1\n", base, said.as_bytes()]);
+    let mut key = [0; 16];
+    key.copy_from_slice(&digest[..16]);
+    key
+}
+
+/// What became of a submission.
+pub(super) fn print_answer(answer: local::SubmitResponse, at: &Invocation) -> Result<(), Failure> {
+    if at.terminal.json {
+        return at.terminal.json(&json::Submitted::from(answer));
+    }
+    if answer.state() == local::SubmitState::Queued {
+        at.terminal.talk("queued: stored, and signed as soon as peers have confirmed our logs (see staydown status)");
+    }
+    for receipt in &answer.receipts {
+        at.terminal.data(format!("log {} block {} record {}", receipt.log_no, receipt.seq, receipt.index))?;
+    }
+    if answer.wait_timed_out {
+        at.terminal.talk(format!("durable here; only {} peers hold it so far", answer.peers_holding));
+    } else if answer.peers_holding > 0 {
+        at.terminal.talk(format!("held by {} peers", answer.peers_holding));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash() -> Hash {
+        Hash { type_name: "md5".to_owned(), value: "00".repeat(16), quality: None }
+    }
+
+    #[test]
+    fn a_derived_key_is_the_same_for_the_same_statement_only() {
+        let terms = Terms { labels: vec!["symbol".to_owned()], ..Terms::default() };
+        let key = derived_key(&[0; 16], &hash(), &terms);
+        assert_eq!(key, derived_key(&[0; 16], &hash(), &terms.clone()));
+        assert_ne!(key, derived_key(&[1; 16], &hash(), &terms));
+        assert_ne!(key, derived_key(&[0; 16], &hash(), &Terms { severity: 2, ..terms.clone() }));
+        assert_ne!(key, derived_key(&[0; 16], &Hash { quality: Some(60), ..hash() }, &terms));
+    }
+
+    #[test]
+    fn unknown_labels_are_refused_with_the_nearest() {
+        let failure = check_labels(&["symbol".to_owned(), "simbol".to_owned()]).unwrap_err();
+        assert_eq!((failure.exit, failure.fix.as_deref()), (Exit::Usage, Some("did you mean symbol?")));
+    }
+}

@@ -11,4 +11,3 @@ pub mod node;
 pub mod replica;
 pub mod store;
 pub mod wire;
-pub mod node;

@@ -23,9 +23,9 @@ use crate::replica::exchange::{Ask, Call, PeerEvent, Published, Trouble};
 use crate::replica::ids::{BlockId, Class, ForumId, MemberId, TimeMs};
 use crate::replica::own::{Answer, Ticket};
 use crate::replica::{Effect, Input, Replica, Restore, Settings, Write, proto};
-use crate::store::disk_low;
 use crate::store::journal::{Journal, JournalEnd, JournalError, salvage};
 use crate::store::{self, Store, StoreError, WRITE_OPERATIONS_MAX};
+use crate::store::{LockError, disk_low, lock_directory};
 
 /// Inputs that wait for the engine. Each is at most one frame (256 KiB), so this also bounds memory.
 pub const QUEUE_MAX: usize = 32;
@@ -188,6 +188,9 @@ pub enum OpenError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Another process uses the directory.
+    #[error(transparent)]
+    InUse(#[from] LockError),
     /// The charters do not hold.
     #[error("the forum's charters do not hold: {0}")]
     Charter(#[from] CharterError),
@@ -556,6 +559,36 @@ pub struct Verified {
     pub view_hour: TimeMs,
     /// Digest of the view that these blocks give.
     pub view_digest: [u8; 32],
+}
+
+/// Checks everything on disk of a node that does not run, under its directory's lock, and changes nothing.
+///
+/// # Errors
+/// When the directory is in use or cannot be read; a store that is damaged is the answer's `first_break`.
+pub fn verify_directory(
+    data: &Path,
+    settings: Settings,
+    forum: ForumId,
+    charters: Vec<proto::SignedCharter>,
+) -> Result<Verified, OpenError> {
+    let _lock = lock_directory(data)?;
+    let broken = |why: String| Verified {
+        logs: 0,
+        blocks: 0,
+        records: 0,
+        first_break: Some(why),
+        view_hour: TimeMs(0),
+        view_digest: [0; 32],
+    };
+    let store = match Store::open(&data.join(STORE_FOLDER)) {
+        Ok(opened) => opened.store,
+        Err(error) if error.is_damage() => return Ok(broken(error.to_string())),
+        Err(error) => return Err(error.into()),
+    };
+    if let Err(error) = store.verify() {
+        return Ok(broken(error.to_string()));
+    }
+    verify(&store, &data.join(JOURNAL_FILE), settings, forum, charters)
 }
 
 /// Checks every signature, chain and root of a store and of the journal beside it, and derives the view anew: what is

@@ -94,6 +94,7 @@ impl NodeError {
         match self {
             Self::InUse(LockError::InUse { .. }) => 73,
             Self::InUse(_) | Self::Listen { .. } | Self::Socket { .. } | Self::Write { .. } | Self::Serve(_) => 74,
+            Self::Open(OpenError::InUse(LockError::InUse { .. })) => 73,
             Self::Open(OpenError::Charter(_)) | Self::WrongRootKey(_) => 6,
             Self::Open(_) => 74,
             Self::Storage(_) => 75,

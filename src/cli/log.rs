@@ -6,6 +6,9 @@ use super::failure::{Exit, Failure, Outcome};
 use super::show;
 use super::{Invocation, json};
 use crate::config::Config;
+use crate::engine;
+use crate::net::local::verified_to_proto;
+use crate::node::{self, NodeError};
 use crate::replica::ids::{TimeMs, hex};
 use crate::wire::local;
 
@@ -47,6 +50,11 @@ pub(super) async fn log(command: LogCommand, at: &Invocation) -> Outcome {
 
 /// Verifies the data directory of a node that does not run. `unreachable` says why the node was not asked.
 fn verify_stopped(config: &Config, unreachable: Failure) -> Result<local::VerifyLogResponse, Failure> {
-    // A stopped node's folder is opened under its lock by the engine; until that is there, the node is asked to run.
-    Err(unreachable.culprit(format!("{} is not opened without its node", config.data.display())))
+    let (settings, invitation) = match node::identity(&config.data) {
+        Ok(identity) => identity,
+        Err(error) => return Err(unreachable.culprit(error.to_string())),
+    };
+    let verified = engine::verify_directory(&config.data, settings, invitation.forum, invitation.charters);
+    let verified = verified.map_err(|error| super::run::node_failure(&NodeError::Open(error)))?;
+    Ok(verified_to_proto(verified))
 }

@@ -54,7 +54,10 @@ pub(super) fn node_failure(error: &NodeError) -> Failure {
     let message = error.to_string();
     match message.rsplit_once("; fix: ") {
         Some((cause, fix)) => Failure::new(exit, cause).fix(fix),
-        None => Failure::new(exit, message),
+        None => match error.fix() {
+            Some(fix) => Failure::new(exit, message).fix(fix),
+            None => Failure::new(exit, message),
+        },
     }
 }
 

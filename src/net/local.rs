@@ -131,12 +131,9 @@ impl Forum for LocalService {
             let shown = entry_to_proto(&entry, replica.charters().effective());
             (entry, shown)
         };
-        let mut receipts = Vec::new();
-        if request.receipts {
-            for said in &entry.said {
-                receipts.push(receipt_to_proto(self.stored_receipt(said.block, u32::from(said.index))?));
-            }
-        }
+        let places: Vec<_> = entry.said.iter().map(|said| (said.block, u32::from(said.index))).collect();
+        let receipts = if request.receipts { self.stored_receipts(&places)? } else { Vec::new() };
+        let receipts = receipts.into_iter().map(receipt_to_proto).collect();
         Ok(Response::new(l::GetEntryResponse { entry: Some(shown), receipts }))
     }
 
@@ -235,14 +232,19 @@ impl Forum for LocalService {
             move || engine::verify(shared.store(), &shared.data().join(JOURNAL_FILE), settings, forum, charters);
         let verified = tokio::task::spawn_blocking(verify).await.map_err(|_panicked| bug())?;
         let verified = verified.map_err(|e| refuse(Code::DataLoss, "STORE", e.to_string()))?;
-        Ok(Response::new(l::VerifyLogResponse {
-            logs: verified.logs,
-            blocks: verified.blocks,
-            records: verified.records,
-            first_break: verified.first_break.unwrap_or_default(),
-            view_hour_ms: verified.view_hour.0,
-            view_digest: verified.view_digest.to_vec().into(),
-        }))
+        Ok(Response::new(verified_to_proto(verified)))
+    }
+}
+
+/// What a check of the logs found, as it is told to people: the same for a running node and for a stopped one.
+pub fn verified_to_proto(verified: engine::Verified) -> l::VerifyLogResponse {
+    l::VerifyLogResponse {
+        logs: verified.logs,
+        blocks: verified.blocks,
+        records: verified.records,
+        first_break: verified.first_break.unwrap_or_default(),
+        view_hour_ms: verified.view_hour.0,
+        view_digest: verified.view_digest.to_vec().into(),
     }
 }
 
@@ -414,12 +416,13 @@ impl LocalService {
         let mut under_way = false;
         {
             let replica = self.shared().replica();
+            let waiting = if keys.iter().any(Option::is_some) { replica.keys_under_way() } else { BTreeSet::new() };
             for (record, key) in records.into_iter().zip(keys) {
                 match key {
                     Some(key) if !seen.insert(*key) => {
                         return Err(bad_field("client_key", "stands twice in one submission"));
                     }
-                    Some(key) if replica.is_under_way(key) => under_way = true,
+                    Some(key) if waiting.contains(key) => under_way = true,
                     Some(key) => match replica.submitted_before(key) {
                         Some(place) => places.push(place),
                         None => fresh.push(record),
@@ -428,32 +431,27 @@ impl LocalService {
                 }
             }
         }
-        let receipts =
-            places.into_iter().map(|(block, index)| self.stored_receipt(block, index)).collect::<Result<_, _>>()?;
+        let receipts = self.stored_receipts(&places)?;
         Ok(((!under_way).then_some(receipts), fresh))
     }
 
-    /// The receipt of a record that is in the store.
-    fn stored_receipt(&self, block: BlockId, index: u32) -> Result<Receipt, Status> {
-        let bytes = self.shared().store().block(block).map_err(|e| of_store(&e))?;
-        let frame = bytes.and_then(|bytes| Frame::decode(bytes.into()).ok());
-        let gone = || refuse(Code::DataLoss, "STORE", format!("block {block} is not in the store"));
-        let frame = frame.ok_or_else(gone)?;
+    /// The receipts of records that are in the store. Each block is read once, however many of its records are asked for.
+    fn stored_receipts(&self, places: &[(BlockId, u32)]) -> Result<Vec<Receipt>, Status> {
+        let mut blocks = BTreeMap::new();
+        for (id, _) in places {
+            if !blocks.contains_key(id) {
+                blocks.insert(*id, self.stored_block(*id)?);
+            }
+        }
+        places.iter().map(|(id, index)| receipt(&blocks[id], *id, *index).ok_or_else(|| gone(*id))).collect()
+    }
+
+    fn stored_block(&self, id: BlockId) -> Result<(Frame, Vec<Vec<merkle::Hash>>), Status> {
+        let bytes = self.shared().store().block(id).map_err(|e| of_store(&e))?;
+        let frame = bytes.and_then(|bytes| Frame::decode(bytes.into()).ok()).ok_or_else(|| gone(id))?;
         let leaves: Vec<_> = frame.slots.iter().map(Slot::leaf).collect();
-        let at = index as usize;
-        let record = match frame.slots.get(at) {
-            Some(Slot::Record(record)) => record.clone(),
-            Some(Slot::Redacted(_)) => Bytes::new(),
-            None => return Err(gone()),
-        };
-        Ok(Receipt {
-            block,
-            index,
-            header: *frame.header.bytes(),
-            signature: *frame.header.signature(),
-            record,
-            path: merkle::inclusion_paths(&leaves).swap_remove(at),
-        })
+        let paths = merkle::inclusion_paths(&leaves);
+        Ok((frame, paths))
     }
 
     /// Waits until so many peers say that they hold the last of `receipts`, or says the truth after the time.
@@ -526,6 +524,20 @@ impl LocalService {
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }
+}
+
+fn gone(id: BlockId) -> Status {
+    refuse(Code::DataLoss, "STORE", format!("block {id} is not in the store"))
+}
+
+fn receipt((frame, paths): &(Frame, Vec<Vec<merkle::Hash>>), block: BlockId, index: u32) -> Option<Receipt> {
+    let record = match frame.slots.get(index as usize)? {
+        Slot::Record(record) => record.clone(),
+        Slot::Redacted(_) => Bytes::new(),
+    };
+    let path = paths.get(index as usize)?.clone();
+    let (header, signature) = (*frame.header.bytes(), *frame.header.signature());
+    Some(Receipt { block, index, header, signature, record, path })
 }
 
 fn receipt_to_proto(receipt: Receipt) -> l::Receipt {

@@ -295,6 +295,11 @@ impl Exchange {
         self.clock_offset_ms
     }
 
+    /// The peer turned out to hold exactly `have`.
+    pub fn holds(&mut self, have: Have) {
+        self.theirs = have;
+    }
+
     /// Why the last call failed.
     pub fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()

@@ -240,7 +240,9 @@ impl Replica {
             && !self.view.is_stale();
         let Some(exchange) = self.exchanges.get_mut(&peer) else { return };
         exchange.heard(now, tick.time);
-        if tick.have_digest != ours.have_digest {
+        if tick.have_digest == ours.have_digest {
+            exchange.holds(self.published.have());
+        } else {
             exchange.want_greeting();
         }
         if comparable {

@@ -49,11 +49,11 @@ impl Replica {
         self.own.client_keys.get(key).copied()
     }
 
-    /// Whether a submission under this client key waits in the outbox or in the open batch.
-    pub fn is_under_way(&self, key: &record::ClientKey) -> bool {
+    /// Client keys of what waits in the outbox or in the open batch.
+    pub fn keys_under_way(&self) -> BTreeSet<record::ClientKey> {
         let queued = self.own.outbox.values().flat_map(|(_, records)| records);
         let open = self.own.open.values().flatten().map(|draft| &draft.bytes);
-        queued.chain(open).any(|bytes| client_key(&record::parse(bytes)) == Some(*key))
+        queued.chain(open).filter_map(|bytes| client_key(&record::parse(bytes))).collect()
     }
 
     /// Everything that can be wrong with a submission, before anything is done.

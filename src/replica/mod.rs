@@ -12,6 +12,8 @@
 mod receive;
 mod restore;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 pub mod admission;
 pub mod block;

@@ -160,6 +160,13 @@ fn verify_fault(fault: proto::FaultProof, keyring: &Keyring) -> Result<VerifiedP
     // Where the lane is in dispute, the opening was signed for the lane of the header before.
     let lane = prev.as_ref().filter(|_| rule == FaultRule::Lane).map(|p| (p.header().class, p.header().audience));
     let bad = keyring.verify_header_as(fault.bad.as_ref().ok_or(ProofError::Kind)?, lane)?;
+    // Bytes that a rule has no use for would travel and be stored with the proof, and give it another name.
+    let superfluous = rule != FaultRule::Counts && !fault.slots.is_empty()
+        || rule == FaultRule::Counts && prev.is_some()
+        || (rule != FaultRule::Chain || prev.is_none()) && !fault.frontier.is_empty();
+    if superfluous {
+        return Err(ProofError::Kind);
+    }
     let frontier = frontier(&fault, prev.as_ref())?;
     fault_holds(rule, prev.as_ref(), &bad, frontier.as_ref(), &fault.slots)?;
     let id = bad.header().id;

@@ -84,7 +84,10 @@ impl Keyring {
     pub fn renew(&mut self, chain: &CharterChain) {
         for member in chain.history().flat_map(|c| c.members.values()) {
             let id = KeyId::of(member.root_key.as_bytes());
-            self.roots.insert((member.id, id), (member.root_key, member.log_limit));
+            // A limit that a later charter lowers stops new logs at home; what counted once verifies everywhere, or
+            // whoever joins later would not get the logs that the others hold.
+            let root = self.roots.entry((member.id, id)).or_insert((member.root_key, 0));
+            root.1 = root.1.max(member.log_limit);
         }
     }
 

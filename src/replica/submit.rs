@@ -105,8 +105,10 @@ impl Replica {
             let used = &mut used[usize::from(withdraws)];
             *used = used.saturating_add(1);
         }
-        // One more for a log's opening, which takes a place of the day on which it happens.
-        if used.iter().any(|u| u.saturating_add(1) > limit) {
+        // One more for a log's opening, which takes a place of the day on which it happens. Only what is asked for is
+        // held against its quota: a day full of statements never stops a withdrawal.
+        let asked = |kind: usize| parsed.iter().any(|p| usize::from(p.withdraws()) == kind);
+        if used.iter().enumerate().any(|(kind, u)| asked(kind) && u.saturating_add(1) > limit) {
             Err(Refusal::Quota { limit, lane: class.name() })
         } else {
             Ok(())

@@ -87,12 +87,25 @@ impl Restore {
     pub fn proof(&mut self, bytes: &[u8]) -> bool {
         let Ok(message) = proto::Proof::decode(bytes) else { return false };
         if let Some(proto::proof::P::Charter(fork)) = &message.p {
-            return self.replica.chain.forked(fork).is_ok();
+            return self.charter_fork(fork);
         }
         let Ok(proof) = forks::verify(message, &self.replica.keyring) else { return false };
         self.replica.alarms.insert(super::Alarm::Convicted(proof.origin(), proof.seq()));
         self.replica.proofs.add(proof);
         true
+    }
+
+    /// C4 outlives a restart: what was built on the newest charter is built on the one in force.
+    fn charter_fork(&mut self, fork: &proto::CharterFork) -> bool {
+        let held = self.replica.chain.forked(fork);
+        if held == Ok(super::charter::Applied::Forked) {
+            let version = self.replica.chain.forked_version().unwrap_or(0);
+            self.replica.alarms.insert(super::Alarm::CharterFork(version));
+            self.replica.view = self.replica.empty_view(self.now);
+            self.replica.meet_peers();
+            self.replica.own.guard = Own::new(self.replica.exchanges.len()).guard;
+        }
+        held.is_ok()
     }
 
     /// A stored block.

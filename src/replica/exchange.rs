@@ -362,8 +362,9 @@ impl Exchange {
         let differs = greeting.charter_version == ours.charter_version && greeting.charter_hash != ours.charter_hash;
         if behind || differs {
             self.talk = Talk::Charters;
-            // Where the newest versions differ, the fork may be further back: compare from the start.
-            return Ok(Some(Ask::Charters { from: if behind { ours.charter_version + 1 } else { 2 } }));
+            // From the start: two chains may differ further back, and of two that differ in length too, only this
+            // shows the first version at which they do (C4). Chains are short.
+            return Ok(Some(Ask::Charters { from: 2 }));
         }
         Ok(Some(self.ask_proofs(ours)))
     }

@@ -322,7 +322,7 @@ fn opinion(statement: &l::Statement, index: usize) -> Result<proto::Opinion, Sta
     if statement.languages.len() > TAGS_MAX {
         return Err(bad_field(field("languages"), format!("has more than {TAGS_MAX} entries")));
     }
-    if let Some(tag) = statement.languages.iter().find(|tag| !is_language(tag)) {
+    if let Some(tag) = statement.languages.iter().find(|tag| !record::is_language(tag)) {
         return Err(bad_field(field("languages"), format!("{tag:?} is not a BCP 47 tag such as en or pt-BR")));
     }
     let reason = match statement.reason.as_str() {
@@ -363,14 +363,6 @@ fn known_labels() -> String {
 
 fn known_reasons() -> String {
     record::REASONS.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
-}
-
-/// The shape of a BCP 47 tag: subtags of 1 to 8 letters or digits, the first of letters only.
-fn is_language(tag: &str) -> bool {
-    let part = |p: &str| (1..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphanumeric());
-    tag.len() <= 35
-        && tag.split('-').all(part)
-        && tag.split('-').next().is_some_and(|p| p.bytes().all(|b| b.is_ascii_alphabetic()))
 }
 
 fn subject(signal: Option<&l::Signal>, field: &str) -> Result<Subject, Status> {

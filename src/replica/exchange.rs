@@ -29,6 +29,10 @@ const SEARCHES_MAX: usize = 64;
 /// How far ahead of our clock a block's time may be before it is held.
 pub const FUTURE_MS: u64 = 120_000;
 
+/// Blocks that cannot be used yet lead to one greeting in this time: a log whose next block is held would otherwise be
+/// fetched again as fast as the line allows.
+pub const MISS_PAUSE_MS: u64 = 5_000;
+
 /// What the follower is to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -230,6 +234,7 @@ pub struct Exchange {
     banned: bool,
     greet_wanted: bool,
     held_until: Option<TimeMs>,
+    last_missed: Option<TimeMs>,
     searches: VecDeque<Search>,
     answered: bool,
     theirs: Have,
@@ -251,6 +256,7 @@ impl Exchange {
             banned: false,
             greet_wanted: false,
             held_until: None,
+            last_missed: None,
             searches: VecDeque::new(),
             answered: false,
             theirs: Have::default(),
@@ -334,6 +340,18 @@ impl Exchange {
     /// A block was held until `at`: ask again then, and not before.
     pub fn hold_until(&mut self, at: TimeMs) {
         self.held_until = Some(self.held_until.map_or(at, |held| held.min(at)));
+    }
+
+    /// A block came that cannot be used yet: something before it is missing or held. Ask again, but not in a circle.
+    pub fn missed(&mut self, now: TimeMs) {
+        match self.last_missed {
+            _ if self.held_until.is_some() => {} // asked again when the hold ends
+            Some(last) if now < last.plus(MISS_PAUSE_MS) => self.hold_until(last.plus(MISS_PAUSE_MS)),
+            _ => {
+                self.last_missed = Some(now);
+                self.want_greeting();
+            }
+        }
     }
 
     /// A pull came to its end; `same`: it brought us to what the peer holds.
@@ -592,5 +610,68 @@ impl Draw {
     /// `mean` +- 50 %.
     pub fn around(&mut self, mean: u64) -> u64 {
         mean / 2 + self.below(mean + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours(have: &Have, charter_version: u64) -> Ours<'_> {
+        Ours { have, charter_version, charter_hash: CharterHash([1; 32]), proofs: &[] }
+    }
+
+    fn greeting(charter_version: u64, hash: u8) -> Greeting {
+        Greeting {
+            charter_version,
+            charter_hash: CharterHash([hash; 32]),
+            semantics_max: 1,
+            time: TimeMs(0),
+            have: Have::default(),
+        }
+    }
+
+    /// A conversation that follows.
+    fn following(have: &Have, now: TimeMs) -> Exchange {
+        let mut exchange = Exchange::new(1);
+        assert_eq!(exchange.tick(now), Some(Ask::Greet));
+        exchange.greeted(&greeting(3, 1), &ours(have, 3), now).unwrap();
+        assert!(matches!(exchange.ended(Call::Talk, &ours(have, 3), now), Some(Ask::Follow { .. })));
+        exchange
+    }
+
+    #[test]
+    fn charters_are_fetched_from_where_two_chains_can_part() {
+        for (version, hash) in [(3, 2), (9, 2)] {
+            let (mut exchange, have) = (Exchange::new(1), Have::default());
+            exchange.tick(TimeMs(0));
+            let ask = exchange.greeted(&greeting(version, hash), &ours(&have, 3), TimeMs(0)).unwrap();
+            assert_eq!(ask, Some(Ask::Charters { from: 2 }));
+        }
+    }
+
+    #[test]
+    fn blocks_behind_one_that_is_held_do_not_lead_in_a_circle() {
+        let (now, have) = (TimeMs(1_000_000), Have::default());
+        let mut exchange = following(&have, now);
+        exchange.missed(now);
+        assert_eq!(exchange.tick(now), Some(Ask::Greet), "the first time at once");
+        exchange.greeted(&greeting(3, 1), &ours(&have, 3), now).unwrap();
+        assert!(matches!(exchange.ended(Call::Talk, &ours(&have, 3), now), Some(Ask::Pull { .. })));
+        exchange.missed(now);
+        exchange.missed(now);
+        exchange.ended(Call::Talk, &ours(&have, 3), now);
+        assert_eq!(exchange.tick(now.plus(MISS_PAUSE_MS - 1)), None);
+        assert_eq!(exchange.tick(now.plus(MISS_PAUSE_MS)), Some(Ask::Greet));
+    }
+
+    #[test]
+    fn what_is_held_until_later_is_not_asked_for_before() {
+        let (now, have) = (TimeMs(1_000_000), Have::default());
+        let mut exchange = following(&have, now);
+        exchange.hold_until(now.plus(60_000));
+        exchange.missed(now);
+        assert_eq!(exchange.tick(now.plus(59_999)), None);
+        assert_eq!(exchange.tick(now.plus(60_000)), Some(Ask::Greet));
     }
 }

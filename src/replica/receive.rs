@@ -109,7 +109,7 @@ impl Replica {
                 self.staged.push_back(Staged::Block(Box::new(block)));
             }
             Extension::Known | Extension::Frozen => {}
-            Extension::Gap => self.gap(peer),
+            Extension::Gap => self.gap(peer, now),
             Extension::Contradicts => self.confront(&block, effects),
             Extension::Diverges => {
                 let head = self.logs.get(&id.origin).map_or(Seq(0), Log::len);
@@ -128,9 +128,9 @@ impl Replica {
         }
     }
 
-    fn gap(&mut self, peer: MemberId) {
+    fn gap(&mut self, peer: MemberId, now: TimeMs) {
         if let Some(exchange) = self.exchanges.get_mut(&peer) {
-            exchange.want_greeting();
+            exchange.missed(now);
         }
     }
 
@@ -204,7 +204,7 @@ impl Replica {
                 }
             }
             Unverified::Flags(..) => self.alarm(Alarm::Upgrade, effects),
-            Unverified::UnknownMember(_) | Unverified::UnknownLog(_) | Unverified::Redacted(_) => self.gap(peer),
+            Unverified::UnknownMember(_) | Unverified::UnknownLog(_) | Unverified::Redacted(_) => self.gap(peer, now),
             _ => self.trouble(peer, &Trouble::Nonsense(why.to_string()), now, effects),
         }
     }

@@ -181,6 +181,8 @@ enum Staged {
 
 /// Charters that wait for the one before them to be durable; a chain is fetched in order, so few ever do.
 const CHARTERS_WAITING_MAX: usize = 64;
+/// How much of the reason for refusing a peer's charter is kept: names in it are as long as the sender likes.
+const REFUSAL_CHARS_MAX: usize = 300;
 /// How far our clock may be from the middle of the peers' before health says so, in milliseconds.
 const CLOCK_OFFSET_MAX_MS: i64 = 60_000;
 
@@ -590,8 +592,12 @@ impl Replica {
             }
             Err(CharterError::Gap { .. }) => {} // falling behind is not an error
             Err(error) => {
-                if let Some(from) = from {
-                    self.alarm(Alarm::CharterRefused(from, error.to_string()), effects);
+                // One alarm a peer: it could go on for ever, each time for another reason.
+                let told =
+                    |from| self.alarms.iter().any(|a| matches!(a, Alarm::CharterRefused(peer, _) if *peer == from));
+                if let Some(from) = from.filter(|from| !told(*from)) {
+                    let why = error.to_string().chars().take(REFUSAL_CHARS_MAX).collect();
+                    self.alarm(Alarm::CharterRefused(from, why), effects);
                 }
             }
         }

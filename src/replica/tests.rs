@@ -6,6 +6,7 @@ use prost::Message as _;
 
 use super::block::{Frame, Slot, slot_to_proto};
 use super::charter::{charter_hash, prove_possession, sign_charter};
+use super::exchange::PeerEvent;
 use super::ids::{Class, ForumId, MemberId, TimeMs};
 use super::own::{Answer, Refusal, Ticket};
 use super::signed::Unverified;
@@ -187,4 +188,21 @@ fn a_log_that_counted_verifies_under_a_lower_limit() {
     forum.charters.push(lower);
     let (late, _) = forum.restore().finish();
     assert!(late.keyring().verify(frames[0].clone()).is_ok());
+}
+
+#[test]
+fn a_peer_that_sends_bad_charters_is_told_of_once() {
+    let forum = Forum::of(2, 100);
+    let (mut replica, _) = forum.restore().finish();
+    for number in 0..5 {
+        let mut bad = forum.second("bad", |c| c.members[1].name = "x".repeat(1_000 + number));
+        bad.sigs.clear();
+        replica.handle(Input::Peer(MemberId([2; 16]), PeerEvent::Charter(bad)), NOW);
+        let unsound = forum.second("bad", |c| {
+            c.members[1].name = "x".repeat(1_000 + number);
+            c.members[1].log_limit = 0;
+        });
+        replica.handle(Input::Peer(MemberId([2; 16]), PeerEvent::Charter(unsound)), NOW);
+    }
+    assert_eq!(replica.alarms().len(), 1);
 }

@@ -64,8 +64,7 @@ impl World {
         let Some(i) = self.pick(&up) else { return };
         let (roles, now) = (self.forum.roles(i), self.clock(i).0);
         let records: Vec<_> = (0..records).map(|_| forum::statement(&mut self.draw, roles, now)).collect();
-        let class =
-            [Class::Normal, Class::Normal, Class::Normal, Class::Urgent, Class::Bulk][self.draw.below(5) as usize];
+        let class = [Class::Normal, Class::Normal, Class::Normal, Class::Urgent, Class::Bulk][self.draw.below(5) as usize];
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.tickets.insert(ticket, (i, records.clone()));
@@ -90,15 +89,10 @@ impl World {
 
     /// Everybody who follows `server` is sent what is new.
     pub(super) fn pump_all(&mut self, server: usize) {
-        let due: Vec<_> = self
-            .streams
-            .iter_mut()
-            .filter(|(_, s)| s.server == server && !s.pump_due)
-            .map(|(number, s)| {
-                s.pump_due = true;
-                *number
-            })
-            .collect();
+        let due: Vec<_> = self.streams.iter_mut().filter(|(_, s)| s.server == server && !s.pump_due).map(|(number, s)| {
+            s.pump_due = true;
+            *number
+        }).collect();
         for number in due {
             self.at(self.now + 1, Event::Pump(number, false));
         }
@@ -139,8 +133,9 @@ impl World {
                 // The store alone: the journal has all that is ours; the outbox is kept apart from it.
                 let charters = self.invitation(self.nodes[i].invite);
                 self.crash(i);
+                let recovers = self.somebody_recovers();
                 let disk = &mut self.nodes[i].disk;
-                if disk.journal.iter().any(Option::is_none) || !journal_is_whole(disk, company(i).id) {
+                if recovers || disk.journal.iter().any(Option::is_none) || !journal_is_whole(disk, company(i).id) {
                     return self.start(i);
                 }
                 let old = std::mem::take(disk);
@@ -171,23 +166,11 @@ impl World {
     fn replace_disk(&mut self, i: usize, old: Disk) {
         self.crash(i);
         let me = company(i).id;
-        let newest: BTreeMap<Origin, BlockId> =
-            self.nodes[i].disk.blocks.keys().filter(|id| id.origin.member == me).map(|id| (id.origin, *id)).collect();
-        let lost: Vec<_> = self.nodes[i]
-            .disk
-            .blocks
-            .iter()
-            .filter(|(id, _)| id.origin.member == me && !old.blocks.contains_key(id))
-            .map(|(_, b)| b.clone())
-            .collect();
+        let newest: BTreeMap<Origin, BlockId> = self.nodes[i].disk.blocks.keys().filter(|id| id.origin.member == me).map(|id| (id.origin, *id)).collect();
+        let lost: Vec<_> = self.nodes[i].disk.blocks.iter().filter(|(id, _)| id.origin.member == me && !old.blocks.contains_key(id)).map(|(id, b)| (*id, b.clone())).collect();
         let Some(charter) = old.charters.values().next_back().cloned() else { return self.start(i) };
         let charter = self.charter(&charter);
-        let peers: Vec<_> = charter
-            .members
-            .iter()
-            .filter(|m| m.status == 1 && m.id[..] != me.0)
-            .filter_map(|m| number_of(MemberId(m.id[..].try_into().ok()?)))
-            .collect();
+        let peers: Vec<_> = charter.members.iter().filter(|m| m.status == 1 && m.id[..] != me.0).filter_map(|m| number_of(MemberId(m.id[..].try_into().ok()?))).collect();
         let needed = (peers.len() / 2).max(1);
         let holds = |p: &&usize| {
             let node = self.nodes.get(**p);
@@ -195,23 +178,24 @@ impl World {
         };
         let holders = peers.iter().filter(holds).count();
         // Acknowledged records need another honest holder, whatever the guard needs.
-        let recovering = self
-            .honest()
-            .any(|j| self.nodes[j].recovering || self.nodes[j].replica.as_ref().is_some_and(Replica::guard_pending));
-        if recovering || (!lost.is_empty() && holders < peers.len() - needed + 1) {
+        if self.somebody_recovers() || (!lost.is_empty() && holders < peers.len() - needed + 1) {
             return self.start(i);
         }
-        let lost: Vec<_> = lost.iter().filter_map(|b| Some(self.block(b)?.hash)).collect();
+        let lost: Vec<_> = lost.into_iter().filter_map(|(id, b)| Some((self.block(&b)?.hash, id))).collect();
         let node = &mut self.nodes[i];
         node.lost.extend(lost);
         node.outbox_refused = true; // a queued submission may be gone with the disk
         node.disk = old;
         node.mark = Watermark::default();
         node.backup = None;
-        node.recovering = true;
         self.forget_unseen(i);
         self.count("restores");
         self.start(i);
+    }
+
+    /// Whether somebody still has to get back what it lost: then others must not lose it, too.
+    fn somebody_recovers(&self) -> bool {
+        self.honest().any(|j| self.nodes[j].lost.values().any(|id| !self.nodes[j].disk.blocks.contains_key(id)))
     }
 
     /// What was signed, never left the node and went down with its disk was never said.
@@ -240,8 +224,7 @@ impl World {
             }
             0..5 => {
                 let quota = 5 + self.draw.below(20) as u32;
-                self.forum
-                    .issue(&mut self.draw, |c| c.policy.as_mut().expect("there is one").quota_per_day = vec![quota; 3]);
+                self.forum.issue(&mut self.draw, |c| c.policy.as_mut().expect("there is one").quota_per_day = vec![quota; 3]);
             }
             5..9 if active.len() > 3 => self.expel(&active),
             9 => {
@@ -269,8 +252,7 @@ impl World {
 
     fn expel(&mut self, active: &[usize]) {
         let liars: Vec<_> = active.iter().copied().filter(|i| self.nodes[*i].liar.is_some()).collect();
-        let who =
-            if self.draw.below(3) > 0 { self.pick(&liars).or_else(|| self.pick(active)) } else { self.pick(active) };
+        let who = if self.draw.below(3) > 0 { self.pick(&liars).or_else(|| self.pick(active)) } else { self.pick(active) };
         let Some(who) = who.filter(|who| *who > 1) else { return };
         let up: Vec<_> = self.up().into_iter().filter(|i| *i != who).collect();
         let Some(witness) = self.pick(&up) else { return };
@@ -303,8 +285,7 @@ impl World {
         let up: Vec<_> = self.eligible();
         if let Some(i) = self.pick(&up) {
             self.hand_charters(i);
-            if let (Some(rival), Some(newest)) = (self.forum.rivals.first().cloned(), self.forum.signed.last().cloned())
-            {
+            if let (Some(rival), Some(newest)) = (self.forum.rivals.first().cloned(), self.forum.signed.last().cloned()) {
                 self.input(i, Input::Charter(newest));
                 let j = self.pick(&up).unwrap_or(i);
                 self.input(j, Input::Charter(rival));
@@ -316,8 +297,7 @@ impl World {
 
 /// Whether the journal alone has all own blocks of the store, each log from its first block on.
 fn journal_is_whole(disk: &Disk, me: MemberId) -> bool {
-    let journaled: BTreeSet<_> =
-        disk.journal.iter().flatten().filter_map(|b| Some(Frame::decode(b.clone()).ok()?.header.hash())).collect();
+    let journaled: BTreeSet<_> = disk.journal.iter().flatten().filter_map(|b| Some(Frame::decode(b.clone()).ok()?.header.hash())).collect();
     let mut own = disk.blocks.iter().filter(|(id, _)| id.origin.member == me);
     own.all(|(_, bytes)| Frame::decode(bytes.clone()).is_ok_and(|f| journaled.contains(&f.header.hash())))
 }

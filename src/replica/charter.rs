@@ -523,6 +523,9 @@ impl CharterChain {
     /// # Errors
     /// When the proof does not hold.
     pub fn forked(&mut self, fork: &proto::CharterFork) -> Result<Applied, CharterError> {
+        if self.fork() == Some(fork) {
+            return Ok(Applied::Known);
+        }
         let version = self.check_fork(fork)?;
         if self.fork.as_ref().is_some_and(|known| known.0 <= version) {
             return Ok(Applied::Known);

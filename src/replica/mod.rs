@@ -316,13 +316,20 @@ impl Replica {
     /// Proofs that somebody who holds `have` lacks.
     pub fn proofs_beyond(&self, have: &BTreeSet<[u8; 32]>) -> Vec<proto::Proof> {
         let proofs = self.proofs.iter().filter(|p| !have.contains(&p.hash())).map(|p| p.message().clone());
-        let fork = self.chain.fork().map(|f| proto::Proof { p: Some(proto::proof::P::Charter(f.clone())) });
+        let fork = self.charter_fork().filter(|(hash, _)| !have.contains(hash)).map(|(_, proof)| proof);
         proofs.chain(fork).collect()
+    }
+
+    /// The proof that the charter chain forks, with its name.
+    fn charter_fork(&self) -> Option<([u8; 32], proto::Proof)> {
+        let proof = proto::Proof { p: Some(proto::proof::P::Charter(self.chain.fork()?.clone())) };
+        Some((forks::proof_hash(&proof), proof))
     }
 
     /// The proof of one hash.
     pub fn proof(&self, hash: &[u8; 32]) -> Option<proto::Proof> {
-        self.proofs.iter().find(|p| p.hash() == *hash).map(|p| p.message().clone())
+        let charter_fork = || self.charter_fork().filter(|(name, _)| name == hash).map(|(_, proof)| proof);
+        self.proofs.iter().find(|p| p.hash() == *hash).map(|p| p.message().clone()).or_else(charter_fork)
     }
 
     /// A log's opening, for headers that travel without payload.
@@ -469,7 +476,7 @@ impl Replica {
             heads: heads.collect(),
             charter_version: self.chain.version(),
             charter_hash: Some(self.chain.head()),
-            proofs: self.proofs.iter().map(VerifiedProof::hash).collect(),
+            proofs: self.proofs.iter().map(VerifiedProof::hash).chain(self.charter_fork().map(|(hash, _)| hash)).collect(),
         });
     }
 

@@ -44,6 +44,9 @@ impl World {
                 if let Some(i) = self.pick(&honest) {
                     let reach = self.plan.skew_ms.max(10_000);
                     self.nodes[i].skew = self.draw.below(2 * reach) as i64 - reach as i64;
+                    if self.draw.below(4) == 0 {
+                        self.nodes[i].skew = -3_600_000;
+                    }
                 }
             }
             Step::Backup => self.backup(),
@@ -145,8 +148,15 @@ impl World {
                 self.start(i);
             }
             3 => {
+                // All of it; or all but a journal with a hole.
                 let charters = self.invitation(self.nodes[i].invite);
-                self.replace_disk(i, Disk { charters, ..Disk::default() });
+                let mut journal = self.nodes[i].disk.journal.clone();
+                let hole = self.draw.below(2 * journal.len() as u64) as usize;
+                match journal.get_mut(hole) {
+                    Some(frame) => *frame = None,
+                    None => journal.clear(),
+                }
+                self.replace_disk(i, Disk { charters, journal, ..Disk::default() });
             }
             _ => {
                 // Both stop at once: a power cut in one place.
@@ -208,7 +218,7 @@ impl World {
     }
 
     fn govern(&mut self) {
-        if !self.forum.rivals.is_empty() || self.forum.version() > 8 {
+        if self.forum.forked.is_some() || self.forum.version() > 8 {
             return;
         }
         let active: Vec<_> = (0..self.nodes.len()).filter(|i| self.forum.is_active(*i)).collect();
@@ -231,14 +241,7 @@ impl World {
                 self.forum.issue(&mut self.draw, |c| c.threshold = 5 - c.threshold);
             }
             10 if self.draw.below(2) == 0 => {
-                let (newest, rival) = self.forum.issue_twice(&mut self.draw);
-                let up = self.up();
-                for charter in [newest, rival] {
-                    if let Some(i) = self.pick(&up) {
-                        self.hand_charters(i);
-                        self.input(i, Input::Charter(charter));
-                    }
-                }
+                self.govern_twice();
                 return self.count("charter forks");
             }
             _ => return,
@@ -247,6 +250,19 @@ impl World {
         let up = self.up();
         if let Some(i) = self.pick(&up) {
             self.hand_charters(i);
+        }
+    }
+
+    /// Two charters for one version, and sometimes one more on top of the first.
+    fn govern_twice(&mut self) {
+        let (newest, rival) = self.forum.issue_twice(&mut self.draw);
+        let more = (self.draw.below(2) == 0).then(|| self.forum.issue(&mut self.draw, |c| c.name = "one more".into()));
+        let up = self.up();
+        for charters in [vec![Some(newest), more], vec![Some(rival)]] {
+            if let Some(i) = self.pick(&up) {
+                self.hand_charters(i);
+                charters.into_iter().flatten().for_each(|charter| self.input(i, Input::Charter(charter)));
+            }
         }
     }
 
@@ -266,8 +282,9 @@ impl World {
 
     /// A person applies the charters that there are on one node.
     fn hand_charters(&mut self, i: usize) {
-        let charters = self.forum.signed.clone();
-        for charter in charters.into_iter().skip(1).take(self.forum.version() as usize - 1 - self.forum.rivals.len()) {
+        let in_force = self.forum.forked.map_or(self.forum.version(), |forked| forked - 1);
+        let charters: Vec<_> = self.forum.signed.iter().take(in_force as usize).skip(1).cloned().collect();
+        for charter in charters {
             self.input(i, Input::Charter(charter));
         }
     }
@@ -285,11 +302,12 @@ impl World {
         let up: Vec<_> = self.eligible();
         if let Some(i) = self.pick(&up) {
             self.hand_charters(i);
-            if let (Some(rival), Some(newest)) = (self.forum.rivals.first().cloned(), self.forum.signed.last().cloned()) {
-                self.input(i, Input::Charter(newest));
-                let j = self.pick(&up).unwrap_or(i);
-                self.input(j, Input::Charter(rival));
-            }
+            let branches: Vec<_> = self.forum.signed.iter().skip(self.forum.forked.map_or(usize::MAX, |f| f as usize - 1)).cloned().collect();
+            branches.into_iter().for_each(|charter| self.input(i, Input::Charter(charter)));
+            let j = self.pick(&up).unwrap_or(i);
+            self.hand_charters(j);
+            let rivals = self.forum.rivals.clone();
+            rivals.into_iter().for_each(|charter| self.input(j, Input::Charter(charter)));
         }
         self.at(self.now + 5_000, Event::Look);
     }

@@ -256,22 +256,26 @@ impl Replica {
         salt
     }
 
-    /// Extends a log, opening it if the block is its first, and learns the opening.
+    /// Extends a log, opening it if the block is its first, and learns the opening. A first block that breaks a rule
+    /// opens nothing: else whoever was shown it could never take the log that everybody else holds.
     pub(super) fn extend(&mut self, block: &VerifiedBlock) -> Extension {
         let origin = block.id().origin;
-        let keyring = self.keyring();
-        let log = match self.logs.entry(origin) {
-            Entry::Occupied(log) => log.into_mut(),
-            Entry::Vacant(place) => match Log::open(block) {
-                Some(log) => place.insert(log),
-                None => return Extension::Gap,
-            },
-        };
-        let extension = log.extend(block, &keyring);
-        if matches!(extension, Extension::Extended) && block.opening().is_some() {
-            std::sync::Arc::make_mut(&mut self.keyring).learn(block);
+        let mut keyring = self.keyring();
+        if block.opening().is_some() {
+            std::sync::Arc::make_mut(&mut keyring).learn(block);
         }
-        if origin.member == self.settings.me && matches!(extension, Extension::Extended) {
+        let mut opened = None;
+        let held = self.logs.get_mut(&origin);
+        let Some(log) = held.or_else(|| { opened = Log::open(block); opened.as_mut() }) else { return Extension::Gap };
+        let extension = log.extend(block, &keyring);
+        if !matches!(extension, Extension::Extended) {
+            return extension;
+        }
+        self.logs.extend(opened.map(|log| (origin, log)));
+        if block.opening().is_some() {
+            self.keyring = keyring;
+        }
+        if origin.member == self.settings.me {
             self.own.log_nos.insert(origin.log_no);
             self.own.last_time = self.own.last_time.max(block.header().time);
         }

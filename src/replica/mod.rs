@@ -476,7 +476,12 @@ impl Replica {
             heads: heads.collect(),
             charter_version: self.chain.version(),
             charter_hash: Some(self.chain.head()),
-            proofs: self.proofs.iter().map(VerifiedProof::hash).chain(self.charter_fork().map(|(hash, _)| hash)).collect(),
+            proofs: self
+                .proofs
+                .iter()
+                .map(VerifiedProof::hash)
+                .chain(self.charter_fork().map(|(hash, _)| hash))
+                .collect(),
         });
     }
 

@@ -266,7 +266,12 @@ impl Replica {
         }
         let mut opened = None;
         let held = self.logs.get_mut(&origin);
-        let Some(log) = held.or_else(|| { opened = Log::open(block); opened.as_mut() }) else { return Extension::Gap };
+        let Some(log) = held.or_else(|| {
+            opened = Log::open(block);
+            opened.as_mut()
+        }) else {
+            return Extension::Gap;
+        };
         let extension = log.extend(block, &keyring);
         if !matches!(extension, Extension::Extended) {
             return extension;

@@ -48,10 +48,14 @@ pub(crate) fn read(frame: &Bytes) -> Option<Block> {
     let frame = proto::BlockFrame::decode(frame.clone()).ok()?;
     let (log, seq, _) = place(&frame.header)?;
     let h = &frame.header;
-    let records: Option<Vec<Bytes>> = frame.slots.iter().map(|slot| match &slot.s {
-        Some(proto::slot::S::Record(bytes)) => Some(bytes.clone()),
-        _ => None,
-    }).collect();
+    let records: Option<Vec<Bytes>> = frame
+        .slots
+        .iter()
+        .map(|slot| match &slot.s {
+            Some(proto::slot::S::Record(bytes)) => Some(bytes.clone()),
+            _ => None,
+        })
+        .collect();
     let records = records?;
     Some(Block {
         log,
@@ -91,7 +95,13 @@ const HEADER_KIND: &str = "application/vnd.staydown.block-header.v1";
 const OPEN_KIND: &str = "application/vnd.staydown.log-open.v1";
 
 /// Whether the header is signed by the key that a root key of `charters` bound to its log.
-fn bound_and_signed(header: &[u8], signature: &[u8], lane: &[u8], open: &proto::LogOpen, charters: &[proto::Charter]) -> bool {
+fn bound_and_signed(
+    header: &[u8],
+    signature: &[u8],
+    lane: &[u8],
+    open: &proto::LogOpen,
+    charters: &[proto::Charter],
+) -> bool {
     let roots = charters.iter().flat_map(|c| &c.members).filter(|m| m.id[..] == header[40..56]);
     let mut roots = roots.filter(|m| hash(&[&m.log_root_key])[..] == open.root_key_id[..]);
     let body = [&header[8..40], &header[40..60], lane, &open.public_key, &open.root_key_id].concat();
@@ -125,7 +135,8 @@ pub(crate) fn accusation(bytes: &[u8], charters: &[proto::Charter]) -> Option<(L
         proto::proof::P::Fault(fault) => {
             let bad = fault.bad?;
             let (log, seq, time) = place(&bad.header)?;
-            let lane = fault.prev.as_ref().filter(|_| fault.rule == 6).map_or(&bad.header[60..64], |p| &p.header[60..64]);
+            let lane =
+                fault.prev.as_ref().filter(|_| fault.rule == 6).map_or(&bad.header[60..64], |p| &p.header[60..64]);
             let before = fault.prev.as_ref().and_then(|p| place(&p.header));
             let prev_is_real = fault.prev.as_ref().is_none_or(|p| signed(p, &p.header[60..64]));
             let broken = match (fault.rule, before) {
@@ -191,7 +202,14 @@ fn meaning(record: &Bytes) -> Says {
 
 fn try_meaning(bytes: &Bytes) -> Option<Says> {
     let record: proto::Record = exactly(bytes).filter(|r: &proto::Record| r.salt.len() == 16 && bytes.len() <= 4096)?;
-    let word = |about, family, value, expires| Says::Word { about, family, value, expires, labels: Vec::new(), incident: None };
+    let word = |about, family, value, expires| Says::Word {
+        about,
+        family,
+        value,
+        expires,
+        labels: Vec::new(),
+        incident: None,
+    };
     Some(match record.kind {
         2 => {
             let o: proto::Opinion = exactly(&record.body)?;
@@ -200,7 +218,14 @@ fn try_meaning(bytes: &Bytes) -> Option<Says> {
             }
             let incident = if o.incident_id.is_empty() { None } else { Some(o.incident_id[..].try_into().ok()?) };
             let labels = o.labels.clone();
-            Says::Word { about: about(o.subject)?, family: STANCE, value: o.stance, expires: o.expires_ms, labels, incident }
+            Says::Word {
+                about: about(o.subject)?,
+                family: STANCE,
+                value: o.stance,
+                expires: o.expires_ms,
+                labels,
+                incident,
+            }
         }
         3 => {
             let v: proto::RetractVote = exactly(&record.body)?;
@@ -245,7 +270,12 @@ struct Register {
 
 /// PROTOCOL section 5, layers 3 to 6, at `t`: `logs` are the blocks up to the node's heads, `forks` the lowest
 /// disputed places.
-pub(crate) fn shown(charter: &proto::Charter, forks: &BTreeMap<LogId, u64>, logs: &BTreeMap<LogId, Vec<&Block>>, t: u64) -> Shown {
+pub(crate) fn shown(
+    charter: &proto::Charter,
+    forks: &BTreeMap<LogId, u64>,
+    logs: &BTreeMap<LogId, Vec<&Block>>,
+    t: u64,
+) -> Shown {
     let members: BTreeMap<[u8; 16], &proto::Member> =
         charter.members.iter().filter_map(|m| Some((m.id[..].try_into().ok()?, m))).collect();
     let quota = charter.policy.as_ref().map(|p| p.quota_per_day.clone()).unwrap_or_default();
@@ -270,7 +300,13 @@ pub(crate) fn shown(charter: &proto::Charter, forks: &BTreeMap<LogId, u64>, logs
                         if member.roles & needs == 0 || too_long {
                             continue;
                         }
-                        let new = Register { rank, value: *value, expires: *expires, labels: labels.clone(), incident: *incident };
+                        let new = Register {
+                            rank,
+                            value: *value,
+                            expires: *expires,
+                            labels: labels.clone(),
+                            incident: *incident,
+                        };
                         let of_subject = registers.entry(about.clone()).or_default();
                         if of_subject.get(&(log.0, *family)).is_none_or(|old| old.rank < rank) {
                             of_subject.insert((log.0, *family), new);
@@ -291,7 +327,13 @@ pub(crate) fn shown(charter: &proto::Charter, forks: &BTreeMap<LogId, u64>, logs
 }
 
 /// Layer 3 without finality: before the fork, and within what the charter lets count.
-fn prefix(charter: &proto::Charter, member: &proto::Member, log: LogId, forks: &BTreeMap<LogId, u64>, blocks: &[&Block]) -> usize {
+fn prefix(
+    charter: &proto::Charter,
+    member: &proto::Member,
+    log: LogId,
+    forks: &BTreeMap<LogId, u64>,
+    blocks: &[&Block],
+) -> usize {
     let fork = forks.get(&log).copied().unwrap_or(u64::MAX);
     let common = blocks.len().min(usize::try_from(fork - 1).unwrap_or(usize::MAX));
     let expulsion = charter.expulsions.iter().find(|e| e.member_id[..] == log.0);
@@ -323,8 +365,10 @@ fn statuses(
     t: u64,
 ) -> Shown {
     let policy = charter.policy.clone().unwrap_or_default();
-    let full: BTreeSet<_> = charter.members.iter().filter(|m| m.status == 1 && m.roles & 1 != 0).map(|m| &m.group).collect();
-    let retract_quorum = u64::from(policy.retract_min).max((full.len() as u64 * u64::from(policy.retract_permille)).div_ceil(1000));
+    let full: BTreeSet<_> =
+        charter.members.iter().filter(|m| m.status == 1 && m.roles & 1 != 0).map(|m| &m.group).collect();
+    let retract_quorum =
+        u64::from(policy.retract_min).max((full.len() as u64 * u64::from(policy.retract_permille)).div_ceil(1000));
     let mut shown = Shown::default();
     for (about, words) in registers {
         let mut groups: [BTreeSet<&str>; 6] = Default::default();
@@ -378,7 +422,13 @@ fn statuses(
     shown
 }
 
-fn summand(about: &About, status: u8, counts: [u32; 6], supporters: &BTreeSet<[u8; 16]>, labels: &BTreeSet<u32>) -> Hash {
+fn summand(
+    about: &About,
+    status: u8,
+    counts: [u32; 6],
+    supporters: &BTreeSet<[u8; 16]>,
+    labels: &BTreeSet<u32>,
+) -> Hash {
     let (kind, alg, param, digest) = about;
     let mut id = b"staydown/subject/v1\n".to_vec();
     id.extend_from_slice(&(*kind as u16).to_be_bytes());

@@ -70,11 +70,16 @@ impl Step {
 impl Plan {
     /// The plan of a seed.
     pub(crate) fn of(draw: &mut Draw) -> Self {
-        let members = [3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 6, 6, 7, 8, 10, 12][draw.below(24) as usize];
+        let members =
+            [3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 6, 6, 7, 8, 10, 12][draw.below(24) as usize];
         let liars = if draw.below(3) == 0 { 0 } else { ((members - 1) / 3).max(usize::from(draw.below(4) == 0)) };
         let on = |draw: &mut Draw, weight: u64| if draw.below(3) == 0 { 0 } else { weight };
         // Half of the runs begin so shortly before an hour or midnight that they cross it.
-        let start = if draw.below(2) == 0 { EVENING + draw.below(4) * 3_600_000 + 3_540_000 } else { EVENING + draw.below(14_000_000) };
+        let start = if draw.below(2) == 0 {
+            EVENING + draw.below(4) * 3_600_000 + 3_540_000
+        } else {
+            EVENING + draw.below(14_000_000)
+        };
         Self {
             start,
             members,
@@ -131,7 +136,14 @@ impl Chain {
         Self { opening: open_log(forum, origin, class, &company.root, &key), key, frames: Vec::new() }
     }
 
-    fn append(&mut self, forum: ForumId, origin: Origin, mut records: Vec<Bytes>, time: u64, bend: impl FnOnce(&mut Header)) {
+    fn append(
+        &mut self,
+        forum: ForumId,
+        origin: Origin,
+        mut records: Vec<Bytes>,
+        time: u64,
+        bend: impl FnOnce(&mut Header),
+    ) {
         if self.frames.is_empty() {
             records.insert(0, record::encode(proto::Kind::LogOpen, [7; 16], &self.opening.message));
         }
@@ -197,7 +209,7 @@ impl Liar {
         let origin = Origin { member: self.company.id, log_no: LogNo(self.told.len() as u32) };
         let class = Class::ALL[draw.below(3) as usize].number();
         let chain = Chain::new(self.forum, origin, class, self.company, 0);
-        let mut told = Told { origin, chains: vec![chain], mask: draw.next(), over: false };
+        let mut told = Told { origin, chains: vec![chain], mask: draw.number(), over: false };
         if draw.below(6) == 0 {
             // Opened twice, and once with a first block that breaks a rule.
             told.chains[0].append(self.forum, origin, Vec::new(), now, |h| h.log_root = [9; 32]);
@@ -219,7 +231,8 @@ impl Liar {
         let kind = draw.below(12);
         let many = if draw.below(8) == 0 { 25 } else { 1 + draw.below(3) };
         let records = |draw: &mut Draw| -> Vec<Bytes> {
-            let one = |draw: &mut Draw| if draw.below(5) == 0 { malformed(draw, now) } else { statement(draw, roles, now) };
+            let one =
+                |draw: &mut Draw| if draw.below(5) == 0 { malformed(draw, now) } else { statement(draw, roles, now) };
             (0..many).map(|_| one(draw)).collect()
         };
         if kind >= 9 && self.told[at].chains.len() == 1 && !self.told[at].chains[0].frames.is_empty() {
@@ -236,8 +249,12 @@ impl Liar {
             match kind {
                 0 => chain.append(forum, origin, said, now, |h| h.log_root = [9; 32]),
                 1 => chain.append(forum, origin, said, now, |h| h.prev = HeaderHash([8; 32])),
-                2 if !chain.frames.is_empty() => chain.append(forum, origin, said, now, |h| h.class = (h.class + 1) % 3),
-                3 if !chain.frames.is_empty() => chain.append(forum, origin, said, now, |h| h.time = TimeMs(h.time.0 - 600_000)),
+                2 if !chain.frames.is_empty() => {
+                    chain.append(forum, origin, said, now, |h| h.class = (h.class + 1) % 3)
+                }
+                3 if !chain.frames.is_empty() => {
+                    chain.append(forum, origin, said, now, |h| h.time = TimeMs(h.time.0 - 600_000))
+                }
                 4 => chain.append(forum, origin, said, now, |h| h.record_count += 1),
                 5 => chain.append(forum, origin, said, now + 60_000 + draw.below(500_000), |_| ()),
                 _ => chain.append(forum, origin, said, now, |_| ()),
@@ -270,7 +287,7 @@ impl Liar {
         if self.noisy && draw.below(4) == 0 && !truth.is_empty() {
             let (origin, head) = truth.iter().nth(draw.below(truth.len() as u64) as usize).expect("within");
             let seq = Seq(head.seq.0 + draw.below(3));
-            heads.insert(*origin, Head { seq, hash: HeaderHash(sha256(&[&draw.next().to_be_bytes()])) });
+            heads.insert(*origin, Head { seq, hash: HeaderHash(sha256(&[&draw.number().to_be_bytes()])) });
         }
         heads.into_iter().map(|(origin, head)| heads::head_to_proto(origin, head)).collect()
     }
@@ -303,11 +320,16 @@ impl Liar {
         if !self.noisy || draw.below(6) > 0 {
             return None;
         }
-        let stolen = honest.get(draw.below(honest.len() as u64) as usize).and_then(|b| proto::BlockFrame::decode(b.clone()).ok());
+        let stolen = honest
+            .get(draw.below(honest.len() as u64) as usize)
+            .and_then(|b| proto::BlockFrame::decode(b.clone()).ok());
         let item = match (draw.below(7), stolen) {
             (0, _) => return Some(vec![0xff, 0x01, 0x02].into()),
             (1, Some(mut frame)) => {
-                frame.slots.iter_mut().for_each(|s| s.s = Some(proto::slot::S::Record(Bytes::from_static(b"not what was said"))));
+                frame
+                    .slots
+                    .iter_mut()
+                    .for_each(|s| s.s = Some(proto::slot::S::Record(Bytes::from_static(b"not what was said"))));
                 proto::pull_reply::Item::Block(frame)
             }
             (2, Some(mut frame)) => {

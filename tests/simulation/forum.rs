@@ -216,13 +216,18 @@ pub(crate) fn expel(charter: &mut proto::Charter, who: MemberId, policy: u32, cu
 
 /// Something to talk about: few subjects, so that companies meet on them.
 pub(crate) fn subject(number: u64) -> proto::Subject {
-    proto::Subject { r#type: 1, alg: 4, param: 0, digest: Bytes::copy_from_slice(&sha256(&[b"subject", &number.to_be_bytes()])) }
+    proto::Subject {
+        r#type: 1,
+        alg: 4,
+        param: 0,
+        digest: Bytes::copy_from_slice(&sha256(&[b"subject", &number.to_be_bytes()])),
+    }
 }
 
 fn bytes16(draw: &mut Draw) -> [u8; 16] {
     let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&draw.next().to_be_bytes());
-    bytes[8..].copy_from_slice(&draw.next().to_be_bytes());
+    bytes[..8].copy_from_slice(&draw.number().to_be_bytes());
+    bytes[8..].copy_from_slice(&draw.number().to_be_bytes());
     bytes
 }
 
@@ -239,7 +244,15 @@ fn expiry(draw: &mut Draw, now: u64) -> u64 {
 pub(crate) fn statement(draw: &mut Draw, roles: u32, now: u64) -> Bytes {
     let about = Some(subject(draw.below(8)));
     let salt = bytes16(draw);
-    let kinds: &[(u32, u64)] = &[(FULL | SMALL, 0), (FULL | SMALL, 0), (FULL | SMALL, 0), (FULL, 1), (FULL | STEWARD, 2), (CERTIFIER, 3), (REFERRAL, 4)];
+    let kinds: &[(u32, u64)] = &[
+        (FULL | SMALL, 0),
+        (FULL | SMALL, 0),
+        (FULL | SMALL, 0),
+        (FULL, 1),
+        (FULL | STEWARD, 2),
+        (CERTIFIER, 3),
+        (REFERRAL, 4),
+    ];
     let possible: Vec<_> = kinds.iter().filter(|(who, _)| roles & who != 0).map(|(_, kind)| *kind).collect();
     if possible.is_empty() {
         return record::encode(proto::Kind::Evidence, salt, &proto::Evidence { seq: 1, ..Default::default() });
@@ -276,12 +289,22 @@ pub(crate) fn statement(draw: &mut Draw, roles: u32, now: u64) -> Bytes {
             record::encode(proto::Kind::Incident, salt, &body)
         }
         3 => {
-            let allow = proto::Allow { subject: about, yes: draw.below(4) > 0, expires_ms: now + 1 + draw.below(6 * 3_600_000), certificate: 1 };
+            let allow = proto::Allow {
+                subject: about,
+                yes: draw.below(4) > 0,
+                expires_ms: now + 1 + draw.below(6 * 3_600_000),
+                certificate: 1,
+            };
             record::encode(proto::Kind::Allow, salt, &allow)
         }
         _ => {
-            let referral =
-                proto::Referral { subject: about, open: draw.below(4) > 0, authority: 7, jurisdiction: 1, expires_ms: expiry(draw, now) };
+            let referral = proto::Referral {
+                subject: about,
+                open: draw.below(4) > 0,
+                authority: 7,
+                jurisdiction: 1,
+                expires_ms: expiry(draw, now),
+            };
             record::encode(proto::Kind::Referral, salt, &referral)
         }
     }
@@ -294,12 +317,24 @@ pub(crate) fn malformed(draw: &mut Draw, now: u64) -> Bytes {
         0 => Bytes::copy_from_slice(&good[..good.len() / 2]),
         1 => [&good[..], &[0xf8, 0x07, 0x01]].concat().into(),
         2 => Bytes::new(),
-        3 => record::encode(proto::Kind::Attest, bytes16(draw), &proto::Attest { charter_version: 1, ..Default::default() }),
-        4 => record::encode(proto::Kind::Opinion, bytes16(draw), &proto::Opinion { subject: Some(subject(1)), stance: 9, ..Default::default() }),
+        3 => record::encode(
+            proto::Kind::Attest,
+            bytes16(draw),
+            &proto::Attest { charter_version: 1, ..Default::default() },
+        ),
+        4 => record::encode(
+            proto::Kind::Opinion,
+            bytes16(draw),
+            &proto::Opinion { subject: Some(subject(1)), stance: 9, ..Default::default() },
+        ),
         5 => vec![0xff; 40].into(),
         _ => {
             let account = proto::Subject { r#type: 3, ..subject(2) };
-            record::encode(proto::Kind::Opinion, bytes16(draw), &proto::Opinion { subject: Some(account), stance: 1, ..Default::default() })
+            record::encode(
+                proto::Kind::Opinion,
+                bytes16(draw),
+                &proto::Opinion { subject: Some(account), stance: 1, ..Default::default() },
+            )
         }
     }
 }

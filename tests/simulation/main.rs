@@ -37,7 +37,10 @@ fn schedule(seed: u64, rule: Option<WrongRule>) -> Result<Tally, String> {
         Ok(Err(violation)) => Err(format!("{}: {}", violation.invariant, violation.story)),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
-            Err(format!("panic: {}", text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()))
+            Err(format!(
+                "panic: {}",
+                text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
+            ))
         }
     }
 }
@@ -79,11 +82,24 @@ fn every_schedule_keeps_every_promise() {
     let count = from_environment("STAYDOWN_SCHEDULES").unwrap_or(if seed.is_some() { 1 } else { SCHEDULES });
     let (failure, tally) = schedules(seed.unwrap_or(1), count, None);
     if let Some((seed, why)) = failure {
-        panic!("seed {seed} breaks {why}\nrepeat it with STAYDOWN_SEED={seed} cargo test --test simulation every_schedule");
+        panic!(
+            "seed {seed} breaks {why}\nrepeat it with STAYDOWN_SEED={seed} cargo test --test simulation every_schedule"
+        );
     }
     // A simulation in which nothing happens proves nothing.
     if count >= SCHEDULES {
-        for what in ["acknowledged", "queued", "refused", "crashes", "restores", "partitions", "proofs stored", "expulsions", "joiners", "charter forks"] {
+        for what in [
+            "acknowledged",
+            "queued",
+            "refused",
+            "crashes",
+            "restores",
+            "partitions",
+            "proofs stored",
+            "expulsions",
+            "joiners",
+            "charter forks",
+        ] {
             assert!(tally.get(what).copied().unwrap_or(0) > 100, "too little happened: {what} in {tally:?}");
         }
     }

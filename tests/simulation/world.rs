@@ -288,7 +288,10 @@ impl World {
 
     fn violated(&mut self, invariant: &'static str, story: impl FnOnce() -> String) {
         if self.violation.is_none() {
-            self.violation = Some(Violation { invariant, story: format!("{} (after {} s)", story(), (self.now - self.plan.start) / 1000) });
+            self.violation = Some(Violation {
+                invariant,
+                story: format!("{} (after {} s)", story(), (self.now - self.plan.start) / 1000),
+            });
         }
     }
 
@@ -364,35 +367,39 @@ impl World {
             me: company.id,
             root: company.root.clone(),
             log_seed: company.log_seed,
-            seed: self.draw.next(),
+            seed: self.draw.number(),
             rules: Rules::but_for(self.rule),
         };
-        let charters = node.disk.charters.values().map(|c| proto::SignedCharter::decode(c.clone()).expect("we wrote it"));
+        let charters =
+            node.disk.charters.values().map(|c| proto::SignedCharter::decode(c.clone()).expect("we wrote it"));
         let mut restore = match Restore::new(settings, self.forum.id, charters, now) {
             Ok(restore) => restore,
-            Err(error) => return self.violated("I9", || format!("node {i} cannot start from its own charters: {error}")),
+            Err(error) => {
+                return self.violated("I9", || format!("node {i} cannot start from its own charters: {error}"));
+            }
         };
         let disk = self.nodes[i].disk.clone();
         let refused: Vec<_> = disk.proofs.iter().filter(|(_, p)| !restore.proof(p)).map(|(hash, _)| *hash).collect();
         if !refused.is_empty() {
             self.violated("I9", || format!("node {i} refuses {} proofs that it stored", refused.len()));
         }
+        for (id, bytes) in disk.outbox {
+            restore.outbox(id, bytes);
+        }
         for (id, bytes) in disk.blocks {
-            if !restore.stored(id, bytes) {
+            if restore.stored(id, bytes).is_err() {
                 self.violated("I3", || format!("node {i} refuses its stored block {id}"));
             }
         }
         for frame in disk.journal.into_iter().flatten() {
-            restore.journaled(&frame);
-        }
-        for (id, bytes) in disk.outbox {
-            restore.outbox(id, bytes);
+            drop(restore.journaled(&frame)); // a damaged disk is one of the faults
         }
         let (replica, effects) = restore.finish();
         let node = &mut self.nodes[i];
         node.replica = Some(replica);
         // What the store catches up on is flushed before anything is published.
-        let (writes, rest): (Vec<_>, Vec<_>) = effects.into_iter().partition(|e| matches!(e, Effect::Store(_) | Effect::Journal(..)));
+        let (writes, rest): (Vec<_>, Vec<_>) =
+            effects.into_iter().partition(|e| matches!(e, Effect::Store(_) | Effect::Journal(..)));
         self.carry_out(i, writes);
         self.commit(i);
         self.carry_out(i, rest);
@@ -466,7 +473,9 @@ impl World {
             if id.seq > replica.prefix(id.origin) {
                 continue;
             }
-            if let Ok(block) = Frame::decode(bytes).map_err(Unverified::Frame).and_then(|f| self.verify(&keyring, charter, f)) {
+            if let Ok(block) =
+                Frame::decode(bytes).map_err(Unverified::Frame).and_then(|f| self.verify(&keyring, charter, f))
+            {
                 view.fold(block.header(), block.records());
             }
         }
@@ -575,17 +584,29 @@ impl World {
     fn encode(&self, i: usize, ask: Ask) -> (Method, Bytes) {
         let forum_id = Bytes::copy_from_slice(&self.forum.id.0);
         let charter_version = self.nodes[i].replica.as_ref().map_or(0, |r| r.charters().version());
-        let pull = |have: Have| proto::PullRequest { forum_id: forum_id.clone(), charter_version, have: have.to_proto(), max_bytes: 0 };
+        let pull = |have: Have| proto::PullRequest {
+            forum_id: forum_id.clone(),
+            charter_version,
+            have: have.to_proto(),
+            max_bytes: 0,
+        };
         let (method, bytes) = match ask {
-            Ask::Greet | Ask::Hangup => (Method::Hello, proto::HelloRequest { forum_id, charter_version, ..Default::default() }.encode_to_vec()),
-            Ask::Charters { from } => (Method::Charters, proto::ChartersRequest { forum_id, from_version: from }.encode_to_vec()),
+            Ask::Greet | Ask::Hangup => {
+                (Method::Hello, proto::HelloRequest { forum_id, charter_version, ..Default::default() }.encode_to_vec())
+            }
+            Ask::Charters { from } => {
+                (Method::Charters, proto::ChartersRequest { forum_id, from_version: from }.encode_to_vec())
+            }
             Ask::Proofs { have } => {
                 let have = have.iter().map(|hash| Bytes::copy_from_slice(hash)).collect();
                 (Method::Proofs, proto::ProofsRequest { forum_id, have }.encode_to_vec())
             }
             Ask::Headers { origin, from, to } => {
                 let origin = Some(origin_to_proto(origin));
-                (Method::Headers, proto::HeadersRequest { forum_id, origin, from_seq: from.0, to_seq: to.0 }.encode_to_vec())
+                (
+                    Method::Headers,
+                    proto::HeadersRequest { forum_id, origin, from_seq: from.0, to_seq: to.0 }.encode_to_vec(),
+                )
             }
             Ask::Pull { have } => (Method::Pull, pull(have).encode_to_vec()),
             Ask::Follow { have } => (Method::Follow, pull(have).encode_to_vec()),
@@ -766,7 +787,11 @@ impl World {
         } else {
             stream.pump_due = false;
         }
-        let items = if self.nodes[server].liar.is_some() { self.liar_streams(&mut stream) } else { self.stream(&mut stream, tick, number) };
+        let items = if self.nodes[server].liar.is_some() {
+            self.liar_streams(&mut stream)
+        } else {
+            self.stream(&mut stream, tick, number)
+        };
         if !items.is_empty() {
             stream.last_at = self.later().max(stream.last_at + 1);
             self.at(stream.last_at, Event::Reply(caller, server, Method::Follow, items, None));
@@ -802,7 +827,8 @@ impl World {
     }
 
     fn liar_serves(&mut self, liar: usize, client: usize, method: Method, bytes: &Bytes) -> Vec<Bytes> {
-        let truth: BTreeMap<_, _> = self.nodes[client].replica.as_ref().map(|r| r.have().iter().collect()).unwrap_or_default();
+        let truth: BTreeMap<_, _> =
+            self.nodes[client].replica.as_ref().map(|r| r.have().iter().collect()).unwrap_or_default();
         let newest = self.forum.signed.len() as u64;
         let hash = checkers::hash(&[b"staydown/charter/v1\n", &self.forum.signed[newest as usize - 1].body]);
         let Some(teller) = self.nodes[liar].liar.as_ref() else { return Vec::new() };
@@ -831,7 +857,11 @@ impl World {
             Method::Headers => {
                 let request = proto::HeadersRequest::decode(bytes.clone()).expect("encoded here");
                 let origin = request.origin.as_ref().and_then(origin_from_proto).expect("encoded here");
-                teller.header(client, origin, Seq(request.from_seq)).map(|h| h.encode_to_vec().into()).into_iter().collect()
+                teller
+                    .header(client, origin, Seq(request.from_seq))
+                    .map(|h| h.encode_to_vec().into())
+                    .into_iter()
+                    .collect()
             }
             Method::Pull | Method::Follow => {
                 let request = proto::PullRequest::decode(bytes.clone()).expect("encoded here");
@@ -861,7 +891,14 @@ impl World {
         self.lives(caller.node, caller.incarnation) && line.is_some_and(|l| l.generation == caller.generation)
     }
 
-    fn reply(&mut self, caller: Caller, from: usize, method: Method, items: Vec<Bytes>, end: Option<Result<(), Trouble>>) {
+    fn reply(
+        &mut self,
+        caller: Caller,
+        from: usize,
+        method: Method,
+        items: Vec<Bytes>,
+        end: Option<Result<(), Trouble>>,
+    ) {
         let mut end = end;
         for item in items {
             if !self.waits(caller, from) {
@@ -899,28 +936,34 @@ impl World {
         match method {
             Method::Hello => greeting(&proto::HelloReply::decode(item).map_err(wrong)?).map(PeerEvent::Greeted),
             Method::Charters => proto::SignedCharter::decode(item).map_err(wrong).map(PeerEvent::Charter),
-            Method::Proofs => proto::Proof::decode(item).map_err(wrong).map(PeerEvent::Proof),
+            Method::Proofs => proto::Proof::decode(item).map_err(wrong).map(|p| PeerEvent::Proof(Box::new(p))),
             Method::Headers => {
                 let header = proto::SignedHeader::decode(item).map_err(wrong)?;
                 let keyring = self.keyring(client).ok_or("gone")?;
                 let verified = keyring.verify_header(&header).map_err(|why| why.to_string())?;
                 Ok(PeerEvent::Header(Box::new(verified)))
             }
-            Method::Pull | Method::Follow => match proto::PullReply::decode(item).map_err(wrong)?.item.ok_or("empty")? {
-                proto::pull_reply::Item::Block(frame) => {
-                    let keyring = self.keyring(client).ok_or("gone")?;
-                    let frame = Frame::from_proto(frame).map_err(|error| error.to_string())?;
-                    let charter = self.nodes[client].replica.as_ref().map_or(0, |r| r.charters().version());
-                    Ok(match self.verify(&keyring, charter, frame) {
-                        Ok(block) => PeerEvent::Block(Box::new(block)),
-                        Err(why) => PeerEvent::Unverified(why),
-                    })
+            Method::Pull | Method::Follow => {
+                match proto::PullReply::decode(item).map_err(wrong)?.item.ok_or("empty")? {
+                    proto::pull_reply::Item::Block(frame) => {
+                        let keyring = self.keyring(client).ok_or("gone")?;
+                        let frame = Frame::from_proto(frame).map_err(|error| error.to_string())?;
+                        let charter = self.nodes[client].replica.as_ref().map_or(0, |r| r.charters().version());
+                        Ok(match self.verify(&keyring, charter, frame) {
+                            Ok(block) => PeerEvent::Block(Box::new(block)),
+                            Err(why) => PeerEvent::Unverified(why),
+                        })
+                    }
+                    proto::pull_reply::Item::Tick(tick) => {
+                        tick_from_proto(&tick).map(PeerEvent::Tick).ok_or_else(|| "tick".into())
+                    }
+                    proto::pull_reply::Item::Done(done) => {
+                        done.have_digest[..].try_into().map(PeerEvent::Done).map_err(|_short| "done".into())
+                    }
+                    proto::pull_reply::Item::Proof(proof) => Ok(PeerEvent::Proof(Box::new(proof))),
+                    proto::pull_reply::Item::Charter(charter) => Ok(PeerEvent::Charter(charter)),
                 }
-                proto::pull_reply::Item::Tick(tick) => tick_from_proto(&tick).map(PeerEvent::Tick).ok_or_else(|| "tick".into()),
-                proto::pull_reply::Item::Done(done) => done.have_digest[..].try_into().map(PeerEvent::Done).map_err(|_short| "done".into()),
-                proto::pull_reply::Item::Proof(proof) => Ok(PeerEvent::Proof(proof)),
-                proto::pull_reply::Item::Charter(charter) => Ok(PeerEvent::Charter(charter)),
-            },
+            }
         }
     }
 
@@ -987,4 +1030,3 @@ fn tick_from_proto(tick: &proto::Tick) -> Option<Tick> {
         view_digest: tick.view_digest[..].try_into().ok()?,
     })
 }
-

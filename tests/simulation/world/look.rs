@@ -26,10 +26,14 @@ impl World {
             Write::Proof(name, bytes) => {
                 if let Some((log, seq, holds)) = self.accusation(*name, bytes) {
                     if self.is_honest(MemberId(log.0)) {
-                        self.violated("I6", || format!("node {i} stores a proof against an honest member, log {} block {seq}", log.1));
+                        self.violated("I6", || {
+                            format!("node {i} stores a proof against an honest member, log {} block {seq}", log.1)
+                        });
                     }
                     if !holds {
-                        self.violated("I6", || format!("node {i} stores a proof that proves nothing, log {} block {seq}", log.1));
+                        self.violated("I6", || {
+                            format!("node {i} stores a proof that proves nothing, log {} block {seq}", log.1)
+                        });
                     }
                     self.count("proofs stored");
                 }
@@ -62,11 +66,16 @@ impl World {
         let authored = self.authored.get(&block.hash);
         if authored != Some(bytes) {
             let unknown = authored.is_none();
-            self.violated("I11", || format!("node {i} stores block {id} with other bytes than its author's (unknown: {unknown})"));
+            self.violated("I11", || {
+                format!("node {i} stores block {id} with other bytes than its author's (unknown: {unknown})")
+            });
         }
-        let Some(author) = number_of(id.origin.member).filter(|a| *a != i && self.is_honest(id.origin.member)) else { return };
+        let Some(author) = number_of(id.origin.member).filter(|a| *a != i && self.is_honest(id.origin.member)) else {
+            return;
+        };
         let author = &self.nodes[author];
-        let held = author.disk.blocks.get(&id) == Some(bytes) || author.disk.journal.iter().flatten().any(|frame| frame == bytes);
+        let held = author.disk.blocks.get(&id) == Some(bytes)
+            || author.disk.journal.iter().flatten().any(|frame| frame == bytes);
         if !held && !author.lost.contains_key(&block.hash) {
             self.violated("I10", || format!("node {i} holds block {id}, which its author could still lose"));
         }
@@ -80,21 +89,25 @@ impl World {
         }
         let first = *self.signed.entry((block.log, block.seq)).or_insert(block.hash);
         if first != block.hash {
-            self.violated("I5", || format!("honest node {i} signed two blocks for log {} place {}", block.log.1, block.seq));
+            self.violated("I5", || {
+                format!("honest node {i} signed two blocks for log {} place {}", block.log.1, block.seq)
+            });
         }
     }
 
     pub(super) fn published(&mut self, i: usize) {
         let Some(replica) = self.nodes[i].replica.as_ref() else { return };
         let published = replica.published();
-        let forks: BTreeMap<LogId, u64> = replica.proofs().iter().map(|p| ((p.origin().member.0, p.origin().log_no.0), p.seq().0)).collect();
+        let forks: BTreeMap<LogId, u64> =
+            replica.proofs().iter().map(|p| ((p.origin().member.0, p.origin().log_no.0), p.seq().0)).collect();
         let mark = &self.nodes[i].mark;
         let mut wrong = None;
         for (origin, head) in &mark.heads {
             let fork = forks.get(&(origin.member.0, origin.log_no.0)).copied().unwrap_or(u64::MAX);
             let now = published.heads.get(origin).map_or(Seq(0), |(_, head)| head.seq);
             if now < head.seq && now.0 + 1 < fork {
-                wrong = Some(format!("node {i} went back in {origin} from {} to {} without a proof", head.seq.0, now.0));
+                wrong =
+                    Some(format!("node {i} went back in {origin} from {} to {} without a proof", head.seq.0, now.0));
             }
         }
         if published.charter_version < mark.charter {
@@ -103,7 +116,12 @@ impl World {
         if mark.forks.iter().any(|(log, seq)| forks.get(log).is_none_or(|now| now > seq)) {
             wrong = Some(format!("node {i} forgot a fork"));
         }
-        let new: Vec<_> = published.heads.iter().filter(|(origin, (_, head))| mark.heads.get(origin) != Some(head)).map(|(o, (_, h))| (*o, *h)).collect();
+        let new: Vec<_> = published
+            .heads
+            .iter()
+            .filter(|(origin, (_, head))| mark.heads.get(origin) != Some(head))
+            .map(|(o, (_, h))| (*o, *h))
+            .collect();
         if let Some(story) = wrong {
             self.violated("I9", || story);
         }
@@ -111,11 +129,17 @@ impl World {
             let bytes = self.nodes[i].disk.blocks.get(&BlockId { origin: *origin, seq: head.seq }).cloned();
             let flushed = bytes.and_then(|b| self.block(&b)).is_some_and(|b| b.hash == head.hash.0);
             if !flushed {
-                self.violated("I10", || format!("node {i} publishes {origin}@{} before it is on stable storage", head.seq.0));
+                self.violated("I10", || {
+                    format!("node {i} publishes {origin}@{} before it is on stable storage", head.seq.0)
+                });
             }
         }
         let mark = &mut self.nodes[i].mark;
-        *mark = Watermark { charter: published.charter_version, forks, heads: published.heads.iter().map(|(o, (_, h))| (*o, *h)).collect() };
+        *mark = Watermark {
+            charter: published.charter_version,
+            forks,
+            heads: published.heads.iter().map(|(o, (_, h))| (*o, *h)).collect(),
+        };
         self.pump_all(i);
     }
 
@@ -149,12 +173,20 @@ impl World {
     fn check_receipt(&mut self, i: usize, receipt: &staydown::replica::own::Receipt) {
         let stored = self.nodes[i].disk.blocks.get(&receipt.block).cloned().and_then(|b| self.block(&b));
         let Some(block) = stored else {
-            return self.violated("I4", || format!("node {i} acknowledges block {} before it is on stable storage", receipt.block));
+            return self.violated("I4", || {
+                format!("node {i} acknowledges block {} before it is on stable storage", receipt.block)
+            });
         };
-        let same = block.header[..] == receipt.header && block.records.get(receipt.index as usize) == Some(&receipt.record);
+        let same =
+            block.header[..] == receipt.header && block.records.get(receipt.index as usize) == Some(&receipt.record);
         let root = block.header[152..184] == checkers::tree_root(&block.records);
         let leaf = checkers::hash(&[&[0], &receipt.record]);
-        let by_path = staydown::replica::merkle::root_by_path(leaf, u64::from(receipt.index), block.records.len() as u64, &receipt.path);
+        let by_path = staydown::replica::merkle::root_by_path(
+            leaf,
+            u64::from(receipt.index),
+            block.records.len() as u64,
+            &receipt.path,
+        );
         if !same || !root || by_path.is_none_or(|root| root[..] != block.header[152..184]) {
             self.violated("I4", || format!("node {i} gives a receipt that does not hold for {}", receipt.block));
         }
@@ -166,7 +198,9 @@ impl World {
                 self.violated("I6", || format!("node {i} convicts honest {origin} at {}", seq.0));
             }
             Alarm::Diverged(peer) if self.is_honest(*peer) => {
-                self.violated("I1", || format!("node {i} says that honest node {:?} shows another list", number_of(*peer)));
+                self.violated("I1", || {
+                    format!("node {i} says that honest node {:?} shows another list", number_of(*peer))
+                });
             }
             Alarm::OutboxRefused(..) => self.nodes[i].outbox_refused = true,
             _ => {}
@@ -182,7 +216,11 @@ impl World {
         let banned = |(peer, exchange): &(&MemberId, &staydown::replica::exchange::Exchange)| {
             exchange.state(now) == staydown::replica::exchange::State::Banned && self.is_honest(**peer)
         };
-        let banned = replica.exchanges().iter().find(banned).map(|(peer, e)| (number_of(*peer), e.last_error().map(str::to_owned)));
+        let banned = replica
+            .exchanges()
+            .iter()
+            .find(banned)
+            .map(|(peer, e)| (number_of(*peer), e.last_error().map(str::to_owned)));
         if let Some(banned) = banned {
             self.violated("6.3", || format!("node {i} bans honest {banned:?}"));
         }
@@ -234,7 +272,8 @@ impl World {
             if blocks.last().is_some_and(|b| b.hash != head.hash.0) {
                 self.violated("I3", || format!("node {i} publishes a head of {origin} that it does not hold"));
             }
-            let broken = blocks.windows(2).any(|w| w[1].prev != w[0].hash || w[1].time < w[0].time || w[1].seq != w[0].seq + 1);
+            let broken =
+                blocks.windows(2).any(|w| w[1].prev != w[0].hash || w[1].time < w[0].time || w[1].seq != w[0].seq + 1);
             if broken || blocks.first().is_some_and(|b| b.prev != [0; 32]) {
                 self.violated("I3", || format!("node {i} holds no chain for {origin}"));
             }
@@ -270,7 +309,9 @@ impl World {
         if shown.digest != digest {
             let listed = self.nodes[i].replica.as_ref().map_or(0, |r| r.view().listed());
             let expected = shown.statuses.values().filter(|s| **s != 8).count();
-            self.violated("I1", || format!("node {i} shows another list than its blocks make: {listed} listed, expected {expected}"));
+            self.violated("I1", || {
+                format!("node {i} shows another list than its blocks make: {listed} listed, expected {expected}")
+            });
         }
         self.count("views compared");
     }
@@ -297,7 +338,10 @@ impl World {
         let acked = self.nodes[i].acked.clone();
         for (id, index, record) in acked {
             if !self.holds(i, id, index, &record) {
-                let gone = self.authored.iter().any(|(hash, bytes)| self.nodes[i].lost.contains_key(hash) && checkers::read(bytes).is_some_and(|b| b.records.contains(&record)));
+                let gone = self.authored.iter().any(|(hash, bytes)| {
+                    self.nodes[i].lost.contains_key(hash)
+                        && checkers::read(bytes).is_some_and(|b| b.records.contains(&record))
+                });
                 if !gone {
                     self.violated("I4", || format!("node {i} lost acknowledged record {index} of {id}"));
                 }
@@ -343,12 +387,23 @@ impl World {
                 return Some(format!("I24: nodes {j} and {i} have other charters in force"));
             }
             if forks != *their_forks {
-                return Some(format!("I24: nodes {j} and {i} know other proofs: {} and {}", their_forks.len(), forks.len()));
+                return Some(format!(
+                    "I24: nodes {j} and {i} know other proofs: {} and {}",
+                    their_forks.len(),
+                    forks.len()
+                ));
             }
             if heads != *their_heads {
-                let differ: Vec<_> = heads.iter().filter(|h| !their_heads.contains(h)).chain(their_heads.iter().filter(|h| !heads.contains(h)))
-                    .map(|(o, h)| format!("{:?}/{}@{}", number_of(o.member), o.log_no.0, h.seq.0)).collect();
-                let state = replica.exchanges().get(&company(*j).id).map(|e| (e.state(now).name(), e.last_error().map(str::to_owned)));
+                let differ: Vec<_> = heads
+                    .iter()
+                    .filter(|h| !their_heads.contains(h))
+                    .chain(their_heads.iter().filter(|h| !heads.contains(h)))
+                    .map(|(o, h)| format!("{:?}/{}@{}", number_of(o.member), o.log_no.0, h.seq.0))
+                    .collect();
+                let state = replica
+                    .exchanges()
+                    .get(&company(*j).id)
+                    .map(|e| (e.state(now).name(), e.last_error().map(str::to_owned)));
                 return Some(format!("I21: nodes {j} and {i} differ in {differ:?}; {i} to {j}: {state:?}"));
             }
         }
@@ -405,7 +460,9 @@ impl World {
             for (id, index, record) in self.nodes[author].acked.clone() {
                 for i in &eligible {
                     if !self.holds(*i, id, index, &record) {
-                        self.violated("I4", || format!("node {i} lacks acknowledged record {index} of {id}, by node {author}"));
+                        self.violated("I4", || {
+                            format!("node {i} lacks acknowledged record {index} of {id}, by node {author}")
+                        });
                     }
                 }
             }
@@ -417,7 +474,10 @@ impl World {
         let liars = self.nodes.iter().filter(|n| n.liar.is_some()).count();
         for i in self.eligible() {
             for (id, _, record) in self.nodes[i].acked.clone() {
-                let opinion = proto::Record::decode(record.clone()).ok().filter(|r| r.kind == 2).and_then(|r| proto::Opinion::decode(r.body).ok());
+                let opinion = proto::Record::decode(record.clone())
+                    .ok()
+                    .filter(|r| r.kind == 2)
+                    .and_then(|r| proto::Opinion::decode(r.body).ok());
                 let key = opinion.and_then(|o| o.client_key[..].try_into().ok());
                 let Some(replica) = self.nodes[i].replica.as_ref() else { continue };
                 let found = key.and_then(|key: [u8; 16]| replica.submitted_before(&key));
@@ -427,7 +487,9 @@ impl World {
                     self.violated("I4", || format!("node {i} does not find a submission again by its key, {id}"));
                 }
                 if claimed + 1 > holders + liars {
-                    self.violated("W1", || format!("node {i} says that {claimed} peers hold {id}, but {holders} nodes do"));
+                    self.violated("W1", || {
+                        format!("node {i} says that {claimed} peers hold {id}, but {holders} nodes do")
+                    });
                 }
             }
         }
@@ -440,7 +502,13 @@ impl World {
                 continue;
             }
             let waiting: Vec<_> = self.nodes[i].disk.outbox.values().cloned().collect();
-            let own: Vec<_> = self.nodes[i].disk.blocks.iter().filter(|(id, _)| id.origin.member == company(i).id).map(|(_, b)| b.clone()).collect();
+            let own: Vec<_> = self.nodes[i]
+                .disk
+                .blocks
+                .iter()
+                .filter(|(id, _)| id.origin.member == company(i).id)
+                .map(|(_, b)| b.clone())
+                .collect();
             let signed: HashSet<_> = own.iter().filter_map(|b| self.block(b)).flat_map(|b| b.records.clone()).collect();
             for record in self.nodes[i].queued.clone() {
                 let waits = waiting.iter().any(|entry| entry.windows(record.len()).any(|w| w == &record[..]));
@@ -449,7 +517,9 @@ impl World {
                 }
             }
             if !waiting.is_empty() && self.plan.quota[0] >= 1000 && self.forum.signed.len() == 1 {
-                self.violated("I23", || format!("node {i} has {} submissions in its outbox and could sign them", waiting.len()));
+                self.violated("I23", || {
+                    format!("node {i} has {} submissions in its outbox and could sign them", waiting.len())
+                });
             }
         }
     }

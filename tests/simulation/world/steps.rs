@@ -67,7 +67,8 @@ impl World {
         let Some(i) = self.pick(&up) else { return };
         let (roles, now) = (self.forum.roles(i), self.clock(i).0);
         let records: Vec<_> = (0..records).map(|_| forum::statement(&mut self.draw, roles, now)).collect();
-        let class = [Class::Normal, Class::Normal, Class::Normal, Class::Urgent, Class::Bulk][self.draw.below(5) as usize];
+        let class =
+            [Class::Normal, Class::Normal, Class::Normal, Class::Urgent, Class::Bulk][self.draw.below(5) as usize];
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         self.tickets.insert(ticket, (i, records.clone()));
@@ -92,10 +93,15 @@ impl World {
 
     /// Everybody who follows `server` is sent what is new.
     pub(super) fn pump_all(&mut self, server: usize) {
-        let due: Vec<_> = self.streams.iter_mut().filter(|(_, s)| s.server == server && !s.pump_due).map(|(number, s)| {
-            s.pump_due = true;
-            *number
-        }).collect();
+        let due: Vec<_> = self
+            .streams
+            .iter_mut()
+            .filter(|(_, s)| s.server == server && !s.pump_due)
+            .map(|(number, s)| {
+                s.pump_due = true;
+                *number
+            })
+            .collect();
         for number in due {
             self.at(self.now + 1, Event::Pump(number, false));
         }
@@ -176,11 +182,23 @@ impl World {
     fn replace_disk(&mut self, i: usize, old: Disk) {
         self.crash(i);
         let me = company(i).id;
-        let newest: BTreeMap<Origin, BlockId> = self.nodes[i].disk.blocks.keys().filter(|id| id.origin.member == me).map(|id| (id.origin, *id)).collect();
-        let lost: Vec<_> = self.nodes[i].disk.blocks.iter().filter(|(id, _)| id.origin.member == me && !old.blocks.contains_key(id)).map(|(id, b)| (*id, b.clone())).collect();
+        let newest: BTreeMap<Origin, BlockId> =
+            self.nodes[i].disk.blocks.keys().filter(|id| id.origin.member == me).map(|id| (id.origin, *id)).collect();
+        let lost: Vec<_> = self.nodes[i]
+            .disk
+            .blocks
+            .iter()
+            .filter(|(id, _)| id.origin.member == me && !old.blocks.contains_key(id))
+            .map(|(id, b)| (*id, b.clone()))
+            .collect();
         let Some(charter) = old.charters.values().next_back().cloned() else { return self.start(i) };
         let charter = self.charter(&charter);
-        let peers: Vec<_> = charter.members.iter().filter(|m| m.status == 1 && m.id[..] != me.0).filter_map(|m| number_of(MemberId(m.id[..].try_into().ok()?))).collect();
+        let peers: Vec<_> = charter
+            .members
+            .iter()
+            .filter(|m| m.status == 1 && m.id[..] != me.0)
+            .filter_map(|m| number_of(MemberId(m.id[..].try_into().ok()?)))
+            .collect();
         let needed = (peers.len() / 2).max(1);
         let holds = |p: &&usize| {
             let node = self.nodes.get(**p);
@@ -234,7 +252,8 @@ impl World {
             }
             0..5 => {
                 let quota = 5 + self.draw.below(20) as u32;
-                self.forum.issue(&mut self.draw, |c| c.policy.as_mut().expect("there is one").quota_per_day = vec![quota; 3]);
+                self.forum
+                    .issue(&mut self.draw, |c| c.policy.as_mut().expect("there is one").quota_per_day = vec![quota; 3]);
             }
             5..9 if active.len() > 3 => self.expel(&active),
             9 => {
@@ -268,7 +287,8 @@ impl World {
 
     fn expel(&mut self, active: &[usize]) {
         let liars: Vec<_> = active.iter().copied().filter(|i| self.nodes[*i].liar.is_some()).collect();
-        let who = if self.draw.below(3) > 0 { self.pick(&liars).or_else(|| self.pick(active)) } else { self.pick(active) };
+        let who =
+            if self.draw.below(3) > 0 { self.pick(&liars).or_else(|| self.pick(active)) } else { self.pick(active) };
         let Some(who) = who.filter(|who| *who > 1) else { return };
         let up: Vec<_> = self.up().into_iter().filter(|i| *i != who).collect();
         let Some(witness) = self.pick(&up) else { return };
@@ -302,7 +322,13 @@ impl World {
         let up: Vec<_> = self.eligible();
         if let Some(i) = self.pick(&up) {
             self.hand_charters(i);
-            let branches: Vec<_> = self.forum.signed.iter().skip(self.forum.forked.map_or(usize::MAX, |f| f as usize - 1)).cloned().collect();
+            let branches: Vec<_> = self
+                .forum
+                .signed
+                .iter()
+                .skip(self.forum.forked.map_or(usize::MAX, |f| f as usize - 1))
+                .cloned()
+                .collect();
             branches.into_iter().for_each(|charter| self.input(i, Input::Charter(charter)));
             let j = self.pick(&up).unwrap_or(i);
             self.hand_charters(j);
@@ -315,7 +341,8 @@ impl World {
 
 /// Whether the journal alone has all own blocks of the store, each log from its first block on.
 fn journal_is_whole(disk: &Disk, me: MemberId) -> bool {
-    let journaled: BTreeSet<_> = disk.journal.iter().flatten().filter_map(|b| Some(Frame::decode(b.clone()).ok()?.header.hash())).collect();
+    let journaled: BTreeSet<_> =
+        disk.journal.iter().flatten().filter_map(|b| Some(Frame::decode(b.clone()).ok()?.header.hash())).collect();
     let mut own = disk.blocks.iter().filter(|(id, _)| id.origin.member == me);
     own.all(|(_, bytes)| Frame::decode(bytes.clone()).is_ok_and(|f| journaled.contains(&f.header.hash())))
 }

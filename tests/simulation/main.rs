@@ -116,7 +116,6 @@ fn a_schedule_repeats_exactly() {
 fn every_wrong_rule_is_caught() {
     for rule in WrongRule::ALL {
         let (failure, _) = schedules(1, SCHEDULES, Some(rule));
-        eprintln!("{rule:?}: {failure:?}");
         assert!(failure.is_some(), "{rule:?} went unnoticed in {SCHEDULES} schedules");
     }
 }

@@ -319,7 +319,8 @@ impl World {
                 self.start(i);
             }
         }
-        let up: Vec<_> = self.eligible();
+        // On a node that everybody knows: a newcomer's charter is worth nothing to those who refuse the newcomer.
+        let up: Vec<_> = self.eligible().into_iter().filter(|i| *i <= 1).collect();
         if let Some(i) = self.pick(&up) {
             self.hand_charters(i);
             let branches: Vec<_> = self

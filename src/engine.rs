@@ -24,6 +24,7 @@ use crate::replica::ids::{BlockId, Class, ForumId, MemberId, TimeMs};
 use crate::replica::own::{Answer, Ticket};
 use crate::replica::{Effect, Input, Replica, Restore, Settings, Write, proto};
 use crate::store::journal::{Journal, JournalEnd, JournalError, salvage};
+use crate::store::outbox::Outbox;
 use crate::store::{self, Store, StoreError, WRITE_OPERATIONS_MAX};
 use crate::store::{LockError, disk_low, lock_directory};
 
@@ -39,6 +40,8 @@ const WRITE_BYTES: usize = 8 << 20;
 const ASKS_MAX: usize = 8;
 /// Name of the own journal in the data directory.
 pub const JOURNAL_FILE: &str = "journal";
+/// Name of the outbox in the data directory.
+pub const OUTBOX_FILE: &str = "outbox";
 /// Name of the store's folder in the data directory.
 pub const STORE_FOLDER: &str = "replica";
 
@@ -182,7 +185,7 @@ pub struct Started {
 /// Why the data directory cannot be used.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// The journal cannot be opened.
+    /// The journal or the outbox cannot be opened.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The store cannot be opened.
@@ -212,6 +215,7 @@ pub fn start(
 ) -> Result<(Handle, Started, thread::JoinHandle<()>), OpenError> {
     let now = clock::now();
     let (journal, mut replay) = Journal::open(&data.join(JOURNAL_FILE))?;
+    let (outbox, waiting, outbox_end) = Outbox::open(&data.join(OUTBOX_FILE))?;
     let (store, aside) = Store::open_or_set_aside(&data.join(STORE_FOLDER))?;
     let mut started = Started::default();
     if let Some(aside) = aside {
@@ -232,9 +236,22 @@ pub fn start(
             moved_to.display()
         )),
     }
+    match &outbox_end {
+        JournalEnd::Clean | JournalEnd::Missing => {}
+        JournalEnd::TornTail { dropped_bytes } => {
+            started.healed.push(format!(
+                "the outbox ended in {dropped_bytes} bytes of a write that was never answered; they were cut off"
+            ));
+        }
+        JournalEnd::Damaged { at_offset, moved_to, .. } => started.healed.push(format!(
+            "the outbox was damaged at byte {at_offset} and is now {}; {} queued submissions could still be read",
+            moved_to.display(),
+            waiting.len()
+        )),
+    }
     let charters = with_stored(forum, charters, &store)?;
     let mut restore = Restore::new(settings, forum, charters, now)?;
-    let dropped = feed(&mut restore, &store, &mut started)?;
+    let dropped = feed(&mut restore, &store, waiting, &mut started)?;
     // A journal that was just moved aside is its own last predecessor: its frames are handed over by `replay`.
     let damaged_now = matches!(replay.end, JournalEnd::Damaged { .. });
     let earlier = replay.predecessors.len() - usize::from(damaged_now);
@@ -261,7 +278,7 @@ pub fn start(
         asks: Mutex::new(BTreeMap::new()),
     });
     let handle = Handle { inputs, shared: Arc::clone(&shared) };
-    let mut engine = Engine { shared, journal, answers: BTreeMap::new(), next_ticket: 0 };
+    let mut engine = Engine { shared, journal, outbox, answers: BTreeMap::new(), next_ticket: 0 };
     engine.carry_out(dropped.into_iter().map(Effect::Store).collect());
     engine.carry_out(effects);
     let thread = thread::Builder::new().name("engine".into());
@@ -288,15 +305,21 @@ fn with_stored(
     Ok(chain.from(1).iter().map(|(signed, _)| signed.clone()).collect())
 }
 
-/// Everything the store holds, in the order that [`Restore`] asks for. Returns what should be dropped.
-fn feed(restore: &mut Restore, store: &Store, started: &mut Started) -> Result<Vec<Write>, StoreError> {
+/// Everything the outbox and the store hold, in the order that [`Restore`] asks for: what waits before the blocks that
+/// may have answered it. Returns what should be dropped.
+fn feed(
+    restore: &mut Restore,
+    store: &Store,
+    waiting: Vec<(u64, Vec<u8>)>,
+    started: &mut Started,
+) -> Result<Vec<Write>, StoreError> {
     let mut drop = Vec::new();
     for (hash, bytes) in store.proofs()? {
         if !restore.proof(&bytes) {
             drop.push(Write::DropProof(hash));
         }
     }
-    for (id, bytes) in store.outbox()? {
+    for (id, bytes) in waiting {
         if !restore.outbox(id, bytes.into()) {
             started.healed.push(format!("queued submission {id} could not be read and was dropped"));
             drop.push(Write::DropOutbox(id));
@@ -315,6 +338,7 @@ fn feed(restore: &mut Restore, store: &Store, started: &mut Started) -> Result<V
 struct Engine {
     shared: Arc<Shared>,
     journal: Journal,
+    outbox: Outbox,
     answers: BTreeMap<Ticket, oneshot::Sender<Result<Answer, Failed>>>,
     next_ticket: u64,
 }
@@ -406,7 +430,8 @@ impl Engine {
         }
     }
 
-    /// Journal, fsync, read back and verify (W7), then the store, flushed: in this order.
+    /// Journal, fsync, read back and verify (W7), then the store, flushed, then the outbox: in this order, so that a block
+    /// is durable before what waited for it is dropped.
     fn write(&mut self, writes: &[Effect]) -> Result<(), Failed> {
         let frames: Vec<&[u8]> = writes
             .iter()
@@ -423,7 +448,7 @@ impl Engine {
         let mut bytes = 0;
         for effect in writes {
             let Effect::Store(write) = effect else { continue };
-            let (write, len) = stored(write);
+            let Some((write, len)) = stored(write) else { continue };
             if !batch.is_empty() && (bytes + len > WRITE_BYTES || batch.len() >= WRITE_OPERATIONS_MAX) {
                 self.shared.store.write(&batch).map_err(|e| Failed(e.to_string()))?;
                 batch.clear();
@@ -432,7 +457,22 @@ impl Engine {
             batch.push(write);
             bytes += len;
         }
-        if batch.is_empty() { Ok(()) } else { self.shared.store.write(&batch).map_err(|e| Failed(e.to_string())) }
+        if !batch.is_empty() {
+            self.shared.store.write(&batch).map_err(|e| Failed(e.to_string()))?;
+        }
+        self.write_outbox(writes)
+    }
+
+    fn write_outbox(&mut self, writes: &[Effect]) -> Result<(), Failed> {
+        let (mut puts, mut drops) = (Vec::new(), Vec::new());
+        for effect in writes {
+            match effect {
+                Effect::Store(Write::Outbox(id, bytes)) => puts.push((*id, &bytes[..])),
+                Effect::Store(Write::DropOutbox(id)) => drops.push(*id),
+                _ => {}
+            }
+        }
+        self.outbox.write(&puts, &drops).map_err(|e| Failed(e.to_string()))
     }
 
     /// W3: no retry, no further acknowledgement, health RED. Reads go on.
@@ -527,16 +567,15 @@ async fn linger(inputs: &mut mpsc::Receiver<Message>, batch: &mut Vec<Message>) 
     }
 }
 
-/// A replica's write as the store's, and its size in bytes.
-fn stored(write: &Write) -> (store::Write<'_>, usize) {
-    match write {
+/// A replica's write as the store's, and its size in bytes. `None`: it is the outbox's.
+fn stored(write: &Write) -> Option<(store::Write<'_>, usize)> {
+    Some(match write {
         Write::Block(id, bytes) => (store::Write::Block(*id, bytes), bytes.len()),
         Write::Charter(version, bytes) => (store::Write::Charter(*version, bytes), bytes.len()),
         Write::Proof(hash, bytes) => (store::Write::Proof(*hash, bytes), bytes.len()),
         Write::DropProof(hash) => (store::Write::DeleteProof(*hash), 0),
-        Write::Outbox(id, bytes) => (store::Write::OutboxPut(*id, bytes), bytes.len()),
-        Write::DropOutbox(id) => (store::Write::OutboxDelete(*id), 0),
-    }
+        Write::Outbox(..) | Write::DropOutbox(_) => return None,
+    })
 }
 
 /// Whether the disk is so full that submissions are refused (reads go on).

@@ -130,7 +130,7 @@ async fn a_queued_submission_outlives_the_store() {
     what_is_queued_is_signed_after(|data| fs::remove_dir_all(data.join("replica")).unwrap()).await;
 }
 
-/// Alone, acme says something; after `change` and a restart it still waits, and with bolt there it is signed, once.
+/// Alone, acme says something; after `change` and a restart it still waits, and once bolt is there it is signed.
 async fn what_is_queued_is_signed_after(change: impl FnOnce(&Path)) {
     let mut forum = Forum::found(3);
     let mut acme = forum.start(0).await;

@@ -328,6 +328,9 @@ impl Exchange {
             self.held_until = None;
             self.greet_wanted = true;
         }
+        if self.talk == Talk::Quiet && self.following && !self.searches.is_empty() {
+            return self.rest_or_search();
+        }
         let due = !self.following || self.greet_wanted;
         (self.talk == Talk::Quiet && due && now >= self.retry_at).then(|| self.greet())
     }

@@ -134,6 +134,13 @@ impl Replica {
         }
     }
 
+    /// A claim on our own logs was resolved: greet again, so that the startup guard can count the answer.
+    fn gap_at_own_log(&mut self, peer: MemberId) {
+        if let Some(exchange) = self.exchanges.get_mut(&peer) {
+            exchange.want_greeting();
+        }
+    }
+
     /// Beyond `log_bytes_max` a member's logs are not extended until a charter raises it (layer 4).
     fn is_full(&self, member: MemberId) -> bool {
         let bytes: u64 = self.logs.values().filter(|l| l.origin().member == member).map(Log::frame_bytes).sum();
@@ -217,6 +224,10 @@ impl Replica {
         match found {
             Some(Found::Fork(theirs)) => {
                 let at: BlockId = theirs.header().id;
+                if at.origin.member == self.settings.me {
+                    self.own_log_elsewhere(at, effects);
+                    self.gap_at_own_log(peer);
+                }
                 effects.push(Effect::Confront(at, theirs));
             }
             Some(Found::Fault(origin, bad)) => {

@@ -179,6 +179,7 @@ impl Restore {
 
     /// The replica, and what the store is to catch up on. Peers' answers are awaited before anything is signed (W4).
     pub fn finish(mut self) -> (Replica, Vec<Effect>) {
+        self.replica.own.closed.extend(self.closed.iter().copied());
         let numbers: BTreeSet<_> = self.replica.own.log_nos.iter().copied().collect();
         for log_no in numbers {
             let origin = self.replica.my_origin(log_no);
@@ -239,16 +240,17 @@ impl Restore {
         Ok(())
     }
 
-    /// Records of our own block no longer wait in the outbox.
+    /// Records of our own block no longer wait in the outbox. An entry is forgotten when all of its records stand in
+    /// blocks: one submission may have been cut in two by a block's limits, and a crash between them loses the second.
     fn forget_waiting(&mut self, block: &VerifiedBlock) {
         if self.waiting.is_empty() {
             return;
         }
         for slot in &block.frame().slots {
             let Slot::Record(record) = slot else { continue };
-            if let Some(id) = self.waiting.remove(record)
-                && self.replica.own.outbox.remove(&id).is_some()
-            {
+            let Some(id) = self.waiting.remove(record) else { continue };
+            let still_waits = self.waiting.values().any(|waiting| *waiting == id);
+            if !still_waits && self.replica.own.outbox.remove(&id).is_some() {
                 self.effects.push(Effect::Store(Write::DropOutbox(id)));
             }
         }

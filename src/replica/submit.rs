@@ -298,24 +298,14 @@ impl Replica {
         if self.settings.rules.break_rule(WrongRule::RestoreAndGoOn) {
             self.own.guard = Guard::Open;
         }
-        let me = self.settings.me;
-        for (origin, head) in greeting.have.iter().filter(|(origin, _)| origin.member == me) {
-            let held = self.logs.get(&origin);
-            let same = held.is_some_and(|log| log.hash_at(head.seq) == Some(head.hash));
-            let convicted = self.proofs.fork(origin).is_some_and(|fork| fork <= head.seq);
-            if same || convicted || self.settings.rules.break_rule(WrongRule::RestoreAndGoOn) {
-                continue;
-            }
-            let beyond = held.is_none_or(|log| log.len() < head.seq);
-            if self.own.close(origin.log_no) || !self.own.may_sign() {
-                self.alarm(Alarm::OwnLogElsewhere(origin), effects);
-            }
-            if beyond {
-                let expected = self.own.expected.entry(origin.log_no).or_default();
-                *expected = (*expected).max(head.seq);
-            }
+        let claims = self.claims_on_own_logs(greeting);
+        for (origin, seq) in &claims {
+            // A claim is only somebody's word: close nothing before the header is here and our own keys signed it.
+            self.search(peer, *origin, *seq, None, effects);
         }
-        if let Guard::Pending { needed, answered } = &mut self.own.guard {
+        if claims.is_empty()
+            && let Guard::Pending { needed, answered } = &mut self.own.guard
+        {
             answered.insert(peer);
             if answered.len() >= *needed {
                 self.own.guard = Guard::Open;
@@ -323,6 +313,32 @@ impl Replica {
         }
         if self.own.may_sign() {
             self.drain_outbox(now, effects);
+        }
+    }
+
+    /// Heads that a peer claims of logs that we may still write, and that are not ours.
+    fn claims_on_own_logs(&self, greeting: &Greeting) -> Vec<(Origin, Seq)> {
+        if self.settings.rules.break_rule(WrongRule::RestoreAndGoOn) {
+            return Vec::new();
+        }
+        let me = self.settings.me;
+        let claimed = greeting.have.iter().filter(|(origin, head)| origin.member == me && head.seq > Seq(0));
+        let open = claimed.filter(|(origin, head)| {
+            let same = self.logs.get(origin).is_some_and(|log| log.hash_at(head.seq) == Some(head.hash));
+            !same && !self.own.closed.contains(&origin.log_no) && !self.is_convicted_at(*origin, head.seq)
+        });
+        open.map(|(origin, head)| (origin, head.seq)).collect()
+    }
+
+    /// A header of one of our own logs that our keys signed and that we do not hold: a restored backup, a second copy
+    /// of this node, or a stolen key. Whichever it is, we write there no more (W4 b, and the own-log watch).
+    pub(super) fn own_log_elsewhere(&mut self, id: BlockId, effects: &mut Vec<Effect>) {
+        self.own.close(id.origin.log_no);
+        self.alarm(Alarm::OwnLogElsewhere(id.origin), effects);
+        let held = self.logs.get(&id.origin).map_or(Seq(0), Log::len);
+        if id.seq > held {
+            let expected = self.own.expected.entry(id.origin.log_no).or_default();
+            *expected = (*expected).max(id.seq);
         }
     }
 
@@ -341,7 +357,9 @@ impl Replica {
                     self.own.open.entry(class).or_default().extend(drafts);
                     self.own.leaving_outbox.push(id);
                 }
-                Err(Refusal::Quota { .. } | Refusal::LogsUsedUp(_)) => {} // tomorrow, or after the next charter
+                // Tomorrow, after the next charter, or with the next release.
+                Err(Refusal::Quota { .. } | Refusal::LogsUsedUp(_) | Refusal::NotActive(_) | Refusal::Semantics(_)) => {
+                }
                 Err(refusal) => {
                     self.own.outbox.remove(&id);
                     effects.push(Effect::Store(Write::DropOutbox(id)));

@@ -156,9 +156,16 @@ fn verify_fork(fork: &proto::ForkProof, keyring: &Keyring) -> Result<VerifiedPro
 
 fn verify_fault(fault: proto::FaultProof, keyring: &Keyring) -> Result<VerifiedProof, ProofError> {
     let rule = FaultRule::from_number(fault.rule).ok_or(ProofError::Kind)?;
+    let with_slots = rule == FaultRule::Counts;
+    if with_slots && fault.prev.is_some()
+        || !with_slots && !fault.slots.is_empty()
+        || rule != FaultRule::Chain && !fault.frontier.is_empty()
+    {
+        return Err(ProofError::Kind); // a relay could add it, and the same proof would have many names
+    }
     let prev = fault.prev.as_ref().map(|p| keyring.verify_header(p)).transpose()?;
-    // Where the lane is in dispute, the opening was signed for the lane of the header before.
-    let lane = prev.as_ref().filter(|_| rule == FaultRule::Lane).map(|p| (p.header().class, p.header().audience));
+    // The opening was signed for the lane of the header before; whichever rule is broken, the lane may be as well.
+    let lane = prev.as_ref().map(lane);
     let bad = keyring.verify_header_as(fault.bad.as_ref().ok_or(ProofError::Kind)?, lane)?;
     // Bytes that a rule has no use for would travel and be stored with the proof, and give it another name.
     let superfluous = rule != FaultRule::Counts && !fault.slots.is_empty()

@@ -179,7 +179,6 @@ impl Restore {
 
     /// The replica, and what the store is to catch up on. Peers' answers are awaited before anything is signed (W4).
     pub fn finish(mut self) -> (Replica, Vec<Effect>) {
-        self.replica.own.closed.extend(self.closed.iter().copied());
         let numbers: BTreeSet<_> = self.replica.own.log_nos.iter().copied().collect();
         for log_no in numbers {
             let origin = self.replica.my_origin(log_no);
@@ -195,6 +194,8 @@ impl Restore {
                 self.replica.own.lanes.insert(class, log_no); // ascending: the newest log of a lane wins
             }
         }
+        let own = &mut self.replica.own;
+        own.closed.extend(own.log_nos.iter().filter(|no| !own.lanes.values().any(|open| open == *no)));
         if self.replica.view.is_stale() {
             self.effects.push(Effect::Rebuild);
         }

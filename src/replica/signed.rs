@@ -132,7 +132,10 @@ impl Keyring {
         if frame.slots.iter().any(|s| matches!(s, Slot::Redacted(_))) {
             return Err(Unverified::Redacted(header.id));
         }
-        if !counts_hold(header, &frame.slots) {
+        // A block of the wrong lane breaks rule 6 as well, and that is what the log will prove: a header without the
+        // one before it could not be checked against an opening that was signed for another lane.
+        let in_its_lane = (header.class, header.audience) == (opening.class, opening.audience);
+        if in_its_lane && !counts_hold(header, &frame.slots) {
             let bad = VerifiedHeader { signed: frame.header.clone(), opening: opening.clone() };
             let slots = frame.slots.iter().map(slot_to_proto).collect();
             return Err(Unverified::Fault(Box::new(bad), FaultRule::Counts, slots));

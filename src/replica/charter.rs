@@ -612,6 +612,11 @@ impl CharterChain {
         self.newest().hash
     }
 
+    /// Hash of the version that is held, whether or not it is in force.
+    pub fn hash_of(&self, version: u64) -> Option<CharterHash> {
+        self.link(version).map(|(_, charter)| charter.hash)
+    }
+
     /// The proof that the chain forks, if one is known.
     pub fn fork(&self) -> Option<&proto::CharterFork> {
         self.fork.as_ref().map(|fork| &fork.1)

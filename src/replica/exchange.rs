@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::block::SignedHeader;
+use super::charter::CharterChain;
 use super::heads::Have;
 use super::ids::{BlockId, CharterHash, Class, Head, Origin, Seq, TimeMs};
 use super::proto;
@@ -14,7 +15,7 @@ use super::signed::{Unverified, VerifiedBlock, VerifiedHeader};
 
 /// First wait after a failure; doubles up to [`BACKOFF_MAX_MS`].
 pub const BACKOFF_MIN_MS: u64 = 1_000;
-/// Longest wait after failures.
+/// Longest wait after failures, before jitter.
 pub const BACKOFF_MAX_MS: u64 = 300_000;
 /// Wait after a peer refused us by its charter: it will not change its mind within seconds.
 pub const REFUSED_RETRY_MS: u64 = 300_000;
@@ -216,10 +217,8 @@ pub enum Found {
 pub struct Ours<'a> {
     /// What we durably hold.
     pub have: &'a Have,
-    /// Highest charter version we hold.
-    pub charter_version: u64,
-    /// Its hash.
-    pub charter_hash: CharterHash,
+    /// The charters we hold.
+    pub charters: &'a CharterChain,
     /// Hashes of the proofs we hold.
     pub proofs: &'a [[u8; 32]],
 }
@@ -379,8 +378,9 @@ impl Exchange {
         }
         self.banned = false;
         self.theirs = greeting.have.clone();
-        let behind = greeting.charter_version > ours.charter_version;
-        let differs = greeting.charter_version == ours.charter_version && greeting.charter_hash != ours.charter_hash;
+        let behind = greeting.charter_version > ours.charters.version();
+        // Of two chains that part, the longer one is the one that can tell: it holds a version of that number.
+        let differs = ours.charters.hash_of(greeting.charter_version).is_some_and(|h| h != greeting.charter_hash);
         if behind || differs {
             self.talk = Talk::Charters;
             // From the start: two chains may differ further back, and of two that differ in length too, only this

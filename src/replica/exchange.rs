@@ -398,6 +398,8 @@ impl Exchange {
     /// A call ended as it should.
     pub fn ended(&mut self, call: Call, ours: &Ours<'_>, now: TimeMs) -> Option<Ask> {
         match (call, self.talk) {
+            // Its end was noticed already, and how long to wait was decided then.
+            (Call::Follow, _) if !self.following => None,
             (Call::Follow, _) => {
                 self.following = false;
                 self.retry_at = now.plus(BACKOFF_MIN_MS);
@@ -455,9 +457,12 @@ impl Exchange {
             }
         };
         let was_talking = self.following || self.talk != Talk::Quiet;
-        self.failures = self.failures.saturating_add(1);
-        self.retry_at = now.plus(wait);
-        self.last_error = Some(why.clone());
+        // Calls that break together are one failure, and a ban is not cut short by what ends after it began.
+        self.failures = self.failures.saturating_add(u32::from(was_talking));
+        if now.plus(wait) > self.retry_at {
+            self.retry_at = now.plus(wait);
+            self.last_error = Some(why.clone());
+        }
         self.talk = Talk::Quiet;
         self.following = false;
         self.answered = false;

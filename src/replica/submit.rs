@@ -35,7 +35,10 @@ impl Replica {
             effects.push(Effect::Answer(ticket, Answer::Refused(refusal)));
             return;
         }
-        if self.own.may_sign() {
+        if records.is_empty() {
+            // No block will ever carry its answer.
+            effects.push(Effect::Answer(ticket, Answer::Durable(Vec::new())));
+        } else if self.own.may_sign() {
             let drafts = records.into_iter().map(|bytes| Draft { ticket: Some(ticket), bytes });
             self.own.open.entry(class).or_default().extend(drafts);
         } else {
@@ -322,7 +325,10 @@ impl Replica {
             return Vec::new();
         }
         let me = self.settings.me;
-        let claimed = greeting.have.iter().filter(|(origin, head)| origin.member == me && head.seq > Seq(0));
+        // No block of a log number beyond our limit can verify.
+        let limit = self.chain.effective().member(me).map_or(0, |m| m.log_limit);
+        let ours = |origin: Origin| origin.member == me && origin.log_no.0 < limit;
+        let claimed = greeting.have.iter().filter(|(origin, head)| ours(*origin) && head.seq > Seq(0));
         let open = claimed.filter(|(origin, head)| {
             let same = self.logs.get(origin).is_some_and(|log| log.hash_at(head.seq) == Some(head.hash));
             !same && !self.own.closed.contains(&origin.log_no) && !self.is_convicted_at(*origin, head.seq)

@@ -106,7 +106,9 @@ pub fn head_to_proto(origin: Origin, head: Head) -> proto::Head {
 /// A head as it was received.
 pub fn head_from_proto(head: &proto::Head) -> Option<(Origin, Head)> {
     let origin = origin_from_proto(head.origin.as_ref()?)?;
-    Some((origin, Head { seq: Seq(head.seq), hash: HeaderHash::from_slice(&head.header_hash)? }))
+    // Place 0 is "nothing yet": no block stands there, and no hash.
+    let seq = Some(Seq(head.seq)).filter(|seq| *seq > Seq(0))?;
+    Some((origin, Head { seq, hash: HeaderHash::from_slice(&head.header_hash)? }))
 }
 
 /// An origin as it travels.

@@ -31,6 +31,8 @@ pub mod signal;
 pub mod signed;
 pub mod strict;
 pub mod taxonomy;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod verdict;
 pub mod view;
 pub mod wrong;

@@ -711,3 +711,82 @@ fn parse_token(token: &str) -> Option<Subject> {
     let digest = data_encoding::HEXLOWER.decode(parts.next()?.as_bytes()).ok()?;
     Some(Subject::new(kind, alg, param, &digest))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::testing::{START, TestForum, settings};
+
+    /// PDQ hashes that differ in their last two bytes only: all near to each other.
+    fn near(number: u16) -> [u8; 32] {
+        let mut hash = [0x5a; 32];
+        hash[30..].copy_from_slice(&number.to_be_bytes());
+        hash
+    }
+
+    fn signal(hash: &[u8]) -> l::Signal {
+        l::Signal { r#type: "pdq".into(), value: data_encoding::HEXLOWER.encode(hash) }
+    }
+
+    fn statements(numbers: std::ops::Range<u16>) -> l::SubmitRequest {
+        let statement = |n| l::Statement {
+            signal: Some(signal(&near(n))),
+            stance: l::Stance::Submit.into(),
+            quality: 100,
+            ..Default::default()
+        };
+        l::SubmitRequest { statements: numbers.map(statement).collect(), ..Default::default() }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn answers_are_bounded_and_say_so() {
+        let forum = TestForum::of_full(1);
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let (handle, _, thread) =
+            engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
+        let service = LocalService::new(handle.clone(), settings(1), String::new(), BTreeMap::new());
+        let lookup = async |signals: Vec<l::Signal>| {
+            service.lookup(Request::new(l::LookupRequest { signals, distance_max: None })).await
+        };
+        let list = async |page_size, page_token: String| {
+            let request = l::ListEntriesRequest { page_size, page_token, ..Default::default() };
+            service.list_entries(Request::new(request)).await
+        };
+
+        for numbers in [0..511, 511..1_000] {
+            service.submit(Request::new(statements(numbers))).await.unwrap();
+        }
+        let found = lookup(vec![signal(&near(0))]).await.unwrap().into_inner();
+        assert_eq!((found.matches.len(), found.truncated), (1_000, false));
+        service.submit(Request::new(statements(1_000..1_001))).await.unwrap();
+        let found = lookup(vec![signal(&near(0))]).await.unwrap().into_inner();
+        assert_eq!((found.matches.len(), found.truncated), (MATCHES_MAX, true), "1,001 hashes are near");
+        assert!(found.matches.is_sorted_by_key(|m| m.distance), "the nearest are kept");
+
+        assert!(lookup(vec![signal(&near(0)); SIGNALS_MAX]).await.is_ok());
+        assert_eq!(lookup(vec![signal(&near(0)); SIGNALS_MAX + 1]).await.unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(lookup(Vec::new()).await.unwrap_err().code(), Code::InvalidArgument);
+        let far = l::LookupRequest { signals: vec![signal(&near(0))], distance_max: Some(32) };
+        assert_eq!(service.lookup(Request::new(far)).await.unwrap_err().code(), Code::InvalidArgument);
+
+        for (asked, given) in [(0, PAGE_DEFAULT), (1, 1), (1_000, PAGE_MAX)] {
+            let page = list(asked, String::new()).await.unwrap().into_inner();
+            assert_eq!(page.entries.len(), given, "a page of {asked}");
+            let rest = list(1_000, page.next_page_token).await.unwrap().into_inner();
+            assert_eq!(rest.entries.len(), (1_001 - given).min(1_000), "and what comes after it");
+        }
+        assert_eq!(list(1_001, String::new()).await.unwrap_err().code(), Code::InvalidArgument);
+
+        for refused in [statements(0..0), statements(0..512)] {
+            assert_eq!(service.submit(Request::new(refused)).await.unwrap_err().code(), Code::InvalidArgument);
+        }
+        let mut tagged = statements(0..1);
+        tagged.statements[0].languages = vec!["en".into(); TAGS_MAX + 1];
+        assert_eq!(service.submit(Request::new(tagged)).await.unwrap_err().code(), Code::InvalidArgument);
+        assert!(clock::now() > START, "blocks of tests are of the past");
+        drop(service);
+        handle.stop().await;
+        thread.join().unwrap();
+    }
+}

@@ -309,9 +309,12 @@ pub(crate) fn incident(number: u8, code: u32, open: bool, closes: TimeMs) -> Byt
     salted(proto::Kind::Incident, &incident)
 }
 
+/// What the node of a member signs with.
+pub(crate) fn settings(me: u8) -> Settings {
+    Settings { me: id(me), root: root(me), log_seed: [me; 32], seed: u64::from(me), rules: Rules::default() }
+}
+
 /// The node of a member that starts with nothing but the charters.
 pub(crate) fn replica(forum: &TestForum, me: u8) -> Replica {
-    let settings =
-        Settings { me: id(me), root: root(me), log_seed: [me; 32], seed: u64::from(me), rules: Rules::default() };
-    Restore::new(settings, forum.id, forum.charters.clone(), START).unwrap().finish().0
+    Restore::new(settings(me), forum.id, forum.charters.clone(), START).unwrap().finish().0
 }

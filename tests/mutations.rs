@@ -1,7 +1,8 @@
 //! Whatever is changed in what strangers send: nothing panics, and nothing changed is believed.
 //!
 //! A seed decides everything; a failure names its target, its number and the bytes. `STAYDOWN_MUTATIONS` sets how many
-//! inputs are made over all targets (default 1,000,000; nightly runs take more), `STAYDOWN_SEED` the seed.
+//! inputs are made over all targets (default 250,000, which a debug build makes in seconds; before a release it is
+//! 1,000,000 and more), `STAYDOWN_SEED` the seed.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,12 +28,12 @@ mod testing;
 use testing::{START, TestForum, TestLog, allow, id, incident, opinion_with, origin, referral, retract, root};
 
 /// Inputs over all targets when the environment asks for nothing else.
-const INPUTS: u64 = 1_000_000;
+const INPUTS: u64 = 250_000;
 
 /// What one kind of input must withstand.
 struct Target {
     name: &'static str,
-    /// Its part of all inputs, in thousandths.
+    /// Its part of all inputs, in thousandths: what checks many signatures gets fewer.
     permille: u64,
     corpus: Vec<Vec<u8>>,
     /// Panics or asserts when something is wrong with what was made of the bytes.
@@ -129,7 +130,7 @@ impl World {
                 Err(_) => {}
             }
         };
-        Target { name: "frame", permille: 120, corpus, check: Box::new(check) }
+        Target { name: "frame", permille: 50, corpus, check: Box::new(check) }
     }
 
     /// A charter that counts is one that the founders signed.
@@ -153,7 +154,7 @@ impl World {
             }
         };
         let corpus = self.forum.charters.iter().map(|c| c.body.to_vec()).collect();
-        Target { name: "charter", permille: 60, corpus, check: Box::new(check) }
+        Target { name: "charter", permille: 10, corpus, check: Box::new(check) }
     }
 
     /// A proof that holds convicts the same log of the same thing, and has the same name.
@@ -168,7 +169,7 @@ impl World {
                 assert!(known.contains(&proof.hash()), "a proof that nobody wrote");
             }
         };
-        Target { name: "proof", permille: 40, corpus, check: Box::new(check) }
+        Target { name: "proof", permille: 15, corpus, check: Box::new(check) }
     }
 
     fn proofs(&self) -> Vec<forks::VerifiedProof> {
@@ -243,7 +244,7 @@ impl World {
                 assert!(ours.starts_with(&bodies(1)), "only what the founders signed");
             }
         };
-        Target { name: "files", permille: 30, corpus, check: Box::new(check) }
+        Target { name: "files", permille: 10, corpus, check: Box::new(check) }
     }
 }
 
@@ -256,7 +257,7 @@ fn header(frames: &[Frame]) -> Target {
             assert_eq!(header.encode(), *bytes);
         }
     };
-    Target { name: "header", permille: 150, corpus, check: Box::new(check) }
+    Target { name: "header", permille: 200, corpus, check: Box::new(check) }
 }
 
 /// What passes the strict scan has one encoding, and no two parsers can differ about it.
@@ -276,7 +277,7 @@ fn record_target() -> Target {
         }
     };
     let corpus = records().iter().map(|r| r.to_vec()).collect();
-    Target { name: "record", permille: 450, corpus, check: Box::new(check) }
+    Target { name: "record", permille: 550, corpus, check: Box::new(check) }
 }
 
 /// A have vector that is read is the one that was sent.
@@ -293,7 +294,7 @@ fn have() -> Target {
             assert_eq!(have.to_proto(), request.have);
         }
     };
-    Target { name: "have", permille: 150, corpus: vec![request.encode_to_vec()], check: Box::new(check) }
+    Target { name: "have", permille: 165, corpus: vec![request.encode_to_vec()], check: Box::new(check) }
 }
 
 /// One record of every kind that this release reads, and their longest forms.

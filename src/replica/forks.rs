@@ -318,6 +318,7 @@ pub enum ProofError {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 mod tests {
     use super::*;
     use crate::replica::block::{Frame, Header};

@@ -367,6 +367,7 @@ impl Unverified {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 mod tests {
     use super::*;
     use crate::replica::ids::{Class, TimeMs};

@@ -475,6 +475,7 @@ fn receipts(block: &VerifiedBlock, batch: &[Draft]) -> Vec<(Ticket, Vec<Receipt>
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 mod tests {
     use super::*;
     use crate::replica::exchange::PeerEvent;

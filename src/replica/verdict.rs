@@ -88,6 +88,8 @@ mod tests {
         })
     }
 
+    type Said = Vec<(u8, bytes::Bytes)>;
+
     /// What is decided when these members said these things, each about a subject that one lookup matched.
     fn verdict(said: &[(u8, bytes::Bytes)]) -> Verdict {
         let forum = forum();
@@ -116,7 +118,7 @@ mod tests {
         let dispute = |member: u8| (member, opinion(1, 3));
         let certify = |about: u8| (6, allow(about, true, soon));
         let expired = |member: u8| (member, opinion_with(1, 1, |o| o.expires_ms = START.0 + 500));
-        let cases: Vec<(&str, Vec<(u8, bytes::Bytes)>, Verdict)> = vec![
+        let cases: Vec<(&str, Said, Verdict)> = vec![
             ("nothing", vec![], Allow),
             ("one company", vec![submit(1)], Review),
             ("two companies of one jurisdiction", vec![submit(1), submit(2)], Review),

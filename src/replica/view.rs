@@ -748,6 +748,7 @@ pub fn connects(status: MemberStatus) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 mod tests {
     use proptest::prelude::*;
 
@@ -983,7 +984,8 @@ mod tests {
         let ends = |member: u8| (member, allow(1, false, TimeMs(0)));
         let refers = |member: u8| (member, referral(1, true));
         let closes = |member: u8| (member, referral(1, false));
-        let cases: Vec<(&str, Vec<(u8, bytes::Bytes)>, Status)> = vec![
+        type Said = Vec<(u8, bytes::Bytes)>;
+        let cases: Vec<(&str, Said, Status)> = vec![
             ("one submits", vec![submit(1)], Active),
             ("one endorses", vec![endorse(1)], Active),
             ("one takes it back", vec![submit(1), neutral(1)], Inactive),

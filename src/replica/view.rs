@@ -5,6 +5,7 @@
 //! that looks at order, the quota, looks at the logs' own; where blocks arrive so that it cannot be decided at once,
 //! the view says that it is stale and is derived again from the blocks.
 
+use std::collections::btree_map::Entry as Place;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::admission::{self, Quotas};
@@ -411,7 +412,6 @@ impl View {
     }
 
     fn put(&mut self, subject: &Subject, register: Register) {
-        let before = self.contribution(subject);
         if register.expires > self.hour {
             self.expiries.insert((register.expires, subject.clone()));
         }
@@ -421,21 +421,28 @@ impl View {
             let closing = incident.registers.values().map(|r| r.closes).filter(|closes| *closes > self.hour);
             self.expiries.extend(closing.map(|closes| (closes, subject.clone())));
         }
-        let changed = match self.subjects.get_mut(subject) {
-            Some(registers) => registers.put(register),
-            None => {
+        // Taken out, so that the registers stay in hand while the rest of the view is asked what they mean: one way
+        // down the tree instead of four, and that way is most of what folding costs.
+        let mut subjects = std::mem::take(&mut self.subjects);
+        match subjects.entry(subject.clone()) {
+            Place::Occupied(standing) => {
+                let registers = standing.into_mut();
+                let before = self.summand(subject, registers);
+                if registers.put(register) {
+                    self.exchange(before, self.summand(subject, registers));
+                }
+            }
+            Place::Vacant(room) => {
                 if subject.alg() == Alg::Pdq.number()
                     && let Ok(hash) = subject.digest().try_into()
                 {
                     self.pdq.insert(hash);
                 }
-                self.subjects.insert(subject.clone(), Registers::One(register));
-                true
+                let registers = room.insert(Registers::One(register));
+                self.exchange(None, self.summand(subject, registers));
             }
-        };
-        if changed {
-            self.replace(before, subject);
         }
+        self.subjects = subjects;
     }
 
     fn put_incident(&mut self, id: IncidentId, register: &Register, open: bool, code: u32) {
@@ -648,7 +655,12 @@ impl View {
 
     /// What a subject adds to the digest; `None` while it is INACTIVE.
     fn contribution(&self, subject: &Subject) -> Option<[u8; 32]> {
-        let registers = self.subjects.get(subject)?.as_slice();
+        self.summand(subject, self.subjects.get(subject)?)
+    }
+
+    /// What `registers` of `subject` add to the digest; `None` where they make it INACTIVE.
+    fn summand(&self, subject: &Subject, registers: &Registers) -> Option<[u8; 32]> {
+        let registers = registers.as_slice();
         let counts = self.counts(registers, self.hour);
         let status = self.status(counts);
         if status == Status::Inactive {
@@ -664,7 +676,10 @@ impl View {
     }
 
     fn replace(&mut self, before: Option<[u8; 32]>, subject: &Subject) {
-        let after = self.contribution(subject);
+        self.exchange(before, self.contribution(subject));
+    }
+
+    fn exchange(&mut self, before: Option<[u8; 32]>, after: Option<[u8; 32]>) {
         if let Some(before) = before {
             self.digest.subtract(before);
             self.listed -= 1;

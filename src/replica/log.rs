@@ -131,7 +131,7 @@ impl Log {
         if let Some(rule) = self.broken_rule(block.header()) {
             return self.diverging(rule, block, keyring);
         }
-        self.push(block.signed(), block.frame().encode().len() as u64);
+        self.push(block.signed(), block.frame().encoded_len() as u64);
         Extension::Extended
     }
 

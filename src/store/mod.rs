@@ -49,7 +49,13 @@ pub const WRITE_BYTES_MAX: usize = 32 << 20;
 pub const META_KEY_BYTES_MAX: usize = 64;
 
 /// sled's page cache in bytes. Blocks are read once at start and then rarely: the operating system caches the file.
+/// sled keeps one page in each of 256 parts of it, whatever the limit: 115 MB with full blocks that came in order.
 pub const CACHE_BYTES: u64 = 64 << 20;
+
+/// How often a value that was read or written is looked up again. sled compares its cache with the limit only when 64
+/// accesses to one 256th of the pages have come together; pages of 8 to 16 large values hardly ever see that many, and
+/// the whole database stayed in memory. 8 times 8 values are 64.
+const TOUCHES: u32 = 8;
 
 /// A write that takes longer is given up: sled waits for ever when one of its threads has died or the disk is full.
 /// The slowest honest disks answer a sync within a few seconds.
@@ -595,6 +601,9 @@ impl Job {
         for (tree, batch) in self.batches.pieces.into_iter().chain([(Tree::Meta, count)]) {
             sled.trees[tree.index()].apply_batch(batch).map_err(|error| sled_error("write to", error))?;
         }
+        for key in &self.batches.block_keys {
+            sled.touch(Tree::Blocks, key)?;
+        }
         #[cfg(any(test, feature = "wrong-rules"))]
         pretend(self.failure)?;
         sled.db.flush().map_err(|error| sled_error("flush", error))?;
@@ -647,6 +656,7 @@ fn patiently<T>(
 /// What one write does, in pieces of bounded size in the order of the trees.
 struct Batches {
     pieces: Vec<(Tree, sled::Batch)>,
+    block_keys: Vec<Vec<u8>>,
 }
 
 impl Batches {
@@ -654,6 +664,7 @@ impl Batches {
         too_large("operations in one write", writes.len(), WRITE_OPERATIONS_MAX)?;
         let mut by_tree: [Vec<(sled::Batch, usize, usize)>; Tree::ALL.len()] = Default::default();
         let mut total = 0_usize;
+        let mut block_keys = Vec::new();
         for (tree, key, value) in writes {
             let length = value.map_or(0, <[u8]>::len);
             too_large("bytes in one value", length, VALUE_BYTES_MAX)?;
@@ -665,6 +676,9 @@ impl Batches {
                 pieces.push((sled::Batch::default(), 0, 0));
             }
             let Some((batch, count, bytes)) = pieces.last_mut() else { continue };
+            if tree == Tree::Blocks {
+                block_keys.push(key.clone());
+            }
             match value {
                 Some(value) => {
                     let sealed = tables::seal(tree, &key, value);
@@ -676,7 +690,8 @@ impl Batches {
             *bytes += length;
         }
         let pieces = Tree::ALL.into_iter().zip(by_tree);
-        Ok(Self { pieces: pieces.flat_map(|(tree, list)| list.into_iter().map(move |(b, ..)| (tree, b))).collect() })
+        let pieces = pieces.flat_map(|(tree, list)| list.into_iter().map(move |(b, ..)| (tree, b))).collect();
+        Ok(Self { pieces, block_keys })
     }
 }
 
@@ -789,9 +804,20 @@ impl Sled {
 
     fn value(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self.trees[tree.index()].get(key).map_err(|error| sled_error("read", error))? {
-            Some(sealed) => opened(tree, key, &sealed).map(Some),
+            Some(sealed) => {
+                self.touch(tree, key)?;
+                opened(tree, key, &sealed).map(Some)
+            }
             None => Ok(None),
         }
+    }
+
+    /// Makes sled notice that its cache is full: see [`TOUCHES`].
+    fn touch(&self, tree: Tree, key: &[u8]) -> Result<(), StoreError> {
+        for _ in 0..TOUCHES {
+            self.trees[tree.index()].contains_key(key).map_err(|error| sled_error("read", error))?;
+        }
+        Ok(())
     }
 
     /// How many writes are there.
@@ -820,6 +846,7 @@ impl Sled {
             }
             let value = opened(tree, &key, &sealed)?;
             bytes += value.len();
+            self.touch(tree, &key)?;
             entries.push((key.to_vec(), value));
         }
         Ok(entries)

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::Duration;
@@ -36,6 +37,9 @@ const BATCH_MAX: usize = 32;
 pub const LINGER_MS: u64 = 5;
 /// Bytes of one write to the store; a commit of more is several writes before one "durable".
 const WRITE_BYTES: usize = 8 << 20;
+/// How long the engine waits for readers between two blocks: enough for a thread to wake up, a fifth of what the block
+/// takes, so that readers who never cease cannot stop it.
+const GIVE_WAY_MAX: Duration = Duration::from_micros(200);
 /// Asks that wait for one follower: it has at most one call and one stream under way.
 const ASKS_MAX: usize = 8;
 /// Name of the own journal in the data directory.
@@ -61,6 +65,8 @@ pub struct Failed(pub String);
 /// What readers and the engine share.
 pub struct Shared {
     replica: RwLock<Replica>,
+    /// Readers that the engine keeps waiting.
+    waiting: AtomicUsize,
     store: Store,
     data: PathBuf,
     failed: Mutex<Option<Failed>>,
@@ -72,7 +78,21 @@ pub struct Shared {
 impl Shared {
     /// The replica, to read. Hold it for microseconds.
     pub fn replica(&self) -> RwLockReadGuard<'_, Replica> {
-        self.replica.read().unwrap_or_else(PoisonError::into_inner)
+        if let Ok(replica) = self.replica.try_read() {
+            return replica;
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let replica = self.replica.read().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        replica
+    }
+
+    /// Lets those in who wait to read: a thread that takes the lock again at once is faster than any that must wake up.
+    fn give_way(&self) {
+        let begun = clock::instant();
+        while self.waiting.load(Ordering::SeqCst) > 0 && begun.elapsed() < GIVE_WAY_MAX {
+            thread::yield_now();
+        }
     }
 
     fn replica_mut(&self) -> RwLockWriteGuard<'_, Replica> {
@@ -271,6 +291,7 @@ pub fn start(
     let shared = Arc::new(Shared {
         published: watch::Sender::new(replica.published()),
         replica: RwLock::new(replica),
+        waiting: AtomicUsize::new(0),
         store,
         data: data.to_owned(),
         failed: Mutex::new(None),
@@ -422,12 +443,22 @@ impl Engine {
                     self.fail(&failed);
                     return;
                 }
-                effects = self.shared.replica_mut().handle(Input::Durable, clock::now());
+                effects = self.count();
             }
             for effect in others {
                 self.perform(effect, &mut effects);
             }
         }
+    }
+
+    /// Everything was written: it counts. Lookups get their turn after every block.
+    fn count(&self) -> Vec<Effect> {
+        let mut effects = self.shared.replica_mut().handle(Input::DurableInPieces, clock::now());
+        while self.shared.replica().is_counting() {
+            self.shared.give_way();
+            effects.extend(self.shared.replica_mut().handle(Input::NextPiece, clock::now()));
+        }
+        effects
     }
 
     /// Journal, fsync, read back and verify (W7), then the store, flushed, then the outbox: in this order, so that a block

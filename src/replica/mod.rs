@@ -102,6 +102,11 @@ pub enum Input {
     Seal,
     /// Everything that earlier effects asked to write is on stable storage.
     Durable,
+    /// As [`Input::Durable`], for a caller whose readers wait meanwhile: a piece of it is counted, and the caller goes
+    /// on with [`Input::NextPiece`] while [`Replica::is_counting`].
+    DurableInPieces,
+    /// The next piece of what [`Input::DurableInPieces`] said is durable.
+    NextPiece,
     /// A peer said something.
     Peer(MemberId, PeerEvent),
     /// A charter, from a person.
@@ -181,6 +186,8 @@ enum Staged {
     Proof(Box<VerifiedProof>),
 }
 
+/// Records that are counted before readers get their turn. Every block passes it; a full one takes about a millisecond.
+const PIECE_RECORDS: usize = 1;
 /// Charters that wait for the one before them to be durable; a chain is fetched in order, so few ever do.
 const CHARTERS_WAITING_MAX: usize = 64;
 /// How much of the reason for refusing a peer's charter is kept: names in it are as long as the sender likes.
@@ -199,6 +206,8 @@ pub struct Replica {
     own: Own,
     exchanges: BTreeMap<MemberId, Exchange>,
     staged: VecDeque<Staged>,
+    /// How many at the front of `staged` are durable and still to be counted.
+    durable_left: usize,
     charters_waiting: VecDeque<(Option<MemberId>, proto::SignedCharter)>,
     published: Arc<Published>,
     alarms: BTreeSet<Alarm>,
@@ -218,6 +227,11 @@ impl Replica {
             Input::Submit { ticket, class, records } => self.submit(ticket, class, records, now, &mut effects),
             Input::Seal => self.seal(now, &mut effects),
             Input::Durable => self.durable(now, &mut effects),
+            Input::DurableInPieces => {
+                self.durable_left = self.staged.len();
+                self.count_staged(PIECE_RECORDS, now, &mut effects);
+            }
+            Input::NextPiece => self.count_staged(PIECE_RECORDS, now, &mut effects),
             Input::Peer(peer, event) => self.peer(peer, event, now, &mut effects),
             Input::Charter(charter) => self.charter(None, charter, &mut effects),
             Input::Confronted(ours, theirs) => self.confronted(&ours, &theirs, &mut effects),
@@ -274,6 +288,11 @@ impl Replica {
     /// Submissions that wait in the outbox.
     pub fn outbox_len(&self) -> usize {
         self.own.outbox.len()
+    }
+
+    /// Whether [`Input::NextPiece`] has anything left to do.
+    pub fn is_counting(&self) -> bool {
+        self.durable_left > 0
     }
 
     /// Whether the startup guard still waits for peers (W4).
@@ -426,11 +445,22 @@ impl Replica {
         }
     }
 
-    /// Everything staged is on stable storage: count it, publish it, answer for it, in this order.
+    /// Everything staged is on stable storage.
     fn durable(&mut self, now: TimeMs, effects: &mut Vec<Effect>) {
+        self.durable_left = self.staged.len();
+        self.count_staged(usize::MAX, now, effects);
+    }
+
+    /// What is staged and durable: count it, publish it, answer for it, in this order. Ends early after `records_max`
+    /// records, but only before a block of somebody else: what we said is answered for together.
+    fn count_staged(&mut self, records_max: usize, now: TimeMs, effects: &mut Vec<Effect>) {
         let mut answers = Vec::new();
         let mut changed = Changed::default();
-        while let Some(staged) = self.staged.pop_front() {
+        let mut records = 0;
+        while let Some(staged) = self.next_durable(records >= records_max) {
+            if let Staged::Block(block) = &staged {
+                records += block.records().len();
+            }
             match staged {
                 Staged::Block(block) => self.count(&block, &mut changed),
                 Staged::Answer(ticket, answer) => push_answer(ticket, answer, &mut answers),
@@ -449,6 +479,15 @@ impl Replica {
         effects.append(&mut answers);
         self.reoffer_orphans(now, effects);
         self.charters_that_waited(effects);
+    }
+
+    fn next_durable(&mut self, enough: bool) -> Option<Staged> {
+        let foreign = matches!(self.staged.front(), Some(Staged::Block(b)) if b.id().origin.member != self.settings.me);
+        if self.durable_left == 0 || (enough && foreign) {
+            return None;
+        }
+        self.durable_left -= 1;
+        self.staged.pop_front()
     }
 
     /// A block is durable: it may be seen.

@@ -60,6 +60,7 @@ impl Restore {
             own: Own::new(0),
             exchanges: BTreeMap::new(),
             staged: VecDeque::new(),
+            durable_left: 0,
             charters_waiting: VecDeque::new(),
             published: Arc::new(Published::default()),
             alarms: BTreeSet::new(),

@@ -64,11 +64,11 @@ impl Replica {
         ours.is_some_and(|ours| ours != hash) && !self.is_convicted_at(origin, seq)
     }
 
-    fn is_convicted_at(&self, origin: Origin, seq: Seq) -> bool {
+    pub(super) fn is_convicted_at(&self, origin: Origin, seq: Seq) -> bool {
         self.proofs.fork(origin).is_some_and(|fork| fork <= seq)
     }
 
-    fn search(
+    pub(super) fn search(
         &mut self,
         peer: MemberId,
         origin: Origin,

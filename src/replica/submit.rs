@@ -1,7 +1,6 @@
 //! Saying something: admission, record, block, signature, log (PROTOCOL section 7).
 
 use std::collections::BTreeSet;
-use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
@@ -751,7 +750,7 @@ mod tests {
         let outbox = effects.iter().filter(|e| matches!(e, Effect::Store(Write::Outbox(..)))).count();
         assert_eq!((outbox, node.replica.outbox_len()), (2, 2));
         node.settle();
-        assert!(node.replica.is_under_way(&key) && node.replica.submitted_before(&key).is_none());
+        assert!(node.replica.keys_under_way().contains(&key) && node.replica.submitted_before(&key).is_none());
         assert!(node.replica.have().is_empty(), "nothing is signed");
 
         let effects = node.greeted_by(2, &[]);
@@ -763,7 +762,7 @@ mod tests {
         let entry = |about| node.replica.view().entry(&subject(about), node.now);
         assert!(entry(1).is_some() && entry(2).is_some());
         assert_eq!(node.replica.submitted_before(&key).map(|(block, index)| (block.seq, index)), Some((Seq(1), 1)));
-        assert!(!node.replica.is_under_way(&key));
+        assert!(!node.replica.keys_under_way().contains(&key));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
 use crate::replica::block::{Frame, RECORDS_PER_BLOCK_MAX};
-use crate::replica::charter::{CharterChain, CharterError};
+use crate::replica::charter::{Applied, CharterChain, CharterError};
 use crate::replica::exchange::{Ask, Call, PeerEvent, Published, Trouble};
 use crate::replica::ids::{BlockId, Class, ForumId, MemberId, TimeMs};
 use crate::replica::own::{Answer, Ticket};
@@ -419,13 +419,19 @@ impl Engine {
 
     fn apply_charter(&mut self, charter: proto::SignedCharter, answer: oneshot::Sender<Result<u64, CharterError>>) {
         let mut trial = self.shared.replica().charters().clone();
-        let outcome = trial.apply(charter.clone()).map(|_| trial.version());
+        let outcome = trial.apply(charter.clone()).map(|applied| (applied, trial.version()));
         if outcome.is_ok() {
             let effects = self.shared.replica_mut().handle(Input::Charter(charter), clock::now());
             self.carry_out(effects);
         }
+        let told = match outcome {
+            // Kept as the proof of a fork (C4): both branches stop counting, which is not what was asked for.
+            Ok((Applied::Forked, _)) => Err(CharterError::Frozen),
+            Ok((Applied::Applied | Applied::Known, version)) => Ok(version),
+            Err(error) => Err(error),
+        };
         // Whoever asked may have gone.
-        drop(answer.send(outcome));
+        drop(answer.send(told));
     }
 
     /// Carries out effects, and what follows from them, until nothing is left to do.

@@ -201,7 +201,11 @@ async fn perform(mut client: PeerClient<Channel>, ask: Ask, mut incoming: Incomi
             let mut stream = within(client.get_headers(request)).await?.into_inner();
             while let Some(header) = heard(&mut stream).await? {
                 let ring = incoming.engine.shared().replica().keyring();
-                let header = ring.verify_header(&header).map_err(nonsense)?;
+                let header = ring.verify_header(&header).map_err(|why| {
+                    let text = why.to_string();
+                    // A member that our charter does not list yet is nobody's fault.
+                    if why.is_senders_fault() { nonsense(text) } else { Stop::Trouble(Trouble::Unreachable(text)) }
+                })?;
                 incoming.event(PeerEvent::Header(Box::new(header))).await?;
             }
             Ok(())

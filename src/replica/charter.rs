@@ -407,6 +407,10 @@ fn member(m: &proto::Member, before: Option<&Charter>) -> Result<Member, Charter
         if node.tls_spki_sha256.is_empty() || node.tls_spki_sha256.len() > PINS_PER_NODE_MAX {
             return Err(refuse("has a node without 1 to 4 TLS pins"));
         }
+        if node.require_ca {
+            // This release checks no certificate authority: such a node does not connect, rather than without one.
+            continue;
+        }
         for pin in &node.tls_spki_sha256 {
             pins.push(Pin::from_slice(pin).ok_or_else(|| refuse("has a TLS pin that has not 32 bytes"))?);
         }

@@ -716,7 +716,7 @@ mod tests {
         forked.issue(|_| ());
         for (what, greeting, expected) in [
             ("the same", us.greeting(), None),
-            ("one more", theirs(&ahead), Some(4)),
+            ("one more", theirs(&ahead), Some(2)),
             ("fewer", theirs(&behind), None),
             ("as many, of another chain", theirs(&forked), Some(2)),
             ("fewer, of another chain", theirs(&shorter_fork), Some(2)),

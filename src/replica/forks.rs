@@ -471,7 +471,7 @@ mod tests {
         assert_eq!(outcome(|f| f.frontier.push(vec![7; 32].into())), Err(ProofError::Frontier));
         assert_eq!(outcome(|f| f.frontier = vec![vec![7; 32].into(); 65]), Err(ProofError::Frontier));
         assert_eq!(outcome(|f| f.frontier.clear()), Err(ProofError::Frontier));
-        assert_eq!(outcome(|f| f.prev = None), Err(ProofError::NoContradiction));
+        assert_eq!(outcome(|f| f.prev = None), Err(ProofError::Kind), "a frontier that nothing uses");
         assert_eq!(outcome(|f| f.bad = None), Err(ProofError::Kind));
         assert_eq!(outcome(|f| f.rule = 4), Err(ProofError::Kind));
         assert_eq!(outcome(|f| f.slots = vec![proto::Slot::default()]), Err(ProofError::Kind));

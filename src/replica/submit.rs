@@ -477,8 +477,9 @@ fn receipts(block: &VerifiedBlock, batch: &[Draft]) -> Vec<(Ticket, Vec<Receipt>
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 mod tests {
     use super::*;
-    use crate::replica::exchange::PeerEvent;
+    use crate::replica::exchange::{Ask, Call, PeerEvent};
     use crate::replica::ids::{Head, HeaderHash};
+    use crate::replica::signed::VerifiedHeader;
     use crate::replica::testing::{
         CERTIFIER, FULL, REFERRAL, SMALL, START, TestForum, allow, id, opinion, opinion_with, origin, referral,
         replica, retract, subject,
@@ -793,14 +794,44 @@ mod tests {
         assert_eq!(node.replica.outbox_len(), OUTBOX_MAX);
     }
 
+    /// Headers of `log_no` of a node with our keys, as a peer would send them.
+    fn headers_of(twin: &Replica, receipts: &[Receipt]) -> Vec<VerifiedHeader> {
+        let header = |r: &Receipt| proto::SignedHeader {
+            header: r.header.to_vec().into(),
+            signature: r.signature.to_vec().into(),
+            open: twin.opening(r.block.origin).map(|o| o.message.clone()),
+        };
+        receipts.iter().map(|r| twin.keyring().verify_header(&header(r)).unwrap()).collect()
+    }
+
     #[test]
-    fn a_head_of_our_log_that_we_do_not_know_closes_it() {
-        let mut node = Node::ready(&TestForum::of_full(2));
+    fn a_block_of_our_log_that_we_do_not_hold_closes_it_and_a_claim_alone_does_not() {
+        let forum = TestForum::of_full(2);
+        let (mut node, mut twin) = (Node::ready(&forum), Node::ready(&forum));
         node.says(vec![opinion(1, 1)]);
-        let effects = node.greeted_by(2, &[(origin(1, 0), 9)]);
-        assert!(effects.iter().any(|e| matches!(e, Effect::Alarm(Alarm::OwnLogElsewhere(_)))));
-        let receipts = receipts_of(node.says(vec![opinion(2, 1)]));
+        let mut said = receipts_of(twin.says(vec![opinion(1, 1)]));
+        said.extend(receipts_of(twin.says(vec![opinion(2, 1)])));
+        let headers = headers_of(&twin.replica, &said);
+
+        let effects = node.greeted_by(2, &[(origin(1, 0), 2)]);
+        assert!(matches!(effects[..], [Effect::Ask(_, Ask::Headers { to: Seq(2), .. })]), "{effects:?}");
+        assert!(node.replica.alarms().is_empty(), "so far it is only a claim");
+        node.handle(Input::Peer(id(2), PeerEvent::Header(Box::new(headers[1].clone()))));
+        node.handle(Input::Peer(id(2), PeerEvent::Ended(Call::Talk, Ok(()))));
+        node.handle(Input::Peer(id(2), PeerEvent::Header(Box::new(headers[0].clone()))));
+        assert!(node.replica.alarms().contains(&Alarm::OwnLogElsewhere(origin(1, 0))));
+        let receipts = receipts_of(node.says(vec![opinion(3, 1)]));
         assert_eq!(receipts[0].block, BlockId { origin: origin(1, 1), seq: Seq(1) });
+    }
+
+    #[test]
+    fn a_claim_that_nobody_proves_closes_nothing_and_does_not_open_the_guard() {
+        let mut node = Node::new(&TestForum::of_full(3), 1);
+        node.greeted_by(2, &[(origin(1, 0), 9)]);
+        assert!(node.replica.guard_pending(), "the answer is not settled");
+        node.greeted_by(3, &[]);
+        assert!(!node.replica.guard_pending());
+        assert_eq!(receipts_of(node.says(vec![opinion(1, 1)]))[0].block.origin, origin(1, 0));
     }
 
     /// Log numbers beyond our limit cannot exist: whoever claims them would otherwise silence us with one greeting.
@@ -818,14 +849,16 @@ mod tests {
     fn when_all_log_numbers_are_used_up_a_charter_must_help() {
         let mut forum = TestForum::of_full(2);
         let mut node = Node::ready(&forum);
-        for log_no in 0..4 {
-            assert!(matches!(node.says(vec![opinion(1, 1)]), Answer::Durable(_)), "log {log_no}");
-            node.greeted_by(2, &[(origin(1, log_no), 9)]);
-        }
-        assert_eq!(refusal(node.says(vec![opinion(1, 1)])), Refusal::LogsUsedUp(4));
-        node.handle(Input::Charter(forum.issue(|c| c.members[0].log_limit = 5)));
+        node.handle(Input::Charter(forum.issue(|c| c.members[0].log_limit = 2)));
         node.handle(Input::Durable);
-        assert_eq!(receipts_of(node.says(vec![opinion(1, 1)]))[0].block.origin, origin(1, 4));
+        for class in [Class::Normal, Class::Urgent] {
+            assert!(matches!(node.says_in(class, vec![opinion(1, 1)]), Answer::Durable(_)));
+        }
+        assert_eq!(refusal(node.says_in(Class::Bulk, vec![opinion(1, 1)])), Refusal::LogsUsedUp(2));
+        node.handle(Input::Charter(forum.issue(|c| c.members[0].log_limit = 3)));
+        node.handle(Input::Durable);
+        let receipts = receipts_of(node.says_in(Class::Bulk, vec![opinion(1, 1)]));
+        assert_eq!(receipts[0].block.origin, origin(1, 2));
     }
 
     #[test]

@@ -38,7 +38,7 @@ async fn run(damages: usize) {
         restore(&originals.victim, &forum.companies[VICTIM].data);
         restore(peer, &forum.companies[PEER].data);
         let file = &files[round % files.len()];
-        let what = Damage::ALL[(round + round / files.len()) % Damage::ALL.len()];
+        let what = Damage::ALL[(round % files.len() + round / files.len()) % Damage::ALL.len()];
         let told = format!("{what:?} of {}", file.display());
         what.inflict(&forum.companies[VICTIM].data.join(file), &mut chance);
         let outcome = survives(&forum, &originals, &told).await;

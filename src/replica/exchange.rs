@@ -236,6 +236,7 @@ pub struct Exchange {
     last_missed: Option<TimeMs>,
     searches: VecDeque<Search>,
     answered: bool,
+    unshown: Option<Origin>,
     theirs: Have,
     last_heard: TimeMs,
     clock_offset_ms: i64,
@@ -258,6 +259,7 @@ impl Exchange {
             last_missed: None,
             searches: VecDeque::new(),
             answered: false,
+            unshown: None,
             theirs: Have::default(),
             last_heard: TimeMs(0),
             clock_offset_ms: 0,
@@ -411,7 +413,7 @@ impl Exchange {
             (Call::Talk, Talk::Searching) => {
                 // Ended without the header that was asked for: whoever claims a head must be able to show it.
                 if !std::mem::take(&mut self.answered) {
-                    self.searches.pop_front();
+                    self.unshown = self.searches.pop_front().map(|search| search.origin);
                 }
                 self.rest_or_search()
             }
@@ -480,6 +482,11 @@ impl Exchange {
     /// The peer holds what we hold, and shows the same list or another one.
     pub fn compared(&mut self, agrees: bool) {
         self.agrees = Some(agrees);
+    }
+
+    /// The log of which the peer claimed a head that it then could not show, once.
+    pub fn take_unshown(&mut self) -> Option<Origin> {
+        self.unshown.take()
     }
 
     /// The peer's chain of `origin` is not ours at `differs`: find the first difference.

@@ -561,6 +561,7 @@ impl Replica {
         let me = self.settings.me;
         let peers: BTreeSet<_> = self.chain.effective().active().map(|m| m.id).filter(|id| *id != me).collect();
         self.exchanges.retain(|id, _| peers.contains(id));
+        self.own.claimed_by.retain(|id| peers.contains(id));
         for peer in peers {
             let seed = self.draw.number();
             self.exchanges.entry(peer).or_insert_with(|| Exchange::new(seed));

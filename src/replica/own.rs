@@ -96,6 +96,8 @@ pub(super) struct Own {
     pub(super) log_nos: BTreeSet<LogNo>,
     /// Logs that are known to go on elsewhere: never written again.
     pub(super) closed: BTreeSet<LogNo>,
+    /// Peers that claim heads of our logs which we do not hold, and have not shown them yet.
+    pub(super) claimed_by: BTreeSet<MemberId>,
     pub(super) last_time: TimeMs,
     pub(super) guard: Guard,
     pub(super) outbox: BTreeMap<u64, (Class, Vec<Bytes>)>,
@@ -120,6 +122,7 @@ impl Own {
             lanes: BTreeMap::new(),
             log_nos: BTreeSet::new(),
             closed: BTreeSet::new(),
+            claimed_by: BTreeSet::new(),
             last_time: TimeMs(0),
             guard,
             outbox: BTreeMap::new(),

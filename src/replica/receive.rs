@@ -24,6 +24,7 @@ impl Replica {
             PeerEvent::Ended(call, Ok(())) => {
                 let ask = self.with_exchange(peer, |exchange, ours| exchange.ended(call, ours, now));
                 effects.extend(ask.flatten().map(|ask| Effect::Ask(peer, ask)));
+                self.unshown(peer, now, effects);
             }
             PeerEvent::Ended(_, Err(trouble)) => self.trouble(peer, &trouble, now, effects),
         }
@@ -32,6 +33,19 @@ impl Replica {
     fn trouble(&mut self, peer: MemberId, trouble: &Trouble, now: TimeMs, effects: &mut Vec<Effect>) {
         if let Some(exchange) = self.exchanges.get_mut(&peer) {
             effects.extend(exchange.failed(trouble, now).map(|ask| Effect::Ask(peer, ask)));
+        }
+        // A claim stands while the line is broken; it falls with whoever made it.
+        if matches!(trouble, Trouble::Nonsense(_)) && self.own.claimed_by.remove(&peer) {
+            self.open_guard(now, effects);
+        }
+    }
+
+    /// Who claims a head of our own logs must show it: the claim keeps us from signing. Not shown, it falls; the peer
+    /// is not blamed, for it may have lost its store in between.
+    fn unshown(&mut self, peer: MemberId, now: TimeMs, effects: &mut Vec<Effect>) {
+        let origin = self.exchanges.get_mut(&peer).and_then(super::Exchange::take_unshown);
+        if origin.is_some_and(|origin| origin.member == self.settings.me) && self.own.claimed_by.remove(&peer) {
+            self.open_guard(now, effects);
         }
     }
 
@@ -135,7 +149,7 @@ impl Replica {
     }
 
     /// A claim on our own logs was resolved: greet again, so that the startup guard can count the answer.
-    fn gap_at_own_log(&mut self, peer: MemberId) {
+    fn ask_for_claims_again(&mut self, peer: MemberId) {
         if let Some(exchange) = self.exchanges.get_mut(&peer) {
             exchange.want_greeting();
         }
@@ -226,7 +240,6 @@ impl Replica {
                 let at: BlockId = theirs.header().id;
                 if at.origin.member == self.settings.me {
                     self.own_log_elsewhere(at, effects);
-                    self.gap_at_own_log(peer);
                 }
                 effects.push(Effect::Confront(at, theirs));
             }
@@ -238,6 +251,9 @@ impl Replica {
                 }
             }
             None => {}
+        }
+        if id.origin.member == self.settings.me {
+            self.ask_for_claims_again(peer);
         }
     }
 

@@ -305,13 +305,25 @@ impl Replica {
             // A claim is only somebody's word: close nothing before the header is here and our own keys signed it.
             self.search(peer, *origin, *seq, None, effects);
         }
-        if claims.is_empty()
-            && let Guard::Pending { needed, answered } = &mut self.own.guard
-        {
-            answered.insert(peer);
-            if answered.len() >= *needed {
-                self.own.guard = Guard::Open;
+        if claims.is_empty() {
+            self.own.claimed_by.remove(&peer);
+            if let Guard::Pending { answered, .. } = &mut self.own.guard {
+                answered.insert(peer);
             }
+        } else {
+            self.own.claimed_by.insert(peer);
+        }
+        self.open_guard(now, effects);
+    }
+
+    /// We may sign when enough peers have answered and no claim on our logs is open: who claims must show, and is cut
+    /// off if it cannot.
+    pub(super) fn open_guard(&mut self, now: TimeMs, effects: &mut Vec<Effect>) {
+        if let Guard::Pending { needed, answered } = &self.own.guard
+            && answered.len() >= *needed
+            && self.own.claimed_by.is_empty()
+        {
+            self.own.guard = Guard::Open;
         }
         if self.own.may_sign() {
             self.drain_outbox(now, effects);
@@ -739,7 +751,9 @@ mod tests {
         }
         assert!(node.replica.guard_pending());
         node.greeted_by(3, &[]);
-        assert!(!node.replica.guard_pending());
+        assert!(node.replica.guard_pending(), "the claim is still open");
+        node.handle(Input::Peer(id(2), PeerEvent::Ended(Call::Talk, Ok(()))));
+        assert!(!node.replica.guard_pending(), "it was not shown");
     }
 
     #[test]

@@ -383,6 +383,9 @@ impl World {
         if !refused.is_empty() {
             self.violated("I9", || format!("node {i} refuses {} proofs that it stored", refused.len()));
         }
+        for (id, bytes) in disk.outbox {
+            restore.outbox(id, bytes);
+        }
         for (id, bytes) in disk.blocks {
             if restore.stored(id, bytes).is_err() {
                 self.violated("I3", || format!("node {i} refuses its stored block {id}"));

@@ -517,8 +517,10 @@ impl World {
                 }
             }
             if !waiting.is_empty() && self.plan.quota[0] >= 1000 && self.forum.signed.len() == 1 {
+                let now = TimeMs(self.now);
+                let state = self.nodes[i].replica.as_ref().map(|r| (r.guard_pending(), r.outbox_len(), r.health(now)));
                 self.violated("I23", || {
-                    format!("node {i} has {} submissions in its outbox and could sign them", waiting.len())
+                    format!("node {i} has {} submissions in its outbox and could sign them: {state:?}", waiting.len())
                 });
             }
         }

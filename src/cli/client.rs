@@ -170,7 +170,7 @@ mod tests {
     fn details_of_a_refusal_are_shown() {
         let mut details = ErrorDetails::with_bad_request_violation("statements[1].labels", "got \"x\"");
         details.set_error_info("LABEL", "staydown", HashMap::from([("fix".to_owned(), "use y".to_owned())]));
-        let status = tonic::Status::with_error_details(Code::InvalidArgument, "a label is unknown", details);
+        let status = Status::with_error_details(Code::InvalidArgument, "a label is unknown", details);
         let failure = refused(&status);
         assert_eq!(failure.cause, "a label is unknown (LABEL)");
         assert_eq!(failure.culprits, ["statements[1].labels: got \"x\""]);

@@ -94,7 +94,7 @@ fn request(args: &SearchArgs) -> Result<local::ListEntriesRequest, Failure> {
         status: status.unwrap_or_default(),
         label: args.label.clone().unwrap_or_default(),
         member: args.member.clone().unwrap_or_default(),
-        include_inactive: args.all,
+        include_inactive: args.all || args.status.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("INACTIVE")),
         ..Default::default()
     })
 }

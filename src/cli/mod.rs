@@ -24,7 +24,6 @@ mod status;
 mod submit;
 
 use std::ffi::OsString;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -190,7 +189,7 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> Exit {
 
 fn execute(command: Command, at: &Invocation) -> Outcome {
     if let Command::Completions { shell } = command {
-        return completions(shell);
+        return completions(shell, at.terminal);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -217,12 +216,14 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Charter(command) => Box::pin(charter::charter(command, at)).await,
         Command::Peer(command) => peer::peer(command, at).await,
         Command::Log(command) => log::log(command, at).await,
-        Command::Completions { shell } => completions(shell),
+        Command::Completions { shell } => completions(shell, at.terminal),
     }
 }
 
-fn completions(shell: clap_complete::Shell) -> Outcome {
-    clap_complete::generate(shell, &mut Cli::command(), "staydown", &mut io::stdout());
+fn completions(shell: clap_complete::Shell, terminal: Terminal) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "staydown", &mut script);
+    terminal.data(String::from_utf8_lossy(&script))?;
     Ok(Exit::Ok)
 }
 

@@ -542,7 +542,7 @@ pub fn submissions_off(data: &Path) -> bool {
 }
 
 /// What a check of everything on disk found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Logs.
     pub logs: u64,
@@ -562,8 +562,24 @@ pub struct Verified {
 /// shown must be what is stored (I19).
 ///
 /// # Errors
-/// When something cannot be read at all; what is read and does not hold is the answer's `first_break`.
+/// When something cannot be read for another reason than damage; damage, and what is read and does not hold, is the
+/// answer's `first_break`.
 pub fn verify(
+    store: &Store,
+    journal: &Path,
+    settings: Settings,
+    forum: ForumId,
+    charters: Vec<proto::SignedCharter>,
+) -> Result<Verified, OpenError> {
+    match verify_readable(store, journal, settings, forum, charters) {
+        Err(OpenError::Store(error @ (StoreError::Damaged { .. } | StoreError::Panicked { .. }))) => {
+            Ok(Verified { first_break: Some(error.to_string()), ..Verified::default() })
+        }
+        verified => verified,
+    }
+}
+
+fn verify_readable(
     store: &Store,
     journal: &Path,
     settings: Settings,

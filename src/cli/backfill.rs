@@ -110,6 +110,7 @@ async fn send(
                 local::SubmitState::Queued => sent.queued += rows,
                 _ => sent.durable += rows,
             }
+            at.terminal.passed(sent.rows, sent.rows + rows, total, "rows");
             sent.rows += rows;
             bar.set_position(sent.rows);
         }

@@ -239,7 +239,7 @@ impl Forum {
     /// The first `count` companies found a forum, each with a founder key and fresh keys.
     pub fn found(count: usize) -> Self {
         let folder = TempDir::new().unwrap();
-        let founders: Vec<_> = COMPANIES[..count].iter().map(|(name, ..)| {
+        let founders = COMPANIES[..count].iter().map(|(name, ..)| {
             let key = folder.path().join(format!("founder-{name}.pem"));
             run(&["charter", "key", key.to_str().unwrap()]).ends_with(0);
             key
@@ -321,11 +321,11 @@ impl Forum {
     #[track_caller]
     pub fn agree(&self) -> (Value, Value) {
         wait_for("all show the same view", || {
-            let views: Vec<_> = self.companies.iter().map(|company| {
+            let views = self.companies.iter().map(|company| {
                 let status = company.status();
                 (status["view_hour_ms"].clone(), status["view_digest"].clone(), status["records"].clone())
             });
-            let views: Vec<_> = views.collect();
+            let views: Vec<(Value, Value, Value)> = views.collect();
             views.iter().all(|view| *view == views[0]).then(|| (views[0].0.clone(), views[0].1.clone()))
         })
     }

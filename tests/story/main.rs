@@ -1,0 +1,12 @@
+//! The README's story, and what goes wrong in it: with the built binary only, as a person uses it.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod world;
+
+mod backfill;
+mod demo;
+mod joining;
+mod malformed;
+mod readme;
+mod verifying;

@@ -64,7 +64,7 @@ fn one_flipped_bit_is_found_and_named() {
     let mut hit = Vec::new();
     for file in files(&acme.data) {
         for at in places(&fs::read(&file).unwrap(), &needle) {
-            let damaged = Company { ..company_at(&folder, hit.len()) };
+            let damaged = Company::new(&folder, &format!("copy-{}", hit.len()));
             copy(&acme.data, &damaged.data);
             let name = file.strip_prefix(&acme.data).unwrap().to_owned();
             flip(&damaged.data.join(&name), at + 7);
@@ -81,10 +81,6 @@ fn one_flipped_bit_is_found_and_named() {
     assert!(hit.iter().any(|name| name.starts_with("replica")), "{hit:?}");
     // What was damaged were copies.
     acme.does(&["log", "verify"]);
-}
-
-fn company_at(folder: &Path, number: usize) -> Company {
-    Company::new(folder, &format!("copy-{number}"))
 }
 
 fn data_of(hex: &str) -> Vec<u8> {

@@ -193,10 +193,6 @@ impl Company {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    pub fn node(&mut self) -> &mut Reaped {
-        self.node.as_mut().unwrap()
-    }
-
     /// Waits until the node answers, has `peers` connections, and signs.
     #[track_caller]
     pub fn ready(&self, peers: u64) {

@@ -156,7 +156,7 @@ const AT_A_NODE: &[Case] = &[
     ("submit --from @long.csv", 65, &["line 2", "more than 4096 characters"]),
     ("submit --from @nul.csv", 65, &["line 1"]),
     ("submit --from @quoted.csv", 65, &["line 2, column value"]),
-    ("submit --from @.", 74, &["directory"]),
+    ("submit --from @.", 65, &["is not a regular file"]),
     ("submit md5:900150983cd24fb0d6963f7d28e17f72 --from @bare.csv", 2, &["--from"]),
     ("entry show sha256:@NEW", 3, &[]),
     ("entry endorse sha256:@NEW", 3, &[]),

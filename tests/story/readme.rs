@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::world::{Company, Forum, Ran, poster, wait_for};
 
-/// What a node may take to end: its drain deadline, and a busy machine.
-const STOP_MAX: Duration = Duration::from_secs(20);
+/// What a node may take to end: its drain deadline of 10 s, and a busy machine.
+const STOP_MAX: Duration = Duration::from_secs(15);
 
 /// Waits until a lookup gives `verdict`.
 #[track_caller]

@@ -168,7 +168,9 @@ impl Company {
         arguments.extend(["--endpoint", &at, "--out", request.to_str().unwrap()]);
         arguments.extend(to);
         let ran = self.does(&arguments);
-        assert!(ran.out.contains('-') || ran.err.contains('-'), "key words are told: {ran:?}");
+        let told = format!("{}{}", ran.out, ran.err);
+        let words = told.split_whitespace().find(|text| text.split('-').filter(|word| word.len() > 2).count() == 8);
+        assert!(words.is_some(), "eight key words are told: {told}");
         fs::write(self.data.join("staydown.toml"), format!("[peer]\nlisten = \"{at}\"\n")).unwrap();
         request
     }
@@ -265,7 +267,8 @@ impl Forum {
         let (draft, invitation) = (at("draft.sdc"), at("invite.sdi"));
         let count = founders.len();
         let threshold = count.min(2);
-        let mut arguments: Vec<String> = ["charter", "found", "--name", "Example Forum", "--founder"].map(Into::into).to_vec();
+        let mut arguments: Vec<String> =
+            ["charter", "found", "--name", "Example Forum", "--founder"].map(Into::into).to_vec();
         arguments.extend(founders.iter().map(|key| public_half(&folder, key)));
         arguments.extend(["--threshold".to_owned(), threshold.to_string(), "--out".to_owned(), draft.clone()]);
         run_owned(&arguments).ends_with(0);

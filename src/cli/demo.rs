@@ -472,6 +472,7 @@ fn sample(path: &Path, bytes: &[u8]) -> Result<Sample, Failure> {
     Ok(Sample { hashes: hashes.into_iter().filter(|hash| !hash.is_poor()).collect() })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 fn undrawn(error: hashing::ImageError) -> Failure {
     Failure::new(Exit::Bug, format!("a sample image cannot be drawn: {error}"))
 }

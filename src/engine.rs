@@ -599,14 +599,22 @@ fn verify_readable(
             note(format!("proof {} does not hold", crate::replica::ids::hex(&hash)));
         }
     }
-    let mut blocks = 0;
-    store.for_each_block(|id: BlockId, bytes| {
+    let (mut blocks, mut last) = (0, None);
+    let read = store.for_each_block(|id: BlockId, bytes| {
+        last = Some(id);
         match restore.stored(id, Bytes::copy_from_slice(bytes)) {
             Ok(()) => blocks += 1,
             Err(why) => note(why.to_string()),
         }
         ControlFlow::Continue(())
-    })?;
+    });
+    match read {
+        Err(error @ (StoreError::Damaged { .. } | StoreError::Panicked { .. })) => {
+            let place = last.map_or("before its first block".to_owned(), |id| format!("after block {id}"));
+            note(format!("{place}: {error}"));
+        }
+        read => read?,
+    }
     let (mut torn_bytes, mut journaled) = (None, BTreeMap::new());
     if journal.exists() {
         let mut replay = salvage(journal)?;

@@ -1,7 +1,12 @@
 //! `log verify`, of what is whole and of what is not.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+
+use staydown::engine::STORE_FOLDER;
+use staydown::replica::ids::BlockId;
+use staydown::store::{Store, Write};
 
 use crate::world::{Company, Forum, hash};
 
@@ -74,14 +79,39 @@ fn one_flipped_bit_is_found_and_named() {
             assert!(first.contains("block ") || first.contains("at byte ") || first.contains("damaged"), "{shown}");
             let text = damaged.run(&["log", "verify"]).ends_with(6).err;
             assert!(text.contains("do not verify") && text.contains("fix: "), "{text}");
-            eprintln!("{first}");
             hit.push(name);
         }
     }
     assert_eq!(hit.iter().filter(|name| name.ends_with("journal")).count(), 2, "{hit:?}");
     assert!(hit.iter().any(|name| name.starts_with("replica")), "{hit:?}");
+    // What the store's own checksums let pass, the signature does not.
+    let tampered = Company::new(&folder, "tampered");
+    copy(&acme.data, &tampered.data);
+    let id = tamper(&tampered.data, &bytes_of(&signatures[1]));
+    let told = tampered.run(&["log", "verify", "--json"]).ends_with(6).json();
+    let expected = format!("block {id} does not verify");
+    assert!(told["first_break"].as_str().unwrap().starts_with(&expected), "{expected}: {told}");
+
     // What was damaged were copies.
     acme.does(&["log", "verify"]);
+}
+
+/// Flips the last bit of the stored block that `signature` belongs to.
+fn tamper(data: &Path, signature: &[u8]) -> BlockId {
+    let store = Store::open(&data.join(STORE_FOLDER)).unwrap().store;
+    let mut found = None;
+    let each = |id, frame: &[u8]| match places(frame, signature).first() {
+        Some(_) => {
+            found = Some((id, frame.to_vec()));
+            ControlFlow::Break(())
+        }
+        None => ControlFlow::Continue(()),
+    };
+    store.for_each_block(each).unwrap();
+    let (id, mut frame) = found.unwrap();
+    *frame.last_mut().unwrap() ^= 1;
+    store.write(&[Write::Block(id, &frame)]).unwrap();
+    id
 }
 
 fn bytes_of(hex: &str) -> Vec<u8> {

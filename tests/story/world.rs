@@ -242,8 +242,8 @@ impl Forum {
             run(&["charter", "key", key.to_str().unwrap()]).ends_with(0);
             key
         });
-        let founders = founders.collect();
-        Self::of(folder, founders)
+        let founders: Vec<_> = founders.collect();
+        Self::of(folder, &founders)
     }
 
     /// The three companies and founders of `certs-example/`.
@@ -258,11 +258,11 @@ impl Forum {
                 fs::copy(file.path(), keys.join(file.file_name())).unwrap();
             }
         }
-        let founders = (1..=3).map(|number| example.join(format!("founder-{number}.pem"))).collect();
-        Self::of(folder, founders)
+        let founders = [1, 2, 3].map(|number| example.join(format!("founder-{number}.pem")));
+        Self::of(folder, &founders)
     }
 
-    fn of(folder: TempDir, founders: Vec<PathBuf>) -> Self {
+    fn of(folder: TempDir, founders: &[PathBuf]) -> Self {
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let (draft, invitation) = (at("draft.sdc"), at("invite.sdi"));
         let count = founders.len();

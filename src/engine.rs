@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::Duration;
@@ -18,15 +19,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
 use crate::replica::block::{Frame, RECORDS_PER_BLOCK_MAX};
-use crate::replica::charter::{CharterChain, CharterError};
+use crate::replica::charter::{Applied, CharterChain, CharterError};
 use crate::replica::exchange::{Ask, Call, PeerEvent, Published, Trouble};
 use crate::replica::ids::{BlockId, Class, ForumId, MemberId, Origin, Seq, TimeMs};
 use crate::replica::log::Log;
 use crate::replica::own::{Answer, Ticket};
 use crate::replica::{Effect, Input, Replica, Restore, Settings, Write, proto};
-use crate::store::disk_low;
 use crate::store::journal::{Journal, JournalEnd, JournalError, salvage};
+use crate::store::outbox::Outbox;
 use crate::store::{self, Store, StoreError, WRITE_OPERATIONS_MAX};
+use crate::store::{LockError, disk_low, lock_directory};
 
 /// Inputs that wait for the engine. Each is at most one frame (256 KiB), so this also bounds memory.
 pub const QUEUE_MAX: usize = 32;
@@ -36,10 +38,15 @@ const BATCH_MAX: usize = 32;
 pub const LINGER_MS: u64 = 5;
 /// Bytes of one write to the store; a commit of more is several writes before one "durable".
 const WRITE_BYTES: usize = 8 << 20;
+/// How long the engine waits for readers between two blocks: enough for a thread to wake up, a fifth of what the block
+/// takes, so that readers who never cease cannot stop it.
+const GIVE_WAY_MAX: Duration = Duration::from_micros(200);
 /// Asks that wait for one follower: it has at most one call and one stream under way.
 const ASKS_MAX: usize = 8;
 /// Name of the own journal in the data directory.
 pub const JOURNAL_FILE: &str = "journal";
+/// Name of the outbox in the data directory.
+pub const OUTBOX_FILE: &str = "outbox";
 /// Name of the store's folder in the data directory.
 pub const STORE_FOLDER: &str = "replica";
 
@@ -59,6 +66,8 @@ pub struct Failed(pub String);
 /// What readers and the engine share.
 pub struct Shared {
     replica: RwLock<Replica>,
+    /// Readers that the engine keeps waiting.
+    waiting: AtomicUsize,
     store: Store,
     data: PathBuf,
     failed: Mutex<Option<Failed>>,
@@ -70,7 +79,21 @@ pub struct Shared {
 impl Shared {
     /// The replica, to read. Hold it for microseconds.
     pub fn replica(&self) -> RwLockReadGuard<'_, Replica> {
-        self.replica.read().unwrap_or_else(PoisonError::into_inner)
+        if let Ok(replica) = self.replica.try_read() {
+            return replica;
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let replica = self.replica.read().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        replica
+    }
+
+    /// Lets those in who wait to read: a thread that takes the lock again at once is faster than any that must wake up.
+    fn give_way(&self) {
+        let begun = clock::instant();
+        while self.waiting.load(Ordering::SeqCst) > 0 && begun.elapsed() < GIVE_WAY_MAX {
+            thread::yield_now();
+        }
     }
 
     fn replica_mut(&self) -> RwLockWriteGuard<'_, Replica> {
@@ -183,12 +206,15 @@ pub struct Started {
 /// Why the data directory cannot be used.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// The journal cannot be opened.
+    /// The journal or the outbox cannot be opened.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Another process uses the directory.
+    #[error(transparent)]
+    InUse(#[from] LockError),
     /// The charters do not hold.
     #[error("the forum's charters do not hold: {0}")]
     Charter(#[from] CharterError),
@@ -210,6 +236,7 @@ pub fn start(
 ) -> Result<(Handle, Started, thread::JoinHandle<()>), OpenError> {
     let now = clock::now();
     let (journal, mut replay) = Journal::open(&data.join(JOURNAL_FILE))?;
+    let (outbox, waiting, outbox_end) = Outbox::open(&data.join(OUTBOX_FILE))?;
     let (store, aside) = Store::open_or_set_aside(&data.join(STORE_FOLDER))?;
     let mut started = Started::default();
     if let Some(aside) = aside {
@@ -230,9 +257,22 @@ pub fn start(
             moved_to.display()
         )),
     }
+    match &outbox_end {
+        JournalEnd::Clean | JournalEnd::Missing => {}
+        JournalEnd::TornTail { dropped_bytes } => {
+            started.healed.push(format!(
+                "the outbox ended in {dropped_bytes} bytes of a write that was never answered; they were cut off"
+            ));
+        }
+        JournalEnd::Damaged { at_offset, moved_to, .. } => started.healed.push(format!(
+            "the outbox was damaged at byte {at_offset} and is now {}; {} queued submissions could still be read",
+            moved_to.display(),
+            waiting.len()
+        )),
+    }
     let charters = with_stored(forum, charters, &store)?;
     let mut restore = Restore::new(settings, forum, charters, now)?;
-    let dropped = feed(&mut restore, &store, &mut started)?;
+    let dropped = feed(&mut restore, &store, waiting, &mut started)?;
     // A journal that was just moved aside is its own last predecessor: its frames are handed over by `replay`.
     let damaged_now = matches!(replay.end, JournalEnd::Damaged { .. });
     let earlier = replay.predecessors.len() - usize::from(damaged_now);
@@ -252,6 +292,7 @@ pub fn start(
     let shared = Arc::new(Shared {
         published: watch::Sender::new(replica.published()),
         replica: RwLock::new(replica),
+        waiting: AtomicUsize::new(0),
         store,
         data: data.to_owned(),
         failed: Mutex::new(None),
@@ -259,7 +300,7 @@ pub fn start(
         asks: Mutex::new(BTreeMap::new()),
     });
     let handle = Handle { inputs, shared: Arc::clone(&shared) };
-    let mut engine = Engine { shared, journal, answers: BTreeMap::new(), next_ticket: 0 };
+    let mut engine = Engine { shared, journal, outbox, answers: BTreeMap::new(), next_ticket: 0 };
     engine.carry_out(dropped.into_iter().map(Effect::Store).collect());
     engine.carry_out(effects);
     let thread = thread::Builder::new().name("engine".into());
@@ -286,15 +327,21 @@ fn with_stored(
     Ok(chain.from(1).iter().map(|(signed, _)| signed.clone()).collect())
 }
 
-/// Everything the store holds, in the order that [`Restore`] asks for. Returns what should be dropped.
-fn feed(restore: &mut Restore, store: &Store, started: &mut Started) -> Result<Vec<Write>, StoreError> {
+/// Everything the outbox and the store hold, in the order that [`Restore`] asks for: what waits before the blocks that
+/// may have answered it. Returns what should be dropped.
+fn feed(
+    restore: &mut Restore,
+    store: &Store,
+    waiting: Vec<(u64, Vec<u8>)>,
+    started: &mut Started,
+) -> Result<Vec<Write>, StoreError> {
     let mut drop = Vec::new();
     for (hash, bytes) in store.proofs()? {
         if !restore.proof(&bytes) {
             drop.push(Write::DropProof(hash));
         }
     }
-    for (id, bytes) in store.outbox()? {
+    for (id, bytes) in waiting {
         if !restore.outbox(id, bytes.into()) {
             started.healed.push(format!("queued submission {id} could not be read and was dropped"));
             drop.push(Write::DropOutbox(id));
@@ -313,6 +360,7 @@ fn feed(restore: &mut Restore, store: &Store, started: &mut Started) -> Result<V
 struct Engine {
     shared: Arc<Shared>,
     journal: Journal,
+    outbox: Outbox,
     answers: BTreeMap<Ticket, oneshot::Sender<Result<Answer, Failed>>>,
     next_ticket: u64,
 }
@@ -372,13 +420,19 @@ impl Engine {
 
     fn apply_charter(&mut self, charter: proto::SignedCharter, answer: oneshot::Sender<Result<u64, CharterError>>) {
         let mut trial = self.shared.replica().charters().clone();
-        let outcome = trial.apply(charter.clone()).map(|_| trial.version());
+        let outcome = trial.apply(charter.clone()).map(|applied| (applied, trial.version()));
         if outcome.is_ok() {
             let effects = self.shared.replica_mut().handle(Input::Charter(charter), clock::now());
             self.carry_out(effects);
         }
+        let told = match outcome {
+            // Kept as the proof of a fork (C4): both branches stop counting, which is not what was asked for.
+            Ok((Applied::Forked, _)) => Err(CharterError::Frozen),
+            Ok((Applied::Applied | Applied::Known, version)) => Ok(version),
+            Err(error) => Err(error),
+        };
         // Whoever asked may have gone.
-        drop(answer.send(outcome));
+        drop(answer.send(told));
     }
 
     /// Carries out effects, and what follows from them, until nothing is left to do.
@@ -396,7 +450,7 @@ impl Engine {
                     self.fail(&failed);
                     return;
                 }
-                effects = self.shared.replica_mut().handle(Input::Durable, clock::now());
+                effects = self.count();
             }
             for effect in others {
                 self.perform(effect, &mut effects);
@@ -404,7 +458,18 @@ impl Engine {
         }
     }
 
-    /// Journal, fsync, read back and verify (W7), then the store, flushed: in this order.
+    /// Everything was written: it counts. Lookups get their turn after every block.
+    fn count(&self) -> Vec<Effect> {
+        let mut effects = self.shared.replica_mut().handle(Input::DurableInPieces, clock::now());
+        while self.shared.replica().is_counting() {
+            self.shared.give_way();
+            effects.extend(self.shared.replica_mut().handle(Input::NextPiece, clock::now()));
+        }
+        effects
+    }
+
+    /// Journal, fsync, read back and verify (W7), then the store, flushed, then the outbox: in this order, so that a block
+    /// is durable before what waited for it is dropped.
     fn write(&mut self, writes: &[Effect]) -> Result<(), Failed> {
         let frames: Vec<&[u8]> = writes
             .iter()
@@ -421,7 +486,7 @@ impl Engine {
         let mut bytes = 0;
         for effect in writes {
             let Effect::Store(write) = effect else { continue };
-            let (write, len) = stored(write);
+            let Some((write, len)) = stored(write) else { continue };
             if !batch.is_empty() && (bytes + len > WRITE_BYTES || batch.len() >= WRITE_OPERATIONS_MAX) {
                 self.shared.store.write(&batch).map_err(|e| Failed(e.to_string()))?;
                 batch.clear();
@@ -430,7 +495,22 @@ impl Engine {
             batch.push(write);
             bytes += len;
         }
-        if batch.is_empty() { Ok(()) } else { self.shared.store.write(&batch).map_err(|e| Failed(e.to_string())) }
+        if !batch.is_empty() {
+            self.shared.store.write(&batch).map_err(|e| Failed(e.to_string()))?;
+        }
+        self.write_outbox(writes)
+    }
+
+    fn write_outbox(&mut self, writes: &[Effect]) -> Result<(), Failed> {
+        let (mut puts, mut drops) = (Vec::new(), Vec::new());
+        for effect in writes {
+            match effect {
+                Effect::Store(Write::Outbox(id, bytes)) => puts.push((*id, &bytes[..])),
+                Effect::Store(Write::DropOutbox(id)) => drops.push(*id),
+                _ => {}
+            }
+        }
+        self.outbox.write(&puts, &drops).map_err(|e| Failed(e.to_string()))
     }
 
     /// W3: no retry, no further acknowledgement, health RED. Reads go on.
@@ -525,16 +605,15 @@ async fn linger(inputs: &mut mpsc::Receiver<Message>, batch: &mut Vec<Message>) 
     }
 }
 
-/// A replica's write as the store's, and its size in bytes.
-fn stored(write: &Write) -> (store::Write<'_>, usize) {
-    match write {
+/// A replica's write as the store's, and its size in bytes. `None`: it is the outbox's.
+fn stored(write: &Write) -> Option<(store::Write<'_>, usize)> {
+    Some(match write {
         Write::Block(id, bytes) => (store::Write::Block(*id, bytes), bytes.len()),
         Write::Charter(version, bytes) => (store::Write::Charter(*version, bytes), bytes.len()),
         Write::Proof(hash, bytes) => (store::Write::Proof(*hash, bytes), bytes.len()),
         Write::DropProof(hash) => (store::Write::DeleteProof(*hash), 0),
-        Write::Outbox(id, bytes) => (store::Write::OutboxPut(*id, bytes), bytes.len()),
-        Write::DropOutbox(id) => (store::Write::OutboxDelete(*id), 0),
-    }
+        Write::Outbox(..) | Write::DropOutbox(_) => return None,
+    })
 }
 
 /// Whether the disk is so full that submissions are refused (reads go on).
@@ -557,6 +636,36 @@ pub struct Verified {
     pub view_hour: TimeMs,
     /// Digest of the view that these blocks give.
     pub view_digest: [u8; 32],
+}
+
+/// Checks everything on disk of a node that does not run, under its directory's lock, and changes nothing.
+///
+/// # Errors
+/// When the directory is in use or cannot be read; a store that is damaged is the answer's `first_break`.
+pub fn verify_directory(
+    data: &Path,
+    settings: Settings,
+    forum: ForumId,
+    charters: Vec<proto::SignedCharter>,
+) -> Result<Verified, OpenError> {
+    let _lock = lock_directory(data)?;
+    let broken = |why: String| Verified {
+        logs: 0,
+        blocks: 0,
+        records: 0,
+        first_break: Some(why),
+        view_hour: TimeMs(0),
+        view_digest: [0; 32],
+    };
+    let store = match Store::open(&data.join(STORE_FOLDER)) {
+        Ok(opened) => opened.store,
+        Err(error) if error.is_damage() => return Ok(broken(error.to_string())),
+        Err(error) => return Err(error.into()),
+    };
+    if let Err(error) = store.verify() {
+        return Ok(broken(error.to_string()));
+    }
+    verify(&store, &data.join(JOURNAL_FILE), settings, forum, charters)
 }
 
 /// Checks every signature, chain and root of a store and of the journal beside it, and derives the view anew: what is

@@ -25,6 +25,7 @@ use crate::net::limits::{self, MESSAGE_BYTES_MAX};
 use crate::net::local::LocalService;
 use crate::net::peer::PeerService;
 use crate::net::tls::{AcceptLimits, Connections, Roster, SharedRoster, Tls, accept_loop};
+use crate::replica::exchange::{Call, PeerEvent, Trouble};
 use crate::replica::ids::MemberId;
 use crate::replica::{Input, Settings};
 use crate::store::{DirectoryLock, LockError, lock_directory};
@@ -94,6 +95,7 @@ impl NodeError {
         match self {
             Self::InUse(LockError::InUse { .. }) => 73,
             Self::InUse(_) | Self::Listen { .. } | Self::Socket { .. } | Self::Write { .. } | Self::Serve(_) => 74,
+            Self::Open(OpenError::InUse(LockError::InUse { .. })) => 73,
             Self::Open(OpenError::Charter(_)) | Self::WrongRootKey(_) => 6,
             Self::Open(_) => 74,
             Self::Storage(_) => 75,
@@ -428,19 +430,28 @@ async fn follow_roster(
             tracing::info!(cut, "connections of keys that left the charter were closed");
         }
         let targets = targets(&engine, &config);
+        let mut ended = Vec::new();
         running.retain(|(target, task)| {
             let stays = targets.contains(target);
             if !stays {
                 task.abort();
+                ended.push(target.member);
             }
             stays
         });
+        while followers.try_join_next().is_some() {}
         for target in targets {
             if !running.iter().any(|(t, _)| *t == target) {
                 let asks = engine.shared().follow(target.member);
                 let task = followers.spawn(follower::follow(target.clone(), engine.clone(), tls.clone(), asks));
                 running.push((target, task));
             }
+        }
+        // Whoever was stopped cannot say so, and the replica would wait for it for ever.
+        for member in ended {
+            let trouble = Trouble::Unreachable("its keys or endpoints in the charter have changed".into());
+            let input = Input::Peer(member, PeerEvent::Ended(Call::Follow, Err(trouble)));
+            engine.input(input).await.map_err(|failed| NodeError::Storage(failed.to_string()))?;
         }
         tokio::select! {
             () = &mut stopped => return Ok(()),
@@ -458,6 +469,7 @@ fn targets(engine: &Handle, config: &Config) -> Vec<Target> {
         member: m.id,
         name: m.name.clone(),
         endpoints: config.peer.endpoints.get(&m.name).map_or_else(|| m.endpoints.clone(), |e| vec![e.clone()]),
+        pins: m.pins.clone(),
     };
     active.map(target).collect()
 }

@@ -3,14 +3,14 @@
 use clap::Subcommand;
 
 use super::failure::{Exit, Failure, Outcome};
-use super::run::node_failure;
 use super::show;
 use super::{Invocation, json};
 use crate::config::Config;
+use crate::engine;
+use crate::net::local::verified_to_proto;
+use crate::node::{self, NodeError};
 use crate::replica::ids::{TimeMs, hex};
-use crate::store::{self, Store, StoreError};
 use crate::wire::local;
-use crate::{engine, node};
 
 #[derive(Subcommand)]
 pub(super) enum LogCommand {
@@ -48,31 +48,13 @@ pub(super) async fn log(command: LogCommand, at: &Invocation) -> Outcome {
     Ok(Exit::Ok)
 }
 
-/// Verifies the data directory of a node that does not run, under its lock; nothing in it is healed or set aside.
-/// `unreachable` says why the node was not asked.
+/// Verifies the data directory of a node that does not run. `unreachable` says why the node was not asked.
 fn verify_stopped(config: &Config, unreachable: Failure) -> Result<local::VerifyLogResponse, Failure> {
-    let folder = config.data.join(engine::STORE_FOLDER);
-    if !config.data.join(node::FORUM_FILE).exists() || !folder.is_dir() {
-        return Err(unreachable.culprit(format!("and {} holds no node that has run", config.data.display())));
-    }
-    let (settings, invitation) = node::identity(&config.data).map_err(|error| node_failure(&error))?;
-    let _lock = store::lock_directory(&config.data)?;
-    let opened = match Store::open(&folder) {
-        Ok(opened) => opened,
-        Err(error @ (StoreError::Damaged { .. } | StoreError::Panicked { .. })) => {
-            return Ok(local::VerifyLogResponse { first_break: error.to_string(), ..Default::default() });
-        }
-        Err(error) => return Err(Failure::new(Exit::Io, error.to_string())),
+    let (settings, invitation) = match node::identity(&config.data) {
+        Ok(identity) => identity,
+        Err(error) => return Err(unreachable.culprit(error.to_string())),
     };
-    let journal = config.data.join(engine::JOURNAL_FILE);
-    let verified = engine::verify(&opened.store, &journal, settings, invitation.forum, invitation.charters);
-    let verified = verified.map_err(|error| Failure::new(Exit::Io, error.to_string()))?;
-    Ok(local::VerifyLogResponse {
-        logs: verified.logs,
-        blocks: verified.blocks,
-        records: verified.records,
-        first_break: verified.first_break.unwrap_or_default(),
-        view_hour_ms: verified.view_hour.0,
-        view_digest: verified.view_digest.to_vec().into(),
-    })
+    let verified = engine::verify_directory(&config.data, settings, invitation.forum, invitation.charters);
+    let verified = verified.map_err(|error| super::run::node_failure(&NodeError::Open(error)))?;
+    Ok(verified_to_proto(verified))
 }

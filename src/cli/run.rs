@@ -52,10 +52,12 @@ pub(super) fn node_failure(error: &NodeError) -> Failure {
         _ => Exit::Failed,
     };
     let message = error.to_string();
-    match (message.rsplit_once("; fix: "), error.fix()) {
-        (Some((cause, fix)), _) => Failure::new(exit, cause).fix(fix),
-        (None, Some(fix)) => Failure::new(exit, message).fix(fix),
-        (None, None) => Failure::new(exit, message),
+    match message.rsplit_once("; fix: ") {
+        Some((cause, fix)) => Failure::new(exit, cause).fix(fix),
+        None => match error.fix() {
+            Some(fix) => Failure::new(exit, message).fix(fix),
+            None => Failure::new(exit, message),
+        },
     }
 }
 

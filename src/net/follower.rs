@@ -20,7 +20,7 @@ use crate::replica::Input;
 use crate::replica::block::Frame;
 use crate::replica::exchange::{Ask, Call, PeerEvent, Trouble};
 use crate::replica::heads::{Have, origin_to_proto};
-use crate::replica::ids::MemberId;
+use crate::replica::ids::{MemberId, Pin};
 use crate::replica::proto::{self, pull_reply::Item};
 use crate::replica::signed::{Keyring, Unverified};
 use crate::wire::peer as wire;
@@ -35,6 +35,8 @@ pub struct Target {
     pub name: String,
     /// `host:port`, tried in turn.
     pub endpoints: Vec<String>,
+    /// Its keys: a follower of other keys is another follower, so that no connection outlives a key in the charter.
+    pub pins: Vec<Pin>,
 }
 
 /// Follows one peer until dropped.
@@ -199,7 +201,11 @@ async fn perform(mut client: PeerClient<Channel>, ask: Ask, mut incoming: Incomi
             let mut stream = within(client.get_headers(request)).await?.into_inner();
             while let Some(header) = heard(&mut stream).await? {
                 let ring = incoming.engine.shared().replica().keyring();
-                let header = ring.verify_header(&header).map_err(nonsense)?;
+                let header = ring.verify_header(&header).map_err(|why| {
+                    let text = why.to_string();
+                    // A member that our charter does not list yet is nobody's fault.
+                    if why.is_senders_fault() { nonsense(text) } else { Stop::Trouble(Trouble::Unreachable(text)) }
+                })?;
                 incoming.event(PeerEvent::Header(Box::new(header))).await?;
             }
             Ok(())

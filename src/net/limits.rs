@@ -80,3 +80,116 @@ pub fn peer_bytes() -> DefaultKeyedRateLimiter<Pin> {
     let quota = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
     RateLimiter::keyed(Quota::per_second(quota(PEER_BYTES_PER_S)).allow_burst(quota(PEER_BYTES_BURST)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::task::{Context, Poll};
+
+    use super::*;
+    use crate::engine::{LINGER_MS, QUEUE_MAX};
+    use crate::net::local::{PAGE_MAX, SIGNALS_MAX};
+    use crate::net::tls;
+    use crate::replica::block::{PAYLOAD_SIZE_MAX, RECORD_SIZE_MAX, RECORDS_PER_BLOCK_MAX};
+    use crate::replica::charter::{CHARTER_SIZE_MAX, HAVE_MAX, LOG_LIMIT_DEFAULT, PINS_PER_NODE_MAX};
+    use crate::replica::exchange::{BACKOFF_MAX_MS, BAN_MS, FUTURE_MS, HEADERS_MAX, REFUSED_RETRY_MS, REPAIR_MS};
+    use crate::replica::index::MATCHES_MAX;
+    use crate::replica::own::{OUTBOX_MAX, RECORDS_PER_SUBMISSION_MAX};
+    use crate::store::{DISK_LOW_BYTES, DISK_LOW_PERCENT};
+
+    /// PROTOCOL section 13, row by row, and the numbers that stand elsewhere in it. That each of them bites is tested
+    /// where it is enforced.
+    #[test]
+    fn every_limit_is_the_protocols() {
+        assert_eq!(RECORD_SIZE_MAX, 4 * 1024, "record");
+        assert_eq!(RECORDS_PER_BLOCK_MAX, 512, "records per block");
+        assert_eq!(PAYLOAD_SIZE_MAX, 256 * 1024, "block payload");
+        assert_eq!(MESSAGE_BYTES_MAX, 1024 * 1024, "gRPC message");
+        assert_eq!(HAVE_MAX, 8_192, "have vector");
+        assert_eq!(CHARTER_SIZE_MAX, 1024 * 1024, "charter body");
+        assert_eq!(LOG_LIMIT_DEFAULT, 16, "logs per member");
+        assert_eq!((DISK_LOW_PERCENT, DISK_LOW_BYTES), (5, 1 << 30), "disk low-water");
+        assert_eq!(STREAMS_MAX, 32, "concurrent streams");
+        assert_eq!((tls::CONNECTIONS_PER_PIN_MAX, tls::CONNECTIONS_MAX), (4, 512), "connections");
+        assert_eq!((tls::HANDSHAKE_TIMEOUT, tls::HANDSHAKES_MAX), (Duration::from_secs(5), 64), "handshake");
+        assert_eq!((PENDING_ACCEPT_RESETS_MAX, LOCAL_ERROR_RESETS_MAX), (20, 128), "resets");
+        assert_eq!(HEADER_LIST_BYTES_MAX, 16 * 1024, "header list");
+        assert_eq!((CONNECTION_AGE, CONNECTION_GRACE), (Duration::from_secs(21_600), Duration::from_secs(60)));
+        assert_eq!((KEEPALIVE, KEEPALIVE_TIMEOUT), (Duration::from_secs(20), Duration::from_secs(20)));
+        assert_eq!((PEER_BYTES_PER_S, PEER_BYTES_BURST), (64 << 20, 8 << 20), "per-peer bytes");
+        assert_eq!((REFUSED_RETRY_MS, BAN_MS), (5 * 60_000, 60 * 60_000), "suspended, banned");
+        assert_eq!((REPAIR_MS, BACKOFF_MAX_MS, FUTURE_MS), (30_000, 5 * 60_000, 120_000), "section 6");
+        assert_eq!((TICK, PINS_PER_NODE_MAX, LINGER_MS), (Duration::from_secs(15), 4, 5), "sections 2, 6 and 7");
+    }
+
+    /// Limits that the protocol leaves to the node; a change of one is a change of this table.
+    #[test]
+    fn limits_of_our_own() {
+        assert_eq!((OUTBOX_MAX, RECORDS_PER_SUBMISSION_MAX), (10_000, 511));
+        assert_eq!((HEADERS_MAX, MATCHES_MAX, PAGE_MAX, SIGNALS_MAX), (256, 1_000, 1_000, 64));
+        assert_eq!((QUEUE_MAX, LOCAL_STREAMS_MAX, LOCAL_MESSAGE_BYTES_MAX), (32, 1_024, 4 << 20));
+    }
+
+    /// A page of entries, a whole submission and a whole block fit into the messages that carry them.
+    #[test]
+    fn the_limits_fit_into_each_other() {
+        const { assert!(PAYLOAD_SIZE_MAX + RECORDS_PER_BLOCK_MAX * 16 + 1024 < MESSAGE_BYTES_MAX) };
+        const { assert!(HAVE_MAX * 80 < MESSAGE_BYTES_MAX) };
+        const { assert!(RECORDS_PER_SUBMISSION_MAX < RECORDS_PER_BLOCK_MAX) };
+        const { assert!(MESSAGE_BYTES_MAX < PEER_BYTES_BURST as usize) };
+        const { assert!(STREAM_WINDOW < CONNECTION_WINDOW && STREAM_WINDOW <= 4 << 20) };
+    }
+
+    #[tokio::test]
+    async fn a_peer_is_served_its_burst_and_then_waits() {
+        let limiter = peer_bytes();
+        let size = |n: u32| NonZeroU32::new(n).unwrap();
+        let now = |pin: u8, n: u32| matches!(limiter.check_key_n(&Pin([pin; 32]), size(n)), Ok(Ok(())));
+        assert!(now(1, PEER_BYTES_BURST));
+        assert!(!now(1, PEER_BYTES_BURST), "a second burst at once is not served");
+        assert!(now(2, PEER_BYTES_BURST), "another peer has its own");
+        assert!(limiter.check_key_n(&Pin([3; 32]), size(PEER_BYTES_BURST + 1)).is_err(), "more than a burst never is");
+    }
+
+    /// A service that answers nothing: what is refused never reaches it.
+    #[derive(Clone)]
+    struct Nothing;
+
+    impl tower::Service<http::Request<tonic::body::Body>> for Nothing {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: http::Request<tonic::body::Body>) -> Self::Future {
+            std::future::ready(Ok(tonic::Status::unimplemented("reached").into_http()))
+        }
+    }
+
+    impl tonic::server::NamedService for Nothing {
+        const NAME: &'static str = "staydown.peer.v1.Peer";
+    }
+
+    #[tokio::test]
+    async fn a_request_with_more_headers_than_the_limit_is_refused() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(server().add_service(Nothing).serve_with_incoming(incoming));
+        let channel = Endpoint::new(format!("http://{address}")).unwrap().connect().await.unwrap();
+        let mut codes = Vec::new();
+        for bytes in [1_000, 2 * HEADER_LIST_BYTES_MAX as usize] {
+            let mut client = crate::wire::peer_service::peer_client::PeerClient::new(channel.clone());
+            let mut request = tonic::Request::new(crate::replica::proto::HelloRequest::default());
+            request.metadata_mut().insert("padding", "x".repeat(bytes).parse().unwrap());
+            codes.push(client.hello(request).await.unwrap_err().message().to_owned());
+        }
+        assert_eq!(codes[0], "reached");
+        assert_ne!(codes[1], "reached");
+        tasks.shutdown().await;
+    }
+}

@@ -131,12 +131,9 @@ impl Forum for LocalService {
             let shown = entry_to_proto(&entry, replica.charters().effective());
             (entry, shown)
         };
-        let mut receipts = Vec::new();
-        if request.receipts {
-            for said in &entry.said {
-                receipts.push(receipt_to_proto(self.stored_receipt(said.block, u32::from(said.index))?));
-            }
-        }
+        let places: Vec<_> = entry.said.iter().map(|said| (said.block, u32::from(said.index))).collect();
+        let receipts = if request.receipts { self.stored_receipts(&places)? } else { Vec::new() };
+        let receipts = receipts.into_iter().map(receipt_to_proto).collect();
         Ok(Response::new(l::GetEntryResponse { entry: Some(shown), receipts }))
     }
 
@@ -235,14 +232,19 @@ impl Forum for LocalService {
             move || engine::verify(shared.store(), &shared.data().join(JOURNAL_FILE), settings, forum, charters);
         let verified = tokio::task::spawn_blocking(verify).await.map_err(|_panicked| bug())?;
         let verified = verified.map_err(|e| refuse(Code::DataLoss, "STORE", e.to_string()))?;
-        Ok(Response::new(l::VerifyLogResponse {
-            logs: verified.logs,
-            blocks: verified.blocks,
-            records: verified.records,
-            first_break: verified.first_break.unwrap_or_default(),
-            view_hour_ms: verified.view_hour.0,
-            view_digest: verified.view_digest.to_vec().into(),
-        }))
+        Ok(Response::new(verified_to_proto(verified)))
+    }
+}
+
+/// What a check of the logs found, as it is told to people: the same for a running node and for a stopped one.
+pub fn verified_to_proto(verified: engine::Verified) -> l::VerifyLogResponse {
+    l::VerifyLogResponse {
+        logs: verified.logs,
+        blocks: verified.blocks,
+        records: verified.records,
+        first_break: verified.first_break.unwrap_or_default(),
+        view_hour_ms: verified.view_hour.0,
+        view_digest: verified.view_digest.to_vec().into(),
     }
 }
 
@@ -320,7 +322,7 @@ fn opinion(statement: &l::Statement, index: usize) -> Result<proto::Opinion, Sta
     if statement.languages.len() > TAGS_MAX {
         return Err(bad_field(field("languages"), format!("has more than {TAGS_MAX} entries")));
     }
-    if let Some(tag) = statement.languages.iter().find(|tag| !is_language(tag)) {
+    if let Some(tag) = statement.languages.iter().find(|tag| !record::is_language(tag)) {
         return Err(bad_field(field("languages"), format!("{tag:?} is not a BCP 47 tag such as en or pt-BR")));
     }
     let reason = match statement.reason.as_str() {
@@ -361,14 +363,6 @@ fn known_labels() -> String {
 
 fn known_reasons() -> String {
     record::REASONS.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
-}
-
-/// The shape of a BCP 47 tag: subtags of 1 to 8 letters or digits, the first of letters only.
-fn is_language(tag: &str) -> bool {
-    let part = |p: &str| (1..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphanumeric());
-    tag.len() <= 35
-        && tag.split('-').all(part)
-        && tag.split('-').next().is_some_and(|p| p.bytes().all(|b| b.is_ascii_alphabetic()))
 }
 
 fn subject(signal: Option<&l::Signal>, field: &str) -> Result<Subject, Status> {
@@ -414,12 +408,13 @@ impl LocalService {
         let mut under_way = false;
         {
             let replica = self.shared().replica();
+            let waiting = if keys.iter().any(Option::is_some) { replica.keys_under_way() } else { BTreeSet::new() };
             for (record, key) in records.into_iter().zip(keys) {
                 match key {
                     Some(key) if !seen.insert(*key) => {
                         return Err(bad_field("client_key", "stands twice in one submission"));
                     }
-                    Some(key) if replica.is_under_way(key) => under_way = true,
+                    Some(key) if waiting.contains(key) => under_way = true,
                     Some(key) => match replica.submitted_before(key) {
                         Some(place) => places.push(place),
                         None => fresh.push(record),
@@ -428,32 +423,27 @@ impl LocalService {
                 }
             }
         }
-        let receipts =
-            places.into_iter().map(|(block, index)| self.stored_receipt(block, index)).collect::<Result<_, _>>()?;
+        let receipts = self.stored_receipts(&places)?;
         Ok(((!under_way).then_some(receipts), fresh))
     }
 
-    /// The receipt of a record that is in the store.
-    fn stored_receipt(&self, block: BlockId, index: u32) -> Result<Receipt, Status> {
-        let bytes = self.shared().store().block(block).map_err(|e| of_store(&e))?;
-        let frame = bytes.and_then(|bytes| Frame::decode(bytes.into()).ok());
-        let gone = || refuse(Code::DataLoss, "STORE", format!("block {block} is not in the store"));
-        let frame = frame.ok_or_else(gone)?;
+    /// The receipts of records that are in the store. Each block is read once, however many of its records are asked for.
+    fn stored_receipts(&self, places: &[(BlockId, u32)]) -> Result<Vec<Receipt>, Status> {
+        let mut blocks = BTreeMap::new();
+        for (id, _) in places {
+            if !blocks.contains_key(id) {
+                blocks.insert(*id, self.stored_block(*id)?);
+            }
+        }
+        places.iter().map(|(id, index)| receipt(&blocks[id], *id, *index).ok_or_else(|| gone(*id))).collect()
+    }
+
+    fn stored_block(&self, id: BlockId) -> Result<(Frame, Vec<Vec<merkle::Hash>>), Status> {
+        let bytes = self.shared().store().block(id).map_err(|e| of_store(&e))?;
+        let frame = bytes.and_then(|bytes| Frame::decode(bytes.into()).ok()).ok_or_else(|| gone(id))?;
         let leaves: Vec<_> = frame.slots.iter().map(Slot::leaf).collect();
-        let at = index as usize;
-        let record = match frame.slots.get(at) {
-            Some(Slot::Record(record)) => record.clone(),
-            Some(Slot::Redacted(_)) => Bytes::new(),
-            None => return Err(gone()),
-        };
-        Ok(Receipt {
-            block,
-            index,
-            header: *frame.header.bytes(),
-            signature: *frame.header.signature(),
-            record,
-            path: merkle::inclusion_paths(&leaves).swap_remove(at),
-        })
+        let paths = merkle::inclusion_paths(&leaves);
+        Ok((frame, paths))
     }
 
     /// Waits until so many peers say that they hold the last of `receipts`, or says the truth after the time.
@@ -526,6 +516,20 @@ impl LocalService {
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }
+}
+
+fn gone(id: BlockId) -> Status {
+    refuse(Code::DataLoss, "STORE", format!("block {id} is not in the store"))
+}
+
+fn receipt((frame, paths): &(Frame, Vec<Vec<merkle::Hash>>), block: BlockId, index: u32) -> Option<Receipt> {
+    let record = match frame.slots.get(index as usize)? {
+        Slot::Record(record) => record.clone(),
+        Slot::Redacted(_) => Bytes::new(),
+    };
+    let path = paths.get(index as usize)?.clone();
+    let (header, signature) = (*frame.header.bytes(), *frame.header.signature());
+    Some(Receipt { block, index, header, signature, record, path })
 }
 
 fn receipt_to_proto(receipt: Receipt) -> l::Receipt {
@@ -706,4 +710,83 @@ fn parse_token(token: &str) -> Option<Subject> {
     let (kind, alg, param) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     let digest = data_encoding::HEXLOWER.decode(parts.next()?.as_bytes()).ok()?;
     Some(Subject::new(kind, alg, param, &digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::testing::{START, TestForum, settings};
+
+    /// PDQ hashes that differ in their last two bytes only: all near to each other.
+    fn near(number: u16) -> [u8; 32] {
+        let mut hash = [0x5a; 32];
+        hash[30..].copy_from_slice(&number.to_be_bytes());
+        hash
+    }
+
+    fn signal(hash: &[u8]) -> l::Signal {
+        l::Signal { r#type: "pdq".into(), value: data_encoding::HEXLOWER.encode(hash) }
+    }
+
+    fn statements(numbers: std::ops::Range<u16>) -> l::SubmitRequest {
+        let statement = |n| l::Statement {
+            signal: Some(signal(&near(n))),
+            stance: l::Stance::Submit.into(),
+            quality: 100,
+            ..Default::default()
+        };
+        l::SubmitRequest { statements: numbers.map(statement).collect(), ..Default::default() }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn answers_are_bounded_and_say_so() {
+        let forum = TestForum::of_full(1);
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let (handle, _, thread) =
+            engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
+        let service = LocalService::new(handle.clone(), settings(1), String::new(), BTreeMap::new());
+        let lookup = async |signals: Vec<l::Signal>| {
+            service.lookup(Request::new(l::LookupRequest { signals, distance_max: None })).await
+        };
+        let list = async |page_size, page_token: String| {
+            let request = l::ListEntriesRequest { page_size, page_token, ..Default::default() };
+            service.list_entries(Request::new(request)).await
+        };
+
+        for numbers in [0..511, 511..1_000] {
+            service.submit(Request::new(statements(numbers))).await.unwrap();
+        }
+        let found = lookup(vec![signal(&near(0))]).await.unwrap().into_inner();
+        assert_eq!((found.matches.len(), found.truncated), (1_000, false));
+        service.submit(Request::new(statements(1_000..1_001))).await.unwrap();
+        let found = lookup(vec![signal(&near(0))]).await.unwrap().into_inner();
+        assert_eq!((found.matches.len(), found.truncated), (MATCHES_MAX, true), "1,001 hashes are near");
+        assert!(found.matches.is_sorted_by_key(|m| m.distance), "the nearest are kept");
+
+        assert!(lookup(vec![signal(&near(0)); SIGNALS_MAX]).await.is_ok());
+        assert_eq!(lookup(vec![signal(&near(0)); SIGNALS_MAX + 1]).await.unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(lookup(Vec::new()).await.unwrap_err().code(), Code::InvalidArgument);
+        let far = l::LookupRequest { signals: vec![signal(&near(0))], distance_max: Some(32) };
+        assert_eq!(service.lookup(Request::new(far)).await.unwrap_err().code(), Code::InvalidArgument);
+
+        for (asked, given) in [(0, PAGE_DEFAULT), (1, 1), (1_000, PAGE_MAX)] {
+            let page = list(asked, String::new()).await.unwrap().into_inner();
+            assert_eq!(page.entries.len(), given, "a page of {asked}");
+            let rest = list(1_000, page.next_page_token).await.unwrap().into_inner();
+            assert_eq!(rest.entries.len(), (1_001 - given).min(1_000), "and what comes after it");
+        }
+        assert_eq!(list(1_001, String::new()).await.unwrap_err().code(), Code::InvalidArgument);
+
+        for refused in [statements(0..0), statements(0..512)] {
+            assert_eq!(service.submit(Request::new(refused)).await.unwrap_err().code(), Code::InvalidArgument);
+        }
+        let mut tagged = statements(0..1);
+        tagged.statements[0].languages = vec!["en".into(); TAGS_MAX + 1];
+        assert_eq!(service.submit(Request::new(tagged)).await.unwrap_err().code(), Code::InvalidArgument);
+        assert!(clock::now() > START, "blocks of tests are of the past");
+        drop(service);
+        handle.stop().await;
+        thread.join().unwrap();
+    }
 }

@@ -284,3 +284,48 @@ impl Outgoing {
 fn reply(item: Item) -> proto::PullReply {
     proto::PullReply { item: Some(item) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine;
+    use crate::replica::exchange::PeerEvent;
+    use crate::replica::heads::origin_to_proto;
+    use crate::replica::ids::Class;
+    use crate::replica::testing::{TestForum, id, opinion, settings};
+    use crate::replica::{Input, signed::Keyring};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn at_most_256_headers_are_served_at_once_and_none_beyond_what_is_published() {
+        assert_eq!(HEADERS_MAX, 256);
+        let forum = TestForum::of_full(2);
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let (handle, _, thread) =
+            engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
+        let mut ring: Keyring = forum.keyring();
+        let mut log = forum.log(2, 0, Class::Normal);
+        for n in 0..300_u16 {
+            let block = log.block(&mut ring, &[opinion((n % 200) as u8 + 1, 1)]);
+            handle.input(Input::Peer(id(2), PeerEvent::Block(Box::new(block)))).await.unwrap();
+        }
+        let all = |p: &Arc<Published>| p.have().seq(log.origin) == Seq(300);
+        let mut published = handle.shared().published();
+        tokio::time::timeout(std::time::Duration::from_secs(60), published.wait_for(all)).await.unwrap().unwrap();
+
+        let served = |from_seq, to_seq| {
+            let origin = Some(origin_to_proto(log.origin));
+            let wanted = proto::HeadersRequest { origin, from_seq, to_seq, ..Default::default() };
+            let served = headers(handle.shared(), &wanted).unwrap();
+            served.iter().map(|h| ring.verify_header(h).unwrap().header().id.seq.0).collect::<Vec<_>>()
+        };
+        assert_eq!(served(1, u64::MAX), (1..=256).collect::<Vec<_>>());
+        assert_eq!(served(0, 2), [1, 2]);
+        assert_eq!(served(299, 400), [299, 300]);
+        assert_eq!((served(301, 400), served(5, 4)), (vec![], vec![]));
+        let nobodys = proto::HeadersRequest { from_seq: 1, to_seq: 9, ..Default::default() };
+        assert_eq!(headers(handle.shared(), &nobodys).unwrap_err().code(), Code::InvalidArgument);
+        handle.stop().await;
+        thread.join().unwrap();
+    }
+}

@@ -109,3 +109,164 @@ impl Quotas {
         sum
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::replica::ids::TimeMs;
+    use crate::replica::record::{self, Parsed};
+    use crate::replica::testing::{
+        FULL, START, TestForum, allow, id, incident, key, opinion, origin, public, referral, retract,
+    };
+    use crate::replica::{charter, proto};
+
+    fn says(bytes: &Bytes) -> Statement {
+        match record::parse(bytes) {
+            Parsed::Says(statement) => statement,
+            inert @ Parsed::Inert(_) => panic!("{inert:?}"),
+        }
+    }
+
+    /// PROTOCOL section 2, Roles: F(ull), S(mall), O(bserver), R(eferral), C(ertifier), A(uditor), ste(W)ard.
+    #[test]
+    fn each_role_says_what_the_table_says() {
+        let evidence = proto::Evidence { proof_hash: vec![1; 32].into(), origin: None, seq: 1 };
+        let open = proto::LogOpen { public_key: vec![1; 32].into(), ..Default::default() };
+        let close = proto::LogClose { reason: 1, next_log_no: 1 };
+        let encode = |kind, body: &dyn Fn() -> Bytes| {
+            let record = proto::Record { kind: kind as u32, salt: vec![1; 16].into(), body: body() };
+            Bytes::from(prost::Message::encode_to_vec(&record))
+        };
+        let table: [(&str, Bytes, &str); 12] = [
+            ("submit", opinion(1, 1), "FS"),
+            ("endorse", opinion(1, 2), "FS"),
+            ("dispute", opinion(1, 3), "FS"),
+            ("neutral", opinion(1, 4), "FS"),
+            ("retract", retract(1, true), "F"),
+            ("keep", retract(1, false), "F"),
+            ("allow", allow(1, true, START), "C"),
+            ("referral", referral(1, true), "R"),
+            ("incident", incident(1, 1, true, TimeMs(0)), "FW"),
+            ("evidence", encode(proto::Kind::Evidence, &|| prost::Message::encode_to_vec(&evidence).into()), "FSORCA"),
+            ("open", encode(proto::Kind::LogOpen, &|| prost::Message::encode_to_vec(&open).into()), "FSORCAW"),
+            ("close", encode(proto::Kind::LogClose, &|| prost::Message::encode_to_vec(&close).into()), "FSORCAW"),
+        ];
+        for (what, record, allowed) in table {
+            let statement = says(&record);
+            for (bit, letter) in "FSORCAW".chars().enumerate() {
+                let roles = Roles::from_bits(1 << bit);
+                assert_eq!(may_say(roles, &statement), allowed.contains(letter), "{what} by {letter}");
+            }
+        }
+    }
+
+    #[test]
+    fn roles_together_say_what_each_of_them_may() {
+        let certifier_and_steward = Roles::CERTIFIER.and(Roles::STEWARD);
+        assert!(may_say(certifier_and_steward, &says(&allow(1, true, START))));
+        assert!(may_say(certifier_and_steward, &says(&incident(1, 1, true, START))));
+        assert!(!may_say(certifier_and_steward, &says(&opinion(1, 1))));
+    }
+
+    /// A log of member 1 with five blocks, and how much of it counts after a change to the charter.
+    #[test]
+    fn a_charter_decides_how_far_a_log_counts() {
+        let forum = TestForum::of_full(2);
+        let mut ring = forum.keyring();
+        let mut writer = forum.log(1, 0, Class::Normal);
+        let blocks: Vec<_> = (1..=5).map(|n| writer.block(&mut ring, &[opinion(n, 1)])).collect();
+        let mut log = Log::open(&blocks[0]).unwrap();
+        blocks.iter().for_each(|block| drop(log.extend(block, &ring)));
+        let at = |log_no: u32, seq: u64, hash: [u8; 32]| proto::Cutoff {
+            origin: Some(crate::replica::heads::origin_to_proto(origin(1, log_no))),
+            last_seq: seq,
+            last_hash: hash.to_vec().into(),
+        };
+        let hash = |seq: usize| blocks[seq - 1].hash().0;
+        let expelled = |policy, cutoffs| proto::Expulsion { member_id: vec![1; 16].into(), policy, cutoffs, reason: 1 };
+        let new_root = |c: &mut proto::Charter| {
+            c.members[0].log_root_key = public(&key("new"));
+            c.members[0].pop = Bytes::copy_from_slice(&charter::prove_possession(&key("new"), &forum.id.0, id(1)));
+        };
+        type Change<'a> = Box<dyn FnOnce(&mut proto::Charter) + 'a>;
+        let cases: Vec<(&str, Change<'_>, u64)> = vec![
+            ("nothing", Box::new(|_| ()), 5),
+            ("a cutoff", Box::new(|c| c.cutoffs = vec![at(0, 3, hash(3))]), 3),
+            ("a cutoff beyond", Box::new(|c| c.cutoffs = vec![at(0, 9, [7; 32])]), 5),
+            ("a cutoff at nothing", Box::new(|c| c.cutoffs = vec![at(0, 1, hash(1))]), 1),
+            ("a cutoff on another chain", Box::new(|c| c.cutoffs = vec![at(0, 3, [7; 32])]), 0),
+            ("a cutoff of another log", Box::new(|c| c.cutoffs = vec![at(1, 3, hash(3))]), 5),
+            ("a new root key", Box::new(new_root), 0),
+            (
+                "a new root key with a cutoff",
+                Box::new(|c| {
+                    new_root(c);
+                    c.cutoffs = vec![at(0, 4, hash(4))];
+                }),
+                4,
+            ),
+            ("expelled, to be kept", Box::new(|c| c.expulsions = vec![expelled(1, vec![])]), 0),
+            ("expelled, kept up to", Box::new(|c| c.expulsions = vec![expelled(1, vec![at(0, 2, hash(2))])]), 2),
+            ("expelled and void", Box::new(|c| c.expulsions = vec![expelled(2, vec![at(0, 2, hash(2))])]), 0),
+            (
+                "another is expelled",
+                Box::new(|c| {
+                    c.expulsions =
+                        vec![proto::Expulsion { member_id: vec![2; 16].into(), policy: 2, ..Default::default() }];
+                }),
+                5,
+            ),
+            ("no longer listed", Box::new(|c| drop(c.members.remove(0))), 0),
+        ];
+        for (what, change, expected) in cases {
+            let mut changed = forum.clone();
+            changed.issue(change);
+            assert_eq!(prefix(&changed.charter(), &log), Seq(expected), "{what}");
+        }
+    }
+
+    #[test]
+    fn only_former_members_lose_their_votes() {
+        let forum = TestForum::with(&[("a", FULL), ("b", FULL), ("c", FULL)], |c| {
+            (c.members[1].status, c.members[2].status) = (2, 3);
+        });
+        let votes: Vec<_> = forum.charter().members.values().map(votes_count).collect();
+        assert_eq!(votes, [true, true, false]);
+    }
+
+    /// Member 1's normal lane, three records a day.
+    #[test]
+    fn a_quota_is_taken_in_the_order_of_the_logs() {
+        let forum = TestForum::with(&[("a", FULL)], |c| c.policy.as_mut().unwrap().quota_per_day = vec![3, 3, 3]);
+        let charter = forum.charter();
+        let mut quotas = Quotas::default();
+        let room = |quotas: &Quotas, log_no| {
+            let mut room = quotas.room(&charter, origin(1, log_no), Class::Normal, 1);
+            (0..10).filter(|_| room.take(false)).count()
+        };
+        let note = |quotas: &mut Quotas, log_no, used| quotas.note(&charter, origin(1, log_no), Class::Normal, 1, used);
+        assert_eq!(room(&quotas, 0), 3);
+        assert!(note(&mut quotas, 1, [2, 0]), "the first log that is heard of");
+        assert_eq!([0, 1, 2].map(|log_no| room(&quotas, log_no)), [3, 1, 1], "a lower log comes before it");
+        assert!(note(&mut quotas, 0, [1, 0]), "together they are within");
+        assert_eq!([0, 1, 2].map(|log_no| room(&quotas, log_no)), [2, 0, 0]);
+        assert!(!note(&mut quotas, 0, [1, 0]), "what log 1 said is beyond it now");
+        assert!(note(&mut quotas, 2, [5, 9]), "nothing comes after the last log");
+        assert_eq!(quotas.used(id(1), Class::Normal, 1), [9, 9]);
+        assert_eq!(quotas.used(id(1), Class::Normal, 2), [0, 0]);
+        let mut withdrawals = quotas.room(&charter, origin(1, 2), Class::Normal, 1);
+        assert!(!withdrawals.take(true), "nine were withdrawn");
+    }
+
+    #[test]
+    fn a_quota_does_not_wrap() {
+        let charter = TestForum::of(&[("a", FULL)]).charter();
+        let mut quotas = Quotas::default();
+        quotas.note(&charter, origin(1, 0), Class::Normal, 1, [u32::MAX; 2]);
+        quotas.note(&charter, origin(1, 0), Class::Normal, 1, [u32::MAX; 2]);
+        assert_eq!(quotas.used(id(1), Class::Normal, 1), [u32::MAX; 2]);
+        assert!(!quotas.room(&charter, origin(1, 1), Class::Normal, 1).take(false));
+    }
+}

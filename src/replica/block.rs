@@ -262,6 +262,11 @@ impl Frame {
         self.to_proto().encode_to_vec().into()
     }
 
+    /// Length of the stored form in bytes.
+    pub fn encoded_len(&self) -> usize {
+        self.to_proto().encoded_len()
+    }
+
     /// RFC 6962 root over the slots.
     pub fn records_root(&self) -> merkle::Hash {
         merkle::root(self.slots.iter().map(Slot::leaf))

@@ -407,6 +407,10 @@ fn member(m: &proto::Member, before: Option<&Charter>) -> Result<Member, Charter
         if node.tls_spki_sha256.is_empty() || node.tls_spki_sha256.len() > PINS_PER_NODE_MAX {
             return Err(refuse("has a node without 1 to 4 TLS pins"));
         }
+        if node.require_ca {
+            // This release checks no certificate authority: such a node does not connect, rather than without one.
+            continue;
+        }
         for pin in &node.tls_spki_sha256 {
             pins.push(Pin::from_slice(pin).ok_or_else(|| refuse("has a TLS pin that has not 32 bytes"))?);
         }
@@ -523,6 +527,9 @@ impl CharterChain {
     /// # Errors
     /// When the proof does not hold.
     pub fn forked(&mut self, fork: &proto::CharterFork) -> Result<Applied, CharterError> {
+        if self.fork() == Some(fork) {
+            return Ok(Applied::Known);
+        }
         let version = self.check_fork(fork)?;
         if self.fork.as_ref().is_some_and(|known| known.0 <= version) {
             return Ok(Applied::Known);
@@ -609,6 +616,11 @@ impl CharterChain {
         self.newest().hash
     }
 
+    /// Hash of the version that is held, whether or not it is in force.
+    pub fn hash_of(&self, version: u64) -> Option<CharterHash> {
+        self.link(version).map(|(_, charter)| charter.hash)
+    }
+
     /// The proof that the chain forks, if one is known.
     pub fn fork(&self) -> Option<&proto::CharterFork> {
         self.fork.as_ref().map(|fork| &fork.1)
@@ -660,4 +672,442 @@ pub enum CharterError {
     Gap { expected: u64, got: u64 },
     #[error("the charter chain is forked; only people can resolve that, outside the protocol")]
     Frozen,
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::replica::testing::{
+        AUDITOR, FULL, NONCE, REFERRAL, TestForum, first_charter, founder, id, key, member, public, root, sign_by,
+    };
+
+    /// A point of order 8.
+    const SMALL_ORDER: &str = "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a";
+    /// The base point plus the point of order 2: not of small order, and not of prime order either.
+    const WITH_TORSION: &str = "9599999999999999999999999999999999999999999999999999999999999999";
+
+    const TWO: [(&str, u32); 2] = [("g1", FULL), ("g2", FULL)];
+
+    fn bytes(hex: &str) -> Bytes {
+        data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap().into()
+    }
+
+    /// What `apply` makes of the next version with a change, signed by founders 0 and 1.
+    fn applied(change: impl FnOnce(&mut proto::Charter)) -> Result<Applied, CharterError> {
+        let forum = TestForum::of(&TWO);
+        forum.chain().apply(forum.next(change))
+    }
+
+    fn text(outcome: Result<Applied, CharterError>) -> String {
+        outcome.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn versions_follow_each_other_without_gaps() {
+        let mut forum = TestForum::of(&TWO);
+        let mut chain = forum.chain();
+        assert_eq!(chain.apply(forum.next(|c| c.version = 3)), Err(CharterError::Gap { expected: 2, got: 3 }));
+        assert_eq!(chain.apply(forum.next(|c| c.version = 0)), Err(CharterError::Gap { expected: 2, got: 0 }));
+        assert_eq!(chain.apply(forum.issue(|_| ())), Ok(Applied::Applied));
+        assert_eq!(chain.apply(forum.charters[1].clone()), Ok(Applied::Known));
+        assert_eq!(chain.apply(forum.charters[0].clone()), Ok(Applied::Known));
+        assert_eq!((chain.version(), chain.effective().version), (2, 2));
+    }
+
+    #[test]
+    fn a_charter_names_its_predecessor_and_its_forum() {
+        for (change, expected) in [
+            ((|c| c.prev_hash = vec![7; 32].into()) as fn(&mut proto::Charter), "prev_hash is not the hash"),
+            (|c| c.prev_hash = Bytes::new(), "prev_hash is not the hash"),
+            (|c| c.prev_hash = vec![7; 31].into(), "prev_hash has not the right length"),
+            (|c| c.forum_id = vec![7; 32].into(), "belongs to forum 0707"),
+            (|c| c.forum_id = Bytes::new(), "belongs to forum 0000"),
+        ] {
+            let got = text(applied(change));
+            assert!(got.contains(expected), "{got}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn a_first_charter_names_no_predecessor_and_has_a_nonce() {
+        let found = |change: fn(&mut proto::Charter)| {
+            let mut charter = first_charter(&TWO);
+            change(&mut charter);
+            let signed = sign_by(&charter, &[0, 1]);
+            CharterChain::found(ForumId(charter_hash(&signed.body).0), signed)
+        };
+        assert!(found(|_| ()).is_ok());
+        for change in [
+            (|c| c.version = 2) as fn(&mut proto::Charter),
+            |c| c.prev_hash = vec![1; 32].into(),
+            |c| c.forum_id = vec![1; 32].into(),
+            |c| c.nonce = vec![1; 31].into(),
+            |c| c.nonce = Bytes::new(),
+        ] {
+            assert!(found(change).is_err());
+        }
+        let signed = sign_by(&first_charter(&TWO), &[0, 1]);
+        let other = ForumId([1; 32]);
+        assert!(
+            matches!(CharterChain::found(other, signed), Err(CharterError::Forum { expected, .. }) if expected == other)
+        );
+    }
+
+    /// C2: the founders of the version before and of the version itself, each its threshold.
+    #[test]
+    fn enough_founders_of_both_versions_must_sign() {
+        let forum = TestForum::of(&TWO);
+        let with_founders = |founders: [usize; 3], threshold| {
+            forum.draft(move |c| {
+                c.founder_keys = founders.iter().map(|n| public(&founder(*n))).collect();
+                c.threshold = threshold;
+            })
+        };
+        let same = with_founders([0, 1, 2], 2);
+        let stricter = with_founders([0, 1, 2], 3);
+        let new_people = with_founders([3, 4, 5], 2);
+        let one_new = with_founders([1, 2, 3], 2);
+        let cases: &[(&str, &proto::Charter, &[usize], bool)] = &[
+            ("two of three", &same, &[0, 1], true),
+            ("another two", &same, &[2, 0], true),
+            ("one", &same, &[0], false),
+            ("nobody", &same, &[], false),
+            ("one twice", &same, &[0, 0], false),
+            ("one and a stranger", &same, &[0, 9], false),
+            ("two and a stranger", &same, &[9, 0, 1], true),
+            ("two, one of them twice", &same, &[0, 0, 1], true),
+            ("the old threshold is too few for the new", &stricter, &[0, 1], false),
+            ("the new threshold", &stricter, &[0, 1, 2], true),
+            ("the old founders alone", &new_people, &[0, 1], false),
+            ("the new founders alone", &new_people, &[3, 4], false),
+            ("one old, two new", &new_people, &[0, 3, 4], false),
+            ("two old, one new", &new_people, &[0, 1, 3], false),
+            ("two old, two new", &new_people, &[0, 1, 3, 4], true),
+            ("the founders who stay", &one_new, &[1, 2], true),
+            ("one who stays, one who comes", &one_new, &[1, 3], false),
+            ("one who goes, one who stays", &one_new, &[0, 1], false),
+        ];
+        for (what, charter, signers, counts) in cases {
+            let outcome = forum.chain().apply(sign_by(charter, signers));
+            let expected = if *counts { Ok(Applied::Applied) } else { outcome.clone() };
+            assert_eq!(outcome, expected, "{what}");
+            assert_eq!(matches!(outcome, Err(CharterError::Signatures { .. })), !counts, "{what}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_lower_threshold_is_signed_by_the_old_one() {
+        let forum = TestForum::with(&TWO, |c| c.threshold = 3);
+        let signed = |founders: &[usize]| {
+            let first = sign_by(&forum.latest, &[0, 1, 2]);
+            let mut chain = CharterChain::found(forum.id, first).unwrap();
+            chain.apply(sign_by(&forum.draft(|c| c.threshold = 2), founders))
+        };
+        assert!(matches!(signed(&[0, 1]), Err(CharterError::Signatures { version: 1, got: 2, expected: 3 })));
+        assert_eq!(signed(&[0, 1, 2]), Ok(Applied::Applied));
+    }
+
+    #[test]
+    fn a_signature_counts_for_its_own_key_and_body_only() {
+        let forum = TestForum::of(&TWO);
+        let good = forum.next(|_| ());
+        let other = forum.next(|c| c.name = "another".into());
+        let refused = |signed: proto::SignedCharter| {
+            assert!(matches!(forum.chain().apply(signed), Err(CharterError::Signatures { got: 1, .. })));
+        };
+        let mut wrong_key = good.clone();
+        wrong_key.sigs[1].key_id = wrong_key.sigs[0].key_id.clone();
+        refused(wrong_key);
+        let mut wrong_body = good.clone();
+        wrong_body.sigs[1] = other.sigs[1].clone();
+        refused(wrong_body);
+        let mut flipped = good.clone();
+        let mut sig = flipped.sigs[1].sig.to_vec();
+        sig[63] ^= 0x80;
+        flipped.sigs[1].sig = sig.into();
+        refused(flipped);
+    }
+
+    #[test]
+    fn signatures_beyond_the_limit_are_not_looked_at() {
+        let forum = TestForum::of(&TWO);
+        let mut signed = forum.next(|_| ());
+        let stranger = proto::KeySig { key_id: vec![1; 32].into(), sig: vec![1; 64].into() };
+        let padded = |count| {
+            let mut padded = signed.clone();
+            padded.sigs.splice(0..0, vec![stranger.clone(); count]);
+            padded
+        };
+        assert_eq!(forum.chain().apply(padded(SIGNATURES_MAX - 2)), Ok(Applied::Applied));
+        assert!(matches!(forum.chain().apply(padded(SIGNATURES_MAX - 1)), Err(CharterError::Signatures { .. })));
+        signed.sigs.clear();
+        assert!(forum.chain().apply(signed).is_err());
+    }
+
+    #[test]
+    fn an_unsound_key_enters_as_neither_founder_nor_member() {
+        // Second spellings: y + p of the small y for which that still fits into 255 bits.
+        let non_canonical: Vec<_> = (0xed..=0xff).map(|low| format!("{low:02x}{}7f", "ff".repeat(30))).collect();
+        let decodes = |hex: &&String| VerifyingKey::from_bytes(bytes(hex)[..].try_into().unwrap()).is_ok();
+        assert!(non_canonical.iter().filter(decodes).count() > 3, "the check for the spelling is needed");
+        let zero = "00".repeat(32);
+        let weak = [SMALL_ORDER, WITH_TORSION, &zero].into_iter().chain(non_canonical.iter().map(String::as_str));
+        for weak in weak {
+            assert_eq!(public_key(&bytes(weak)), None, "{weak}");
+            assert!(text(applied(|c| c.founder_keys[0] = bytes(weak))).contains("not sound"), "{weak}");
+            assert!(text(applied(|c| c.members[0].log_root_key = bytes(weak))).contains("not sound"), "{weak}");
+        }
+        assert_eq!(public_key(&[1; 31]), None);
+        assert!(public_key(&public(&key("sound"))).is_some());
+        // The torsion is what is wrong with the third one: it decodes, and it is not of small order.
+        let torsion = VerifyingKey::from_bytes(bytes(WITH_TORSION)[..].try_into().unwrap()).unwrap();
+        assert!(!torsion.is_weak());
+    }
+
+    #[test]
+    fn a_member_proves_possession_of_its_root_key_to_this_forum() {
+        let forum = TestForum::of(&TWO);
+        let newcomer = |pop: [u8; 64]| {
+            forum.next(|c| {
+                let mut newcomer = member(3, "g3", FULL);
+                newcomer.pop = Bytes::copy_from_slice(&pop);
+                c.members.push(newcomer);
+            })
+        };
+        let cases: &[(&str, [u8; 64], bool)] = &[
+            ("for the nonce", prove_possession(&root(3), &NONCE, id(3)), true),
+            ("for the forum", prove_possession(&root(3), &forum.id.0, id(3)), true),
+            ("for another forum", prove_possession(&root(3), &[1; 32], id(3)), false),
+            ("for another member", prove_possession(&root(3), &forum.id.0, id(2)), false),
+            ("by another key", prove_possession(&root(2), &forum.id.0, id(3)), false),
+        ];
+        for (what, pop, holds) in cases {
+            assert_eq!(forum.chain().apply(newcomer(*pop)).is_ok(), *holds, "{what}");
+        }
+        let without = |c: &mut proto::Charter| c.members[0].pop = Bytes::new();
+        assert!(text(applied(without)).contains("no proof of possession"));
+        let new_key = |c: &mut proto::Charter| c.members[0].log_root_key = public(&key("new"));
+        assert!(text(applied(new_key)).contains("no proof of possession"));
+    }
+
+    #[test]
+    fn what_a_charter_must_not_say() {
+        type Change = fn(&mut proto::Charter);
+        let cases: &[(&str, Change)] = &[
+            ("has a TLS pin that stands in the charter twice", |c| {
+                c.members[1].nodes[0].tls_spki_sha256 = c.members[0].nodes[0].tls_spki_sha256.clone();
+            }),
+            ("has a TLS pin that stands in the charter twice", |c| {
+                let pin = c.members[1].nodes[0].tls_spki_sha256[0].clone();
+                c.members[1].nodes[0].tls_spki_sha256.push(pin);
+            }),
+            ("has a TLS pin that has not 32 bytes", |c| {
+                c.members[1].nodes[0].tls_spki_sha256[0] = vec![1; 31].into();
+            }),
+            ("without 1 to 4 TLS pins", |c| c.members[1].nodes[0].tls_spki_sha256.clear()),
+            ("without 1 to 4 TLS pins", |c| {
+                c.members[1].nodes[0].tls_spki_sha256 = (10..15).map(|n| vec![n; 32].into()).collect();
+            }),
+            ("has a name that another member has", |c| c.members[1].name = c.members[0].name.clone()),
+            ("has an id that another member has", |c| c.members[1].id = c.members[0].id.clone()),
+            ("has an id that has not 16 bytes", |c| c.members[1].id = vec![1; 15].into()),
+            ("has no name or no group", |c| c.members[1].name.clear()),
+            ("has no name or no group", |c| c.members[1].group.clear()),
+            ("has an unknown status", |c| c.members[1].status = 0),
+            ("has an unknown status", |c| c.members[1].status = 4),
+            ("has a log limit of 0", |c| c.members[1].log_limit = 0),
+            ("roles that do not go together", |c| c.members[1].roles = 0),
+            ("roles that do not go together", |c| c.members[1].roles = 128),
+            ("roles that do not go together", |c| c.members[1].roles = REFERRAL | FULL),
+            ("roles that do not go together", |c| c.members[1].roles = REFERRAL | AUDITOR | FULL),
+            ("members are none", |c| c.members.clear()),
+            ("policy is missing", |c| c.policy = None),
+            ("policy leaves a number out", |c| c.policy.as_mut().unwrap().retract_min = 0),
+            ("policy leaves a number out", |c| c.policy.as_mut().unwrap().retract_permille = 0),
+            ("policy leaves a number out", |c| c.policy.as_mut().unwrap().retract_permille = 1001),
+            ("policy leaves a number out", |c| c.policy.as_mut().unwrap().contest_quorum = 0),
+            ("policy leaves a number out", |c| c.policy.as_mut().unwrap().allow_quorum = 0),
+            ("policy leaves a number out", |c| c.policy.as_mut().unwrap().log_bytes_max = 0),
+            ("policy leaves a number out", |c| c.policy.as_mut().unwrap().quota_per_day = vec![1, 1]),
+            ("policy leaves a number out", |c| c.policy.as_mut().unwrap().quota_per_day = vec![1, 0, 1]),
+            ("policy leaves a number out", |c| c.policy.as_mut().unwrap().quota_per_day = vec![1; 4]),
+            ("policy leaves a number out", |c| c.policy.as_mut().unwrap().quota_per_day.clear()),
+            ("founder_keys has a key twice", |c| c.founder_keys[1] = c.founder_keys[0].clone()),
+            ("threshold is not more than half", |c| c.threshold = 0),
+            ("threshold is not more than half", |c| c.threshold = 1),
+            ("threshold is not more than half", |c| c.threshold = 4),
+            ("semantics is 0", |c| c.semantics = 0),
+            ("does not allow erasures", |c| c.erasures = vec![proto::Erasure::default()]),
+            ("does not allow erasures, peppers", |c| c.peppers = vec![proto::SealedPepper::default()]),
+            ("or audiences yet", |c| c.audiences = vec![proto::Audience { index: 1, ..Default::default() }]),
+            ("expulsions name no member", |c| {
+                c.expulsions =
+                    vec![proto::Expulsion { member_id: vec![1; 16].into(), policy: 3, ..Default::default() }];
+            }),
+            ("cutoffs name no log", |c| c.cutoffs = vec![proto::Cutoff { last_seq: 1, ..Default::default() }]),
+        ];
+        for (expected, change) in cases {
+            let got = text(applied(change));
+            assert!(got.contains(expected), "{got}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn what_a_charter_may_say() {
+        type Change = fn(&mut proto::Charter);
+        let cases: &[Change] = &[
+            |c| c.members[1].roles = REFERRAL | AUDITOR,
+            |c| c.members[1].status = 3,
+            |c| c.threshold = 3,
+            |c| c.policy.as_mut().unwrap().retract_permille = 1000,
+            |c| c.members[1].nodes[0].tls_spki_sha256 = (10..14).map(|n| vec![n; 32].into()).collect(),
+            |c| c.members[1].nodes.clear(),
+            |c| c.semantics = SEMANTICS_MAX + 1,
+        ];
+        for (number, change) in cases.iter().enumerate() {
+            let forum = TestForum::of(&TWO);
+            let outcome = forum.chain().apply(sign_by(&forum.draft(change), &[0, 1, 2]));
+            assert_eq!(outcome, Ok(Applied::Applied), "case {number}");
+        }
+    }
+
+    #[test]
+    fn fields_of_a_later_release_are_refused_unless_the_level_says_so() {
+        let forum = TestForum::of(&TWO);
+        let with_unknown_field = |semantics| {
+            let mut body = forum.draft(|c| c.semantics = semantics).encode_to_vec();
+            body.extend_from_slice(&[0xf8, 0x07, 0x01]); // field 127, 1
+            let sigs = (0..2).map(|n| sign_charter(&founder(n), &body)).collect();
+            proto::SignedCharter { body: body.into(), sigs }
+        };
+        let refused = forum.chain().apply(with_unknown_field(SEMANTICS_MAX));
+        assert_eq!(refused, Err(CharterError::Field("body", "has fields that its semantics level does not define")));
+        assert_eq!(forum.chain().apply(with_unknown_field(SEMANTICS_MAX + 1)), Ok(Applied::Applied));
+    }
+
+    #[test]
+    fn a_body_that_is_not_strictly_encoded_is_refused() {
+        let forum = TestForum::of(&TWO);
+        let mut body = forum.draft(|_| ()).encode_to_vec();
+        body.extend_from_slice(&[0x08, 0x02]); // version again, after the last field
+        assert!(matches!(Charter::decode(&body), Err(CharterError::Strict(_))));
+    }
+
+    #[test]
+    fn a_body_is_at_most_1_mib() {
+        assert_eq!(CHARTER_SIZE_MAX, 1 << 20);
+        let sized = |size: usize| {
+            let mut charter = first_charter(&TWO);
+            charter.taxonomy = "t".repeat(size);
+            let excess = charter.encoded_len() - size;
+            charter.taxonomy = "t".repeat(size - excess);
+            charter.encode_to_vec()
+        };
+        let fits = sized(CHARTER_SIZE_MAX);
+        assert_eq!(fits.len(), CHARTER_SIZE_MAX);
+        assert!(Charter::decode(&fits).is_ok());
+        assert_eq!(
+            Charter::decode(&sized(CHARTER_SIZE_MAX + 1)).unwrap_err(),
+            CharterError::Size(CHARTER_SIZE_MAX + 1)
+        );
+    }
+
+    /// A forum of versions 1 to 4 with a rival of each but the first.
+    fn forked_forum() -> (TestForum, Vec<proto::SignedCharter>) {
+        let mut forum = TestForum::of(&TWO);
+        let mut rivals = Vec::new();
+        for version in 2..=4 {
+            rivals.push(forum.next(|c| c.name = format!("rival {version}")));
+            forum.issue(|c| c.name = format!("ours {version}"));
+        }
+        (forum, rivals)
+    }
+
+    #[test]
+    fn two_charters_of_one_version_put_the_one_before_in_force() {
+        let (forum, rivals) = forked_forum();
+        let mut chain = forum.chain();
+        assert_eq!(chain.effective().version, 4);
+        assert_eq!(chain.apply(rivals[2].clone()), Ok(Applied::Forked));
+        assert_eq!((chain.effective().version, chain.version(), chain.forked_version()), (3, 4, Some(4)));
+        // A fork further down counts for more; one further up says nothing new.
+        assert_eq!(chain.apply(rivals[0].clone()), Ok(Applied::Forked));
+        assert_eq!((chain.effective().version, chain.forked_version()), (1, Some(2)));
+        assert_eq!(chain.apply(rivals[1].clone()), Ok(Applied::Known));
+        assert_eq!(chain.forked_version(), Some(2));
+    }
+
+    #[test]
+    fn a_chain_that_forks_grows_no_more() {
+        let (forum, rivals) = forked_forum();
+        let mut chain = forum.chain();
+        chain.apply(rivals[1].clone()).unwrap();
+        assert_eq!(chain.apply(forum.next(|_| ())), Err(CharterError::Frozen));
+        assert_eq!(chain.version(), 4);
+    }
+
+    #[test]
+    fn the_order_in_which_forks_are_heard_of_does_not_matter() {
+        let (forum, rivals) = forked_forum();
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut chain = forum.chain();
+            for rival in order {
+                chain.apply(rivals[rival].clone()).unwrap();
+            }
+            assert_eq!((chain.effective().version, chain.forked_version()), (1, Some(2)), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_fork_proof_travels_and_needs_two_charters_that_count() {
+        let (forum, rivals) = forked_forum();
+        let proof = |a: &proto::SignedCharter, b: &proto::SignedCharter| proto::CharterFork {
+            a: Some(a.clone()),
+            b: Some(b.clone()),
+        };
+        let mut chain = forum.chain();
+        chain.apply(rivals[0].clone()).unwrap();
+        let told = chain.fork().unwrap().clone();
+        let mut other = forum.chain();
+        assert_eq!(other.forked(&told), Ok(Applied::Forked));
+        assert_eq!(other.effective().version, 1);
+
+        let unsigned = sign_by(&forum.draft(|c| c.version = 4), &[0]);
+        let own = &forum.charters;
+        for (what, fork) in [
+            ("one charter twice", proof(&own[1], &own[1])),
+            ("two versions", proof(&own[1], &own[2])),
+            ("first charters", proof(&own[0], &own[0])),
+            ("too few signatures", proof(&own[3], &unsigned)),
+            ("one charter", proto::CharterFork { a: Some(own[1].clone()), b: None }),
+            ("an unknown version before", proof(&forum.next(|c| c.version = 9), &forum.next(|c| c.version = 9))),
+        ] {
+            assert!(forum.chain().forked(&fork).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_fork_of_the_next_version_is_proven_to_a_node_that_holds_neither() {
+        let forum = TestForum::of(&TWO);
+        let [a, b] = ["a", "b"].map(|name| forum.next(|c| c.name = name.into()));
+        let mut chain = forum.chain();
+        assert_eq!(chain.forked(&proto::CharterFork { a: Some(a.clone()), b: Some(b) }), Ok(Applied::Forked));
+        assert_eq!((chain.version(), chain.effective().version), (1, 1));
+        assert!(chain.apply(a).is_err(), "neither of the two comes into force");
+    }
+
+    #[test]
+    fn roles_are_named_in_the_order_of_their_bits() {
+        assert_eq!(Roles::from_bits(127).names().len(), 7);
+        assert_eq!(Roles::from_bits(FULL | AUDITOR).names(), ["FULL", "AUDITOR"]);
+    }
+
+    #[test]
+    fn only_active_full_groups_are_counted() {
+        let members = [("g1", FULL), ("g1", FULL), ("g2", FULL), ("g3", 2), ("g4", FULL)];
+        let forum = TestForum::with(&members, |c| c.members[4].status = 2);
+        assert_eq!(forum.charter().full_groups(), 2);
+    }
 }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::block::SignedHeader;
+use super::charter::CharterChain;
 use super::heads::Have;
 use super::ids::{BlockId, CharterHash, Class, Head, Origin, Seq, TimeMs};
 use super::proto;
@@ -14,7 +15,7 @@ use super::signed::{Unverified, VerifiedBlock, VerifiedHeader};
 
 /// First wait after a failure; doubles up to [`BACKOFF_MAX_MS`].
 pub const BACKOFF_MIN_MS: u64 = 1_000;
-/// Longest wait after failures.
+/// Longest wait after failures, before jitter.
 pub const BACKOFF_MAX_MS: u64 = 300_000;
 /// Wait after a peer refused us by its charter: it will not change its mind within seconds.
 pub const REFUSED_RETRY_MS: u64 = 300_000;
@@ -28,6 +29,10 @@ pub const HEADERS_MAX: usize = 256;
 const SEARCHES_MAX: usize = 64;
 /// How far ahead of our clock a block's time may be before it is held.
 pub const FUTURE_MS: u64 = 120_000;
+
+/// Blocks that cannot be used yet lead to one greeting in this time: a log whose next block is held would otherwise be
+/// fetched again as fast as the line allows.
+pub const MISS_PAUSE_MS: u64 = 5_000;
 
 /// What the follower is to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,10 +217,8 @@ pub enum Found {
 pub struct Ours<'a> {
     /// What we durably hold.
     pub have: &'a Have,
-    /// Highest charter version we hold.
-    pub charter_version: u64,
-    /// Its hash.
-    pub charter_hash: CharterHash,
+    /// The charters we hold.
+    pub charters: &'a CharterChain,
     /// Hashes of the proofs we hold.
     pub proofs: &'a [[u8; 32]],
 }
@@ -230,6 +233,7 @@ pub struct Exchange {
     banned: bool,
     greet_wanted: bool,
     held_until: Option<TimeMs>,
+    last_missed: Option<TimeMs>,
     searches: VecDeque<Search>,
     answered: bool,
     theirs: Have,
@@ -251,6 +255,7 @@ impl Exchange {
             banned: false,
             greet_wanted: false,
             held_until: None,
+            last_missed: None,
             searches: VecDeque::new(),
             answered: false,
             theirs: Have::default(),
@@ -295,6 +300,11 @@ impl Exchange {
         self.clock_offset_ms
     }
 
+    /// The peer turned out to hold exactly `have`.
+    pub fn holds(&mut self, have: Have) {
+        self.theirs = have;
+    }
+
     /// Why the last call failed.
     pub fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
@@ -317,6 +327,9 @@ impl Exchange {
             self.held_until = None;
             self.greet_wanted = true;
         }
+        if self.talk == Talk::Quiet && self.following && !self.searches.is_empty() {
+            return self.rest_or_search();
+        }
         let due = !self.following || self.greet_wanted;
         (self.talk == Talk::Quiet && due && now >= self.retry_at).then(|| self.greet())
     }
@@ -329,6 +342,18 @@ impl Exchange {
     /// A block was held until `at`: ask again then, and not before.
     pub fn hold_until(&mut self, at: TimeMs) {
         self.held_until = Some(self.held_until.map_or(at, |held| held.min(at)));
+    }
+
+    /// A block came that cannot be used yet: something before it is missing or held. Ask again, but not in a circle.
+    pub fn missed(&mut self, now: TimeMs) {
+        match self.last_missed {
+            _ if self.held_until.is_some() => {} // asked again when the hold ends
+            Some(last) if now < last.plus(MISS_PAUSE_MS) => self.hold_until(last.plus(MISS_PAUSE_MS)),
+            _ => {
+                self.last_missed = Some(now);
+                self.want_greeting();
+            }
+        }
     }
 
     /// A pull came to its end; `same`: it brought us to what the peer holds.
@@ -353,12 +378,14 @@ impl Exchange {
         }
         self.banned = false;
         self.theirs = greeting.have.clone();
-        let behind = greeting.charter_version > ours.charter_version;
-        let differs = greeting.charter_version == ours.charter_version && greeting.charter_hash != ours.charter_hash;
+        let behind = greeting.charter_version > ours.charters.version();
+        // Of two chains that part, the longer one is the one that can tell: it holds a version of that number.
+        let differs = ours.charters.hash_of(greeting.charter_version).is_some_and(|h| h != greeting.charter_hash);
         if behind || differs {
             self.talk = Talk::Charters;
-            // Where the newest versions differ, the fork may be further back: compare from the start.
-            return Ok(Some(Ask::Charters { from: if behind { ours.charter_version + 1 } else { 2 } }));
+            // From the start: two chains may differ further back, and of two that differ in length too, only this
+            // shows the first version at which they do (C4). Chains are short.
+            return Ok(Some(Ask::Charters { from: 2 }));
         }
         Ok(Some(self.ask_proofs(ours)))
     }
@@ -371,6 +398,8 @@ impl Exchange {
     /// A call ended as it should.
     pub fn ended(&mut self, call: Call, ours: &Ours<'_>, now: TimeMs) -> Option<Ask> {
         match (call, self.talk) {
+            // Its end was noticed already, and how long to wait was decided then.
+            (Call::Follow, _) if !self.following => None,
             (Call::Follow, _) => {
                 self.following = false;
                 self.retry_at = now.plus(BACKOFF_MIN_MS);
@@ -428,9 +457,12 @@ impl Exchange {
             }
         };
         let was_talking = self.following || self.talk != Talk::Quiet;
-        self.failures = self.failures.saturating_add(1);
-        self.retry_at = now.plus(wait);
-        self.last_error = Some(why.clone());
+        // Calls that break together are one failure, and a ban is not cut short by what ends after it began.
+        self.failures = self.failures.saturating_add(u32::from(was_talking));
+        if now.plus(wait) > self.retry_at {
+            self.retry_at = now.plus(wait);
+            self.last_error = Some(why.clone());
+        }
         self.talk = Talk::Quiet;
         self.following = false;
         self.answered = false;
@@ -586,5 +618,404 @@ impl Draw {
     /// `mean` +- 50 %.
     pub fn around(&mut self, mean: u64) -> u64 {
         mean / 2 + self.below(mean + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::ids::{HeaderHash, sha256};
+    use crate::replica::testing::{START, TestForum, origin, verified_header};
+
+    /// What we hold, and what a conversation of it needs to know.
+    struct Us {
+        have: Have,
+        forum: TestForum,
+    }
+
+    impl Us {
+        fn new() -> Self {
+            Self { have: Have::default(), forum: TestForum::of_full(2) }
+        }
+
+        fn with<T>(&self, f: impl FnOnce(&Ours<'_>) -> T) -> T {
+            let chain = self.forum.chain();
+            f(&Ours { have: &self.have, charters: &chain, proofs: &[[7; 32]] })
+        }
+
+        /// What a peer that holds the same says of itself.
+        fn greeting(&self) -> Greeting {
+            let chain = self.forum.chain();
+            Greeting {
+                charter_version: chain.version(),
+                charter_hash: chain.head(),
+                semantics_max: 1,
+                time: START,
+                have: self.have.clone(),
+            }
+        }
+
+        fn greeted(&self, exchange: &mut Exchange, greeting: &Greeting) -> Option<Ask> {
+            self.with(|ours| exchange.greeted(greeting, ours, START)).unwrap()
+        }
+
+        fn ended(&self, exchange: &mut Exchange, call: Call) -> Option<Ask> {
+            self.with(|ours| exchange.ended(call, ours, START))
+        }
+
+        /// A conversation that has come as far as following.
+        fn following(&self) -> Exchange {
+            let mut exchange = Exchange::new(1);
+            assert_eq!(exchange.tick(START), Some(Ask::Greet));
+            assert!(matches!(self.greeted(&mut exchange, &self.greeting()), Some(Ask::Proofs { .. })));
+            assert!(matches!(self.ended(&mut exchange, Call::Talk), Some(Ask::Follow { .. })));
+            exchange
+        }
+    }
+
+    fn unreachable() -> Trouble {
+        Trouble::Unreachable("nobody there".into())
+    }
+
+    fn nonsense() -> Trouble {
+        Trouble::Nonsense("nonsense".into())
+    }
+
+    #[test]
+    fn a_conversation_greets_asks_for_proofs_and_follows() {
+        let us = Us::new();
+        let mut exchange = Exchange::new(1);
+        assert_eq!(exchange.state(START), State::Idle);
+        assert_eq!(exchange.tick(START), Some(Ask::Greet));
+        assert_eq!((exchange.state(START), exchange.tick(START)), (State::Hello, None));
+        assert_eq!(us.greeted(&mut exchange, &us.greeting()), Some(Ask::Proofs { have: vec![[7; 32]] }));
+        assert_eq!(us.ended(&mut exchange, Call::Talk), Some(Ask::Follow { have: us.have.clone() }));
+        assert_eq!((exchange.state(START), exchange.is_connected()), (State::Following, true));
+        assert_eq!(exchange.tick(START), None, "nothing is due while the stream goes on");
+        exchange.want_greeting();
+        assert_eq!(exchange.tick(START), Some(Ask::Greet));
+        us.greeted(&mut exchange, &us.greeting());
+        assert_eq!(us.ended(&mut exchange, Call::Talk), Some(Ask::Pull { have: us.have.clone() }));
+        assert_eq!(us.ended(&mut exchange, Call::Talk), None);
+        assert_eq!(exchange.state(START), State::Following);
+    }
+
+    #[test]
+    fn a_peer_with_other_charters_is_asked_for_them() {
+        let mut us = Us::new();
+        let rival = us.forum.clone();
+        us.forum.issue(|c| c.name = "ours".into());
+        us.forum.issue(|_| ());
+        let theirs = |forum: &TestForum| Us { have: Have::default(), forum: forum.clone() }.greeting();
+        let mut ahead = us.forum.clone();
+        ahead.issue(|_| ());
+        let behind = rival.clone();
+        let mut forked = rival.clone();
+        forked.issue(|c| c.name = "theirs".into());
+        let shorter_fork = forked.clone();
+        forked.issue(|_| ());
+        for (what, greeting, expected) in [
+            ("the same", us.greeting(), None),
+            ("one more", theirs(&ahead), Some(2)),
+            ("fewer", theirs(&behind), None),
+            ("as many, of another chain", theirs(&forked), Some(2)),
+            ("fewer, of another chain", theirs(&shorter_fork), Some(2)),
+        ] {
+            let mut exchange = Exchange::new(1);
+            exchange.tick(START);
+            let ask = us.greeted(&mut exchange, &greeting);
+            match expected {
+                Some(from) => assert_eq!(ask, Some(Ask::Charters { from }), "{what}"),
+                None => assert!(matches!(ask, Some(Ask::Proofs { .. })), "{what}: {ask:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_unasked_greeting_begins_nothing() {
+        let us = Us::new();
+        let mut exchange = us.following();
+        assert_eq!(us.greeted(&mut exchange, &us.greeting()), None);
+    }
+
+    /// 1 s, 2 s, 4 s ... 5 min, each +- 50 %.
+    #[test]
+    fn waits_double_up_to_five_minutes_with_jitter() {
+        let mut exchange = Exchange::new(1);
+        let mut now = START;
+        let mut waits = Vec::new();
+        for _ in 0..40 {
+            assert_eq!(exchange.tick(now), Some(Ask::Greet));
+            assert_eq!(exchange.failed(&unreachable(), now), Some(Ask::Hangup));
+            waits.push(exchange.retry_at().since(now));
+            assert_eq!(exchange.state(now), State::BackOff);
+            assert_eq!(exchange.tick(TimeMs(exchange.retry_at().0 - 1)), None);
+            now = exchange.retry_at();
+        }
+        for (n, wait) in waits.iter().enumerate() {
+            let mean = (1_000_u64 << n.min(20)).min(300_000);
+            assert!((mean / 2..=mean / 2 * 3).contains(wait), "wait {n} is {wait}, expected about {mean}");
+        }
+        assert!(waits[20..].iter().any(|w| *w < 250_000) && waits[20..].iter().any(|w| *w > 350_000), "{waits:?}");
+        // Once it answers, all is forgotten.
+        let us = Us::new();
+        let mut exchange = us.following();
+        exchange.failed(&unreachable(), START);
+        assert!(exchange.retry_at().since(START) <= 1_500);
+    }
+
+    #[test]
+    fn two_conversations_do_not_wait_equally_long() {
+        let wait = |seed| {
+            let mut exchange = Exchange::new(seed);
+            exchange.tick(START);
+            exchange.failed(&unreachable(), START);
+            exchange.retry_at()
+        };
+        assert!((1..20).map(wait).collect::<std::collections::BTreeSet<_>>().len() > 15);
+    }
+
+    #[test]
+    fn a_peer_that_refuses_us_is_asked_again_after_five_minutes() {
+        assert_eq!((REFUSED_RETRY_MS, BAN_MS), (300_000, 3_600_000));
+        let mut exchange = Us::new().following();
+        exchange.failed(&Trouble::Refused("no".into()), START);
+        assert_eq!((exchange.retry_at(), exchange.state(START)), (START.plus(REFUSED_RETRY_MS), State::BackOff));
+        assert_eq!(exchange.last_error(), Some("no"));
+    }
+
+    #[test]
+    fn a_ban_lasts_an_hour() {
+        let us = Us::new();
+        let mut exchange = us.following();
+        assert_eq!(exchange.failed(&nonsense(), START), Some(Ask::Hangup));
+        let end = START.plus(BAN_MS);
+        assert_eq!((exchange.state(START), exchange.retry_at()), (State::Banned, end));
+        assert_eq!((exchange.state(TimeMs(end.0 - 1)), exchange.tick(TimeMs(end.0 - 1))), (State::Banned, None));
+        assert_eq!(exchange.tick(end), Some(Ask::Greet));
+        us.greeted(&mut exchange, &us.greeting());
+        assert_eq!(exchange.state(START), State::Pulling);
+    }
+
+    /// The peer that sends nonsense and hangs up at once: its other calls end after the ban began.
+    #[test]
+    fn a_ban_is_not_cut_short_by_calls_that_end_after_it_began() {
+        let us = Us::new();
+        for late in [None, Some(unreachable()), Some(Trouble::Refused("no".into()))] {
+            let mut exchange = us.following();
+            exchange.failed(&nonsense(), START);
+            match late {
+                None => assert_eq!(us.ended(&mut exchange, Call::Follow), None),
+                Some(trouble) => assert_eq!(exchange.failed(&trouble, START), None),
+            }
+            assert_eq!(us.ended(&mut exchange, Call::Talk), None);
+            assert_eq!((exchange.state(START), exchange.retry_at()), (State::Banned, START.plus(BAN_MS)));
+        }
+    }
+
+    #[test]
+    fn two_calls_that_break_together_are_one_failure() {
+        let us = Us::new();
+        let mut exchange = us.following();
+        exchange.failed(&unreachable(), START);
+        exchange.failed(&unreachable(), START);
+        let now = exchange.retry_at();
+        exchange.tick(now);
+        exchange.failed(&unreachable(), now);
+        assert!(exchange.retry_at().since(now) <= 3_000, "the second failure, not the third");
+    }
+
+    #[test]
+    fn a_held_block_is_asked_for_when_its_time_has_come() {
+        let us = Us::new();
+        let mut exchange = us.following();
+        exchange.hold_until(START.plus(500));
+        exchange.hold_until(START.plus(900));
+        assert_eq!(exchange.tick(START.plus(499)), None);
+        assert_eq!(exchange.tick(START.plus(500)), Some(Ask::Greet));
+    }
+
+    #[test]
+    fn a_followed_stream_that_ends_is_begun_again_after_a_second() {
+        let us = Us::new();
+        let mut exchange = us.following();
+        assert_eq!(us.ended(&mut exchange, Call::Follow), None);
+        assert!(!exchange.is_connected());
+        assert_eq!(exchange.tick(START.plus(BACKOFF_MIN_MS - 1)), None);
+        assert_eq!(exchange.tick(START.plus(BACKOFF_MIN_MS)), Some(Ask::Greet));
+    }
+
+    #[test]
+    fn the_peers_clock_is_measured_against_ours() {
+        let mut exchange = Exchange::new(1);
+        exchange.heard(START, START.plus(90_000));
+        assert_eq!(exchange.clock_offset_ms(), 90_000);
+        exchange.heard(START, TimeMs(START.0 - 5));
+        assert_eq!((exchange.clock_offset_ms(), exchange.last_heard()), (-5, START));
+        exchange.heard(START, TimeMs(u64::MAX));
+        assert!(exchange.clock_offset_ms() > 0);
+    }
+
+    /// Two chains of 40 blocks that part after `common` blocks: the peer's is searched for the first difference.
+    fn search_in(common: usize) -> (Option<Found>, usize) {
+        let forum = TestForum::of_full(1);
+        let ring = forum.keyring();
+        let mut log = forum.log(1, 0, Class::Normal);
+        let mut ours = Vec::new();
+        let mut theirs = Vec::new();
+        for _ in 0..common {
+            let frame = log.push(&[]);
+            ours.push(frame.header.hash());
+            theirs.push(frame);
+        }
+        let mut other = log.clone();
+        other.time = other.time.plus(1);
+        for _ in common..40 {
+            ours.push(log.push(&[]).header.hash());
+            theirs.push(other.push(&[]));
+        }
+        let us = Us::new();
+        let mut exchange = us.following();
+        let mut ask = exchange.search(log.origin, Seq(40), None);
+        let mut asked = 0;
+        while let Some(Ask::Headers { origin, from, to }) = ask {
+            assert_eq!((origin, from), (log.origin, to));
+            asked += 1;
+            let at = usize::try_from(from.0).unwrap() - 1;
+            let header = verified_header(&ring, &theirs[at], &log.opening);
+            if let Some(found) = exchange.header(header, Some(ours[at])) {
+                return (Some(found), asked);
+            }
+            ask = us.ended(&mut exchange, Call::Talk);
+        }
+        (None, asked)
+    }
+
+    #[test]
+    fn a_search_finds_the_first_difference_wherever_it_is() {
+        for common in 0..40 {
+            let (found, asked) = search_in(common);
+            let Some(Found::Fork(header)) = found else { panic!("{common} common blocks: {found:?}") };
+            assert_eq!(header.header().id.seq, Seq(common as u64 + 1), "{common} common blocks");
+            assert!(asked <= 7, "{asked} questions for 40 blocks");
+        }
+    }
+
+    #[test]
+    fn a_search_that_finds_no_difference_blames_the_block_after() {
+        let (found, asked) = search_in(40);
+        assert!(found.is_none() && asked == 1);
+
+        let forum = TestForum::of_full(1);
+        let mut log = forum.log(1, 0, Class::Normal);
+        let head = log.push(&[]);
+        let bad = log.draft(&[], |h| h.prev = HeaderHash::ZERO).header;
+        let us = Us::new();
+        let mut exchange = us.following();
+        exchange.search(log.origin, Seq(1), Some(bad.clone()));
+        let found = exchange.header(verified_header(&forum.keyring(), &head, &log.opening), Some(head.header.hash()));
+        assert!(matches!(found, Some(Found::Fault(at, header)) if at == log.origin && *header == bad));
+    }
+
+    #[test]
+    fn searches_are_bounded_and_one_a_log() {
+        let us = Us::new();
+        let mut exchange = us.following();
+        assert_eq!(exchange.search(origin(1, 0), Seq(0), None), None, "there is nothing before the first block");
+        assert!(exchange.search(origin(1, 0), Seq(5), None).is_some());
+        for log_no in 0..200 {
+            assert_eq!(exchange.search(origin(1, log_no), Seq(5), None), None);
+        }
+        assert_eq!(exchange.searches.len(), SEARCHES_MAX);
+    }
+
+    #[test]
+    fn a_peer_that_cannot_show_what_it_claims_is_not_asked_for_ever() {
+        let us = Us::new();
+        let mut exchange = us.following();
+        assert!(exchange.search(origin(1, 0), Seq(5), None).is_some());
+        assert_eq!(us.ended(&mut exchange, Call::Talk), None);
+        assert!(exchange.searches.is_empty());
+    }
+
+    /// A log of a lane with so many blocks, as it is published.
+    fn published(logs: &[(u32, Class, u64)]) -> Published {
+        let head = |seq| Head { seq: Seq(seq), hash: HeaderHash(sha256(&[b"head"])) };
+        let heads = logs.iter().map(|(no, class, seq)| (origin(1, *no), (Some(*class), head(*seq)))).collect();
+        Published { heads, ..Published::default() }
+    }
+
+    /// Everything a feed sends, each block with the size that `size` gives it.
+    fn sent(feed: &mut Feed, published: &Published, size: impl Fn(Class) -> u64) -> Vec<(u32, u64)> {
+        let mut sent = Vec::new();
+        while let Some(id) = feed.next(published) {
+            let class = published.heads[&id.origin].0.unwrap();
+            feed.sent_bytes(published, id, size(class));
+            sent.push((id.origin.log_no.0, id.seq.0));
+        }
+        sent
+    }
+
+    #[test]
+    fn urgent_blocks_go_first_and_nothing_is_sent_twice() {
+        let published = published(&[(0, Class::Normal, 3), (1, Class::Bulk, 3), (2, Class::Urgent, 2)]);
+        let mut feed = Feed::new(&Have::default());
+        let order = sent(&mut feed, &published, |_| 100);
+        assert_eq!(order[..2], [(2, 1), (2, 2)]);
+        assert_eq!(order.len(), 8);
+        assert_eq!(order.iter().collect::<std::collections::BTreeSet<_>>().len(), 8, "{order:?}");
+        assert_eq!(feed.next(&published), None);
+        for log_no in 0..3 {
+            let places: Vec<_> = order.iter().filter(|(no, _)| *no == log_no).map(|(_, seq)| *seq).collect();
+            assert!(places.is_sorted(), "each log in its order");
+        }
+    }
+
+    #[test]
+    fn a_feed_goes_on_where_the_asker_ends() {
+        let published = published(&[(0, Class::Normal, 3), (1, Class::Normal, 2)]);
+        let mut have = Have::default();
+        have.set(origin(1, 0), Head { seq: Seq(2), hash: HeaderHash::ZERO });
+        have.set(origin(1, 1), Head { seq: Seq(9), hash: HeaderHash::ZERO });
+        assert_eq!(sent(&mut Feed::new(&have), &published, |_| 1), [(0, 3)]);
+    }
+
+    #[test]
+    fn bulk_gets_at_most_half_of_the_bytes_while_normal_waits() {
+        const BULK: u64 = 260_000;
+        for normal_size in [300, 5_000, BULK, 1_000_000] {
+            let published = published(&[(0, Class::Normal, 400), (1, Class::Bulk, 400)]);
+            let mut feed = Feed::new(&Have::default());
+            let mut bytes = [0_u64; 2];
+            while bytes[0] < 390 * normal_size
+                && let Some(id) = feed.next(&published)
+            {
+                let is_bulk = usize::from(id.origin.log_no.0 == 1);
+                let size = if is_bulk == 1 { BULK } else { normal_size };
+                feed.sent_bytes(&published, id, size);
+                bytes[is_bulk] += size;
+                assert!(bytes[1] <= bytes[0] + BULK, "{bytes:?} with blocks of {normal_size}");
+            }
+            let waited = bytes[1] == 400 * BULK || bytes[1] + normal_size >= bytes[0];
+            assert!(waited, "and bulk is not starved: {bytes:?} with blocks of {normal_size}");
+        }
+    }
+
+    #[test]
+    fn logs_of_one_lane_take_turns() {
+        let published = published(&[(0, Class::Normal, 3), (1, Class::Normal, 3), (2, Class::Normal, 1)]);
+        let order = sent(&mut Feed::new(&Have::default()), &published, |_| 1);
+        assert_eq!(order, [(0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (0, 3), (1, 3)]);
+    }
+
+    #[test]
+    fn a_draw_is_the_same_for_the_same_seed_and_within_its_bounds() {
+        let draw = |seed| (0..50).map(|_| ()).scan(Draw(seed), |d, ()| Some(d.below(7))).collect::<Vec<_>>();
+        assert_eq!(draw(3), draw(3));
+        assert_ne!(draw(3), draw(4));
+        assert!(draw(3).iter().all(|n| *n < 7));
+        assert_eq!(Draw(1).below(0), 0);
+        let mut d = Draw(5);
+        assert!((0..1_000).map(|_| d.around(100)).all(|n| (50..=150).contains(&n)));
     }
 }

@@ -106,7 +106,9 @@ pub fn head_to_proto(origin: Origin, head: Head) -> proto::Head {
 /// A head as it was received.
 pub fn head_from_proto(head: &proto::Head) -> Option<(Origin, Head)> {
     let origin = origin_from_proto(head.origin.as_ref()?)?;
-    Some((origin, Head { seq: Seq(head.seq), hash: HeaderHash::from_slice(&head.header_hash)? }))
+    // Place 0 is "nothing yet": no block stands there, and no hash.
+    let seq = Some(Seq(head.seq)).filter(|seq| *seq > Seq(0))?;
+    Some((origin, Head { seq, hash: HeaderHash::from_slice(&head.header_hash)? }))
 }
 
 /// An origin as it travels.
@@ -129,4 +131,95 @@ pub enum HaveError {
     Entry,
     #[error("have vector does not ascend by log")]
     Order,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::testing::origin;
+
+    fn head(seq: u64, hash: u8) -> Head {
+        Head { seq: Seq(seq), hash: HeaderHash([hash; 32]) }
+    }
+
+    fn have(heads: &[(u8, u32, u64, u8)]) -> Have {
+        let mut have = Have::default();
+        heads.iter().for_each(|(member, log_no, seq, hash)| have.set(origin(*member, *log_no), head(*seq, *hash)));
+        have
+    }
+
+    #[test]
+    fn a_vector_reads_back_as_it_was_written() {
+        for heads in [&[][..], &[(1, 0, 1, 1)], &[(2, 1, 5, 1), (1, 0, u64::MAX, 2), (1, 7, 3, 3)]] {
+            let have = have(heads);
+            assert_eq!(Have::from_proto(&have.to_proto()), Ok(have.clone()));
+            assert_eq!((have.len(), have.is_empty()), (heads.len(), heads.is_empty()));
+        }
+    }
+
+    #[test]
+    fn a_vector_ascends_and_every_entry_is_whole() {
+        let good = have(&[(1, 0, 1, 1), (1, 1, 1, 1), (2, 0, 1, 1)]).to_proto();
+        let refused = |change: fn(&mut Vec<proto::Head>)| {
+            let mut heads = good.clone();
+            change(&mut heads);
+            Have::from_proto(&heads).unwrap_err()
+        };
+        assert_eq!(refused(|h| h.swap(0, 1)), HaveError::Order);
+        assert_eq!(refused(|h| h[1] = h[0].clone()), HaveError::Order);
+        assert_eq!(refused(|h| h[1].origin = None), HaveError::Entry);
+        assert_eq!(refused(|h| h[1].origin.as_mut().unwrap().member_id = vec![1; 15].into()), HaveError::Entry);
+        assert_eq!(refused(|h| h[1].header_hash = vec![1; 33].into()), HaveError::Entry);
+        assert_eq!(refused(|h| h[1].header_hash = Bytes::new()), HaveError::Entry);
+        assert_eq!(refused(|h| h[1].seq = 0), HaveError::Entry, "nothing stands at place 0");
+    }
+
+    #[test]
+    fn a_vector_has_at_most_8192_entries() {
+        assert_eq!(HAVE_MAX, 8_192);
+        let mut all = Have::default();
+        (0..=8_192).for_each(|log_no| all.set(origin(1, log_no), head(1, 1)));
+        let mut heads = all.to_proto();
+        assert_eq!(Have::from_proto(&heads), Err(HaveError::TooLong(8_193)));
+        heads.pop();
+        assert!(Have::from_proto(&heads).is_ok());
+    }
+
+    #[test]
+    fn a_digest_changes_with_every_place_and_hash() {
+        let vectors = [
+            have(&[]),
+            have(&[(1, 0, 1, 1)]),
+            have(&[(1, 0, 2, 1)]),
+            have(&[(1, 0, 1, 2)]),
+            have(&[(1, 1, 1, 1)]),
+            have(&[(2, 0, 1, 1)]),
+            have(&[(1, 0, 1, 1), (2, 0, 1, 1)]),
+        ];
+        let digests: std::collections::BTreeSet<_> = vectors.iter().map(Have::digest).collect();
+        assert_eq!(digests.len(), vectors.len());
+    }
+
+    #[test]
+    fn only_another_hash_at_the_same_place_contradicts() {
+        let earlier = have(&[(1, 0, 5, 1)]);
+        for (now, contradicts) in [
+            (have(&[(1, 0, 5, 1)]), false),
+            (have(&[(1, 0, 5, 2)]), true),
+            (have(&[(1, 0, 6, 2)]), false),
+            (have(&[(1, 0, 4, 2)]), false),
+            (have(&[(1, 1, 5, 2)]), false),
+            (have(&[]), false),
+        ] {
+            assert_eq!(now.contradicts(&earlier), contradicts, "{now:?}");
+        }
+    }
+
+    #[test]
+    fn blocks_beyond_are_those_that_the_other_lacks() {
+        let ours = have(&[(1, 0, 5, 1), (1, 1, 2, 1), (2, 0, 1, 1)]);
+        assert_eq!(ours.blocks_beyond(&have(&[])), 8);
+        assert_eq!(ours.blocks_beyond(&have(&[(1, 0, 3, 1), (1, 1, 9, 1)])), 3);
+        assert_eq!(have(&[]).blocks_beyond(&ours), 0);
+    }
 }

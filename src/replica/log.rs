@@ -131,7 +131,7 @@ impl Log {
         if let Some(rule) = self.broken_rule(block.header()) {
             return self.diverging(rule, block, keyring);
         }
-        self.push(block.signed(), block.frame().encode().len() as u64);
+        self.push(block.signed(), block.frame().encoded_len() as u64);
         Extension::Extended
     }
 
@@ -185,5 +185,151 @@ impl Log {
             self.last = None;
             self.durable = self.durable.min(self.len());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::ids::Class;
+    use crate::replica::testing::{TestForum, TestLog, opinion};
+
+    /// What became of a block, as a word.
+    fn word(extension: &Extension) -> &'static str {
+        match extension {
+            Extension::Extended => "extended",
+            Extension::Known => "known",
+            Extension::Gap => "gap",
+            Extension::Contradicts => "contradicts",
+            Extension::Diverges => "diverges",
+            Extension::Fault(_) => "fault",
+            Extension::Frozen => "frozen",
+        }
+    }
+
+    /// Blocks 1 to 6 of one chain, those of another that leaves it after block 3, and a keyring for both.
+    fn two_chains() -> (Keyring, Vec<VerifiedBlock>, Vec<VerifiedBlock>, TestLog) {
+        let forum = TestForum::of_full(1);
+        let mut ring = forum.keyring();
+        let mut log = forum.log(1, 0, Class::Normal);
+        let mut ours: Vec<_> = (1..=3).map(|n| log.block(&mut ring, &[opinion(n, 1)])).collect();
+        let mut other = log.clone();
+        let mut theirs = ours.clone();
+        ours.extend((4..=6).map(|n| log.block(&mut ring, &[opinion(n, 1)])));
+        theirs.extend((4..=6).map(|n| other.block(&mut ring, &[opinion(n, 3)])));
+        (ring, ours, theirs, log)
+    }
+
+    /// A log that holds the first blocks of `chain`.
+    fn holding(chain: &[VerifiedBlock], count: usize, ring: &Keyring) -> Log {
+        let mut log = Log::open(&chain[0]).unwrap();
+        for block in &chain[..count] {
+            assert_eq!(word(&log.extend(block, ring)), "extended");
+        }
+        log
+    }
+
+    #[test]
+    fn a_log_is_extended_by_its_next_block_only() {
+        let (ring, ours, theirs, _) = two_chains();
+        for (held, offered, expected) in [
+            (0, &ours[0], "extended"),
+            (0, &ours[1], "gap"),
+            (1, &ours[1], "extended"),
+            (1, &ours[3], "gap"),
+            (5, &ours[5], "extended"),
+            (6, &ours[0], "known"),
+            (6, &ours[5], "known"),
+            (6, &theirs[2], "known"),
+            (6, &theirs[3], "contradicts"),
+            (6, &theirs[5], "contradicts"),
+            (4, &theirs[3], "contradicts"),
+            (4, &theirs[4], "diverges"),
+            (3, &theirs[3], "extended"),
+            (3, &theirs[4], "gap"),
+        ] {
+            let mut log = holding(&ours, held, &ring);
+            let id = offered.id();
+            assert_eq!(word(&log.extend(offered, &ring)), expected, "holding {held}, offered {id}");
+            let grew = u64::from(expected == "extended");
+            assert_eq!(log.len(), Seq(held as u64 + grew), "{expected} changes nothing else");
+        }
+    }
+
+    #[test]
+    fn a_log_opens_with_a_first_block_only() {
+        let (_, ours, _, _) = two_chains();
+        assert!(Log::open(&ours[1]).is_none());
+        assert!(Log::open(&ours[0]).is_some_and(|log| log.is_empty() && log.last_time() == TimeMs(0)));
+    }
+
+    #[test]
+    fn a_block_that_breaks_a_rule_against_our_head_is_a_fault() {
+        let (ring, ours, _, log) = two_chains();
+        type Change = fn(&mut Header);
+        let cases: &[(&str, Change)] = &[
+            ("extended", |_| ()),
+            ("extended", |h| h.time = TimeMs(h.time.0 - 1)),
+            ("fault", |h| h.time = TimeMs(h.time.0 - 2)),
+            ("fault", |h| h.class = 1),
+            ("fault", |h| h.log_root[0] ^= 1),
+            ("diverges", |h| h.prev.0[0] ^= 1),
+            ("diverges", |h| h.id.seq = Seq(0)),
+        ];
+        for (expected, change) in cases {
+            let mut held = holding(&ours, 6, &ring);
+            let block = ring.verify(log.draft(&[opinion(9, 1)], change)).unwrap();
+            assert_eq!(word(&held.extend(&block, &ring)), *expected);
+        }
+    }
+
+    #[test]
+    fn a_conviction_cuts_the_log_before_the_disputed_place_for_good() {
+        let (ring, ours, theirs, _) = two_chains();
+        let mut log = holding(&ours, 6, &ring);
+        log.mark_durable(Seq(6));
+        log.convict(Seq(4));
+        assert_eq!(log.len(), Seq(3));
+        assert_eq!(log.durable_head(), Some(Head { seq: Seq(3), hash: ours[2].hash() }));
+        for block in ours.iter().chain(&theirs) {
+            assert_eq!(word(&log.extend(block, &ring)), "frozen", "{}", block.id());
+        }
+        log.convict(Seq(1));
+        assert_eq!((log.len(), log.durable_head()), (Seq(0), None));
+    }
+
+    #[test]
+    fn a_convicted_log_may_still_be_completed_up_to_the_disputed_place() {
+        let (ring, ours, _, _) = two_chains();
+        let mut log = holding(&ours, 1, &ring);
+        log.convict(Seq(4));
+        assert_eq!(word(&log.extend(&ours[1], &ring)), "extended");
+        assert_eq!(word(&log.extend(&ours[2], &ring)), "extended");
+        log.convict(Seq(4));
+        assert_eq!(word(&log.extend(&ours[3], &ring)), "frozen");
+    }
+
+    #[test]
+    fn the_durable_place_never_goes_back_nor_beyond_what_is_held() {
+        let (ring, ours, _, _) = two_chains();
+        let mut log = holding(&ours, 3, &ring);
+        assert_eq!(log.durable_head(), None);
+        log.mark_durable(Seq(2));
+        log.mark_durable(Seq(1));
+        assert_eq!(log.durable_head().map(|h| h.seq), Some(Seq(2)));
+        log.mark_durable(Seq(9));
+        assert_eq!(log.durable_head().map(|h| h.seq), Some(Seq(3)));
+    }
+
+    #[test]
+    fn places_outside_the_log_have_no_hash() {
+        let (ring, ours, _, _) = two_chains();
+        let log = holding(&ours, 3, &ring);
+        assert_eq!(log.hash_at(Seq(0)), None);
+        assert_eq!(log.hash_at(Seq(3)), Some(ours[2].hash()));
+        assert_eq!(log.hash_at(Seq(4)), None);
+        assert_eq!(log.hash_at(Seq(u64::MAX)), None);
+        let bytes: u64 = ours[..3].iter().map(|b| b.frame().encode().len() as u64).sum();
+        assert_eq!(log.frame_bytes(), bytes);
     }
 }

@@ -12,6 +12,8 @@
 mod receive;
 mod restore;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 pub mod admission;
 pub mod block;
@@ -29,6 +31,8 @@ pub mod signal;
 pub mod signed;
 pub mod strict;
 pub mod taxonomy;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod verdict;
 pub mod view;
 pub mod wrong;
@@ -98,6 +102,11 @@ pub enum Input {
     Seal,
     /// Everything that earlier effects asked to write is on stable storage.
     Durable,
+    /// As [`Input::Durable`], for a caller whose readers wait meanwhile: a piece of it is counted, and the caller goes
+    /// on with [`Input::NextPiece`] while [`Replica::is_counting`].
+    DurableInPieces,
+    /// The next piece of what [`Input::DurableInPieces`] said is durable.
+    NextPiece,
     /// A peer said something.
     Peer(MemberId, PeerEvent),
     /// A charter, from a person.
@@ -177,8 +186,12 @@ enum Staged {
     Proof(Box<VerifiedProof>),
 }
 
+/// Records that are counted before readers get their turn. Every block passes it; a full one takes about a millisecond.
+const PIECE_RECORDS: usize = 1;
 /// Charters that wait for the one before them to be durable; a chain is fetched in order, so few ever do.
 const CHARTERS_WAITING_MAX: usize = 64;
+/// How much of the reason for refusing a peer's charter is kept: names in it are as long as the sender likes.
+const REFUSAL_CHARS_MAX: usize = 300;
 /// How far our clock may be from the middle of the peers' before health says so, in milliseconds.
 const CLOCK_OFFSET_MAX_MS: i64 = 60_000;
 
@@ -193,6 +206,8 @@ pub struct Replica {
     own: Own,
     exchanges: BTreeMap<MemberId, Exchange>,
     staged: VecDeque<Staged>,
+    /// How many at the front of `staged` are durable and still to be counted.
+    durable_left: usize,
     charters_waiting: VecDeque<(Option<MemberId>, proto::SignedCharter)>,
     published: Arc<Published>,
     alarms: BTreeSet<Alarm>,
@@ -212,6 +227,11 @@ impl Replica {
             Input::Submit { ticket, class, records } => self.submit(ticket, class, records, now, &mut effects),
             Input::Seal => self.seal(now, &mut effects),
             Input::Durable => self.durable(now, &mut effects),
+            Input::DurableInPieces => {
+                self.durable_left = self.staged.len();
+                self.count_staged(PIECE_RECORDS, now, &mut effects);
+            }
+            Input::NextPiece => self.count_staged(PIECE_RECORDS, now, &mut effects),
             Input::Peer(peer, event) => self.peer(peer, event, now, &mut effects),
             Input::Charter(charter) => self.charter(None, charter, &mut effects),
             Input::Confronted(ours, theirs) => self.confronted(&ours, &theirs, &mut effects),
@@ -270,6 +290,11 @@ impl Replica {
         self.own.outbox.len()
     }
 
+    /// Whether [`Input::NextPiece`] has anything left to do.
+    pub fn is_counting(&self) -> bool {
+        self.durable_left > 0
+    }
+
     /// Whether the startup guard still waits for peers (W4).
     pub fn guard_pending(&self) -> bool {
         !self.own.may_sign()
@@ -312,13 +337,20 @@ impl Replica {
     /// Proofs that somebody who holds `have` lacks.
     pub fn proofs_beyond(&self, have: &BTreeSet<[u8; 32]>) -> Vec<proto::Proof> {
         let proofs = self.proofs.iter().filter(|p| !have.contains(&p.hash())).map(|p| p.message().clone());
-        let fork = self.chain.fork().map(|f| proto::Proof { p: Some(proto::proof::P::Charter(f.clone())) });
+        let fork = self.charter_fork().filter(|(hash, _)| !have.contains(hash)).map(|(_, proof)| proof);
         proofs.chain(fork).collect()
+    }
+
+    /// The proof that the charter chain forks, with its name.
+    fn charter_fork(&self) -> Option<([u8; 32], proto::Proof)> {
+        let proof = proto::Proof { p: Some(proto::proof::P::Charter(self.chain.fork()?.clone())) };
+        Some((forks::proof_hash(&proof), proof))
     }
 
     /// The proof of one hash.
     pub fn proof(&self, hash: &[u8; 32]) -> Option<proto::Proof> {
-        self.proofs.iter().find(|p| p.hash() == *hash).map(|p| p.message().clone())
+        let charter_fork = || self.charter_fork().filter(|(name, _)| name == hash).map(|(_, proof)| proof);
+        self.proofs.iter().find(|p| p.hash() == *hash).map(|p| p.message().clone()).or_else(charter_fork)
     }
 
     /// A log's opening, for headers that travel without payload.
@@ -413,11 +445,22 @@ impl Replica {
         }
     }
 
-    /// Everything staged is on stable storage: count it, publish it, answer for it, in this order.
+    /// Everything staged is on stable storage.
     fn durable(&mut self, now: TimeMs, effects: &mut Vec<Effect>) {
+        self.durable_left = self.staged.len();
+        self.count_staged(usize::MAX, now, effects);
+    }
+
+    /// What is staged and durable: count it, publish it, answer for it, in this order. Ends early after `records_max`
+    /// records, but only before a block of somebody else: what we said is answered for together.
+    fn count_staged(&mut self, records_max: usize, now: TimeMs, effects: &mut Vec<Effect>) {
         let mut answers = Vec::new();
         let mut changed = Changed::default();
-        while let Some(staged) = self.staged.pop_front() {
+        let mut records = 0;
+        while let Some(staged) = self.next_durable(records >= records_max) {
+            if let Staged::Block(block) = &staged {
+                records += block.records().len();
+            }
             match staged {
                 Staged::Block(block) => self.count(&block, &mut changed),
                 Staged::Answer(ticket, answer) => push_answer(ticket, answer, &mut answers),
@@ -436,6 +479,15 @@ impl Replica {
         effects.append(&mut answers);
         self.reoffer_orphans(now, effects);
         self.charters_that_waited(effects);
+    }
+
+    fn next_durable(&mut self, enough: bool) -> Option<Staged> {
+        let foreign = matches!(self.staged.front(), Some(Staged::Block(b)) if b.id().origin.member != self.settings.me);
+        if self.durable_left == 0 || (enough && foreign) {
+            return None;
+        }
+        self.durable_left -= 1;
+        self.staged.pop_front()
     }
 
     /// A block is durable: it may be seen.
@@ -465,7 +517,12 @@ impl Replica {
             heads: heads.collect(),
             charter_version: self.chain.version(),
             charter_hash: Some(self.chain.head()),
-            proofs: self.proofs.iter().map(VerifiedProof::hash).collect(),
+            proofs: self
+                .proofs
+                .iter()
+                .map(VerifiedProof::hash)
+                .chain(self.charter_fork().map(|(hash, _)| hash))
+                .collect(),
         });
     }
 
@@ -542,12 +599,7 @@ impl Replica {
     /// Our current word on how a conversation should go on.
     fn with_exchange<T>(&mut self, peer: MemberId, f: impl FnOnce(&mut Exchange, &Ours<'_>) -> T) -> Option<T> {
         let have = self.published.have();
-        let ours = Ours {
-            have: &have,
-            charter_version: self.chain.version(),
-            charter_hash: self.chain.head(),
-            proofs: &self.published.proofs,
-        };
+        let ours = Ours { have: &have, charters: &self.chain, proofs: &self.published.proofs };
         self.exchanges.get_mut(&peer).map(|exchange| f(exchange, &ours))
     }
 
@@ -588,8 +640,12 @@ impl Replica {
             }
             Err(CharterError::Gap { .. }) => {} // falling behind is not an error
             Err(error) => {
-                if let Some(from) = from {
-                    self.alarm(Alarm::CharterRefused(from, error.to_string()), effects);
+                // One alarm a peer: it could go on for ever, each time for another reason.
+                let told =
+                    |from| self.alarms.iter().any(|a| matches!(a, Alarm::CharterRefused(peer, _) if *peer == from));
+                if let Some(from) = from.filter(|from| !told(*from)) {
+                    let why = error.to_string().chars().take(REFUSAL_CHARS_MAX).collect();
+                    self.alarm(Alarm::CharterRefused(from, why), effects);
                 }
             }
         }

@@ -94,6 +94,8 @@ pub(super) struct Own {
     pub(super) lanes: BTreeMap<Class, LogNo>,
     /// Log numbers that are known anywhere, ours to use or not.
     pub(super) log_nos: BTreeSet<LogNo>,
+    /// Logs that are known to go on elsewhere: never written again.
+    pub(super) closed: BTreeSet<LogNo>,
     pub(super) last_time: TimeMs,
     pub(super) guard: Guard,
     pub(super) outbox: BTreeMap<u64, (Class, Vec<Bytes>)>,
@@ -117,6 +119,7 @@ impl Own {
         Self {
             lanes: BTreeMap::new(),
             log_nos: BTreeSet::new(),
+            closed: BTreeSet::new(),
             last_time: TimeMs(0),
             guard,
             outbox: BTreeMap::new(),
@@ -141,6 +144,7 @@ impl Own {
     /// Ends writing in `log_no`; the lane goes on in a new log.
     pub(super) fn close(&mut self, log_no: LogNo) -> bool {
         self.log_nos.insert(log_no);
+        self.closed.insert(log_no);
         let lane = self.lanes.iter().find(|(_, no)| **no == log_no).map(|(class, _)| *class);
         lane.is_some_and(|class| self.lanes.remove(&class).is_some())
     }

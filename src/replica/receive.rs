@@ -64,11 +64,11 @@ impl Replica {
         ours.is_some_and(|ours| ours != hash) && !self.is_convicted_at(origin, seq)
     }
 
-    fn is_convicted_at(&self, origin: Origin, seq: Seq) -> bool {
+    pub(super) fn is_convicted_at(&self, origin: Origin, seq: Seq) -> bool {
         self.proofs.fork(origin).is_some_and(|fork| fork <= seq)
     }
 
-    fn search(
+    pub(super) fn search(
         &mut self,
         peer: MemberId,
         origin: Origin,
@@ -109,7 +109,7 @@ impl Replica {
                 self.staged.push_back(Staged::Block(Box::new(block)));
             }
             Extension::Known | Extension::Frozen => {}
-            Extension::Gap => self.gap(peer),
+            Extension::Gap => self.gap(peer, now),
             Extension::Contradicts => self.confront(&block, effects),
             Extension::Diverges => {
                 let head = self.logs.get(&id.origin).map_or(Seq(0), Log::len);
@@ -128,7 +128,14 @@ impl Replica {
         }
     }
 
-    fn gap(&mut self, peer: MemberId) {
+    fn gap(&mut self, peer: MemberId, now: TimeMs) {
+        if let Some(exchange) = self.exchanges.get_mut(&peer) {
+            exchange.missed(now);
+        }
+    }
+
+    /// A claim on our own logs was resolved: greet again, so that the startup guard can count the answer.
+    fn gap_at_own_log(&mut self, peer: MemberId) {
         if let Some(exchange) = self.exchanges.get_mut(&peer) {
             exchange.want_greeting();
         }
@@ -204,7 +211,7 @@ impl Replica {
                 }
             }
             Unverified::Flags(..) => self.alarm(Alarm::Upgrade, effects),
-            Unverified::UnknownMember(_) | Unverified::UnknownLog(_) | Unverified::Redacted(_) => self.gap(peer),
+            Unverified::UnknownMember(_) | Unverified::UnknownLog(_) | Unverified::Redacted(_) => self.gap(peer, now),
             _ => self.trouble(peer, &Trouble::Nonsense(why.to_string()), now, effects),
         }
     }
@@ -217,6 +224,10 @@ impl Replica {
         match found {
             Some(Found::Fork(theirs)) => {
                 let at: BlockId = theirs.header().id;
+                if at.origin.member == self.settings.me {
+                    self.own_log_elsewhere(at, effects);
+                    self.gap_at_own_log(peer);
+                }
                 effects.push(Effect::Confront(at, theirs));
             }
             Some(Found::Fault(origin, bad)) => {
@@ -240,7 +251,9 @@ impl Replica {
             && !self.view.is_stale();
         let Some(exchange) = self.exchanges.get_mut(&peer) else { return };
         exchange.heard(now, tick.time);
-        if tick.have_digest != ours.have_digest {
+        if tick.have_digest == ours.have_digest {
+            exchange.holds(self.published.have());
+        } else {
             exchange.want_greeting();
         }
         if comparable {

@@ -245,6 +245,10 @@ fn opinion(o: proto::Opinion) -> Result<Opinion, &'static str> {
     let mut labels = o.labels;
     labels.sort_unstable();
     labels.dedup();
+    // There is no field for free text, and this must not become one.
+    if !o.languages.iter().all(|tag| is_language(tag)) {
+        return Err("a language is not a BCP 47 tag");
+    }
     let mut languages = o.languages;
     languages.sort_unstable();
     languages.dedup();
@@ -259,6 +263,16 @@ fn opinion(o: proto::Opinion) -> Result<Opinion, &'static str> {
         reason: known_reason(o.reason)?,
         client_key: sixteen(&o.client_key, true)?,
     })
+}
+
+/// Whether `tag` has the shape of a BCP 47 tag: subtags of 1 to 8 letters or digits, the first of 2 to 8 letters, at
+/// most 35 characters.
+pub fn is_language(tag: &str) -> bool {
+    let mut parts = tag.split('-');
+    let primary =
+        parts.next().is_some_and(|p| (2..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphabetic()));
+    let rest = parts.all(|p| (1..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphanumeric()));
+    primary && rest && tag.len() <= 35
 }
 
 fn retract(r: &proto::RetractVote) -> Result<Statement, &'static str> {
@@ -337,6 +351,8 @@ mod tests {
         inert(|o| o.subject.as_mut().unwrap().digest = vec![7; 31].into());
         inert(|o| o.subject.as_mut().unwrap().r#type = 3);
         inert(|o| o.languages = vec!["x".repeat(5_000)]);
+        inert(|o| o.languages = vec!["en".into(), "call us on 555".into()]);
+        inert(|o| o.languages = vec![String::new()]);
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl Restore {
             own: Own::new(0),
             exchanges: BTreeMap::new(),
             staged: VecDeque::new(),
+            durable_left: 0,
             charters_waiting: VecDeque::new(),
             published: Arc::new(Published::default()),
             alarms: BTreeSet::new(),
@@ -87,12 +88,25 @@ impl Restore {
     pub fn proof(&mut self, bytes: &[u8]) -> bool {
         let Ok(message) = proto::Proof::decode(bytes) else { return false };
         if let Some(proto::proof::P::Charter(fork)) = &message.p {
-            return self.replica.chain.forked(fork).is_ok();
+            return self.charter_fork(fork);
         }
         let Ok(proof) = forks::verify(message, &self.replica.keyring) else { return false };
         self.replica.alarms.insert(super::Alarm::Convicted(proof.origin(), proof.seq()));
         self.replica.proofs.add(proof);
         true
+    }
+
+    /// C4 outlives a restart: what was built on the newest charter is built on the one in force.
+    fn charter_fork(&mut self, fork: &proto::CharterFork) -> bool {
+        let held = self.replica.chain.forked(fork);
+        if held == Ok(super::charter::Applied::Forked) {
+            let version = self.replica.chain.forked_version().unwrap_or(0);
+            self.replica.alarms.insert(super::Alarm::CharterFork(version));
+            self.replica.view = self.replica.empty_view(self.now);
+            self.replica.meet_peers();
+            self.replica.own.guard = Own::new(self.replica.exchanges.len()).guard;
+        }
+        held.is_ok()
     }
 
     /// A stored block.
@@ -181,6 +195,8 @@ impl Restore {
                 self.replica.own.lanes.insert(class, log_no); // ascending: the newest log of a lane wins
             }
         }
+        let own = &mut self.replica.own;
+        own.closed.extend(own.log_nos.iter().filter(|no| !own.lanes.values().any(|open| open == *no)));
         if self.replica.view.is_stale() {
             self.effects.push(Effect::Rebuild);
         }
@@ -226,16 +242,17 @@ impl Restore {
         Ok(())
     }
 
-    /// Records of our own block no longer wait in the outbox.
+    /// Records of our own block no longer wait in the outbox. An entry is forgotten when all of its records stand in
+    /// blocks: one submission may have been cut in two by a block's limits, and a crash between them loses the second.
     fn forget_waiting(&mut self, block: &VerifiedBlock) {
         if self.waiting.is_empty() {
             return;
         }
         for slot in &block.frame().slots {
             let Slot::Record(record) = slot else { continue };
-            if let Some(id) = self.waiting.remove(record)
-                && self.replica.own.outbox.remove(&id).is_some()
-            {
+            let Some(id) = self.waiting.remove(record) else { continue };
+            let still_waits = self.waiting.values().any(|waiting| *waiting == id);
+            if !still_waits && self.replica.own.outbox.remove(&id).is_some() {
                 self.effects.push(Effect::Store(Write::DropOutbox(id)));
             }
         }

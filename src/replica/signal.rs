@@ -414,7 +414,7 @@ fn quoted(text: &str) -> String {
 /// Whether a received subject is in its normal form. What is not, no honest node of this semantics level writes.
 pub fn is_well_formed(subject: &Subject) -> bool {
     let Some(alg) = Alg::from_number(subject.alg) else {
-        return RESERVED.contains(&subject.alg);
+        return RESERVED.contains(&subject.alg) && matches!(subject.kind, KIND_CONTENT | KIND_URL);
     };
     alg.digest_len() == Some(subject.digest().len())
         && alg.kind() == subject.kind

@@ -1,7 +1,6 @@
 //! Saying something: admission, record, block, signature, log (PROTOCOL section 7).
 
 use std::collections::BTreeSet;
-use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
@@ -35,7 +34,10 @@ impl Replica {
             effects.push(Effect::Answer(ticket, Answer::Refused(refusal)));
             return;
         }
-        if self.own.may_sign() {
+        if records.is_empty() {
+            // No block will ever carry its answer.
+            effects.push(Effect::Answer(ticket, Answer::Durable(Vec::new())));
+        } else if self.own.may_sign() {
             let drafts = records.into_iter().map(|bytes| Draft { ticket: Some(ticket), bytes });
             self.own.open.entry(class).or_default().extend(drafts);
         } else {
@@ -49,11 +51,11 @@ impl Replica {
         self.own.client_keys.get(key).copied()
     }
 
-    /// Whether a submission under this client key waits in the outbox or in the open batch.
-    pub fn is_under_way(&self, key: &record::ClientKey) -> bool {
+    /// Client keys of what waits in the outbox or in the open batch.
+    pub fn keys_under_way(&self) -> BTreeSet<record::ClientKey> {
         let queued = self.own.outbox.values().flat_map(|(_, records)| records);
         let open = self.own.open.values().flatten().map(|draft| &draft.bytes);
-        queued.chain(open).any(|bytes| client_key(&record::parse(bytes)) == Some(*key))
+        queued.chain(open).filter_map(|bytes| client_key(&record::parse(bytes))).collect()
     }
 
     /// Everything that can be wrong with a submission, before anything is done.
@@ -105,8 +107,10 @@ impl Replica {
             let used = &mut used[usize::from(withdraws)];
             *used = used.saturating_add(1);
         }
-        // One more for a log's opening, which takes a place of the day on which it happens.
-        if used.iter().any(|u| u.saturating_add(1) > limit) {
+        // One more for a log's opening, which takes a place of the day on which it happens. Only what is asked for is
+        // held against its quota: a day full of statements never stops a withdrawal.
+        let asked = |kind: usize| parsed.iter().any(|p| usize::from(p.withdraws()) == kind);
+        if used.iter().enumerate().any(|(kind, u)| asked(kind) && u.saturating_add(1) > limit) {
             Err(Refusal::Quota { limit, lane: class.name() })
         } else {
             Ok(())
@@ -254,22 +258,31 @@ impl Replica {
         salt
     }
 
-    /// Extends a log, opening it if the block is its first, and learns the opening.
+    /// Extends a log, opening it if the block is its first, and learns the opening. A first block that breaks a rule
+    /// opens nothing: else whoever was shown it could never take the log that everybody else holds.
     pub(super) fn extend(&mut self, block: &VerifiedBlock) -> Extension {
         let origin = block.id().origin;
-        let keyring = self.keyring();
-        let log = match self.logs.entry(origin) {
-            Entry::Occupied(log) => log.into_mut(),
-            Entry::Vacant(place) => match Log::open(block) {
-                Some(log) => place.insert(log),
-                None => return Extension::Gap,
-            },
+        let mut keyring = self.keyring();
+        if block.opening().is_some() {
+            std::sync::Arc::make_mut(&mut keyring).learn(block);
+        }
+        let mut opened = None;
+        let held = self.logs.get_mut(&origin);
+        let Some(log) = held.or_else(|| {
+            opened = Log::open(block);
+            opened.as_mut()
+        }) else {
+            return Extension::Gap;
         };
         let extension = log.extend(block, &keyring);
-        if matches!(extension, Extension::Extended) && block.opening().is_some() {
-            std::sync::Arc::make_mut(&mut self.keyring).learn(block);
+        if !matches!(extension, Extension::Extended) {
+            return extension;
         }
-        if origin.member == self.settings.me && matches!(extension, Extension::Extended) {
+        self.logs.extend(opened.map(|log| (origin, log)));
+        if block.opening().is_some() {
+            self.keyring = keyring;
+        }
+        if origin.member == self.settings.me {
             self.own.log_nos.insert(origin.log_no);
             self.own.last_time = self.own.last_time.max(block.header().time);
         }
@@ -287,24 +300,14 @@ impl Replica {
         if self.settings.rules.break_rule(WrongRule::RestoreAndGoOn) {
             self.own.guard = Guard::Open;
         }
-        let me = self.settings.me;
-        for (origin, head) in greeting.have.iter().filter(|(origin, _)| origin.member == me) {
-            let held = self.logs.get(&origin);
-            let same = held.is_some_and(|log| log.hash_at(head.seq) == Some(head.hash));
-            let convicted = self.proofs.fork(origin).is_some_and(|fork| fork <= head.seq);
-            if same || convicted || self.settings.rules.break_rule(WrongRule::RestoreAndGoOn) {
-                continue;
-            }
-            let beyond = held.is_none_or(|log| log.len() < head.seq);
-            if self.own.close(origin.log_no) || !self.own.may_sign() {
-                self.alarm(Alarm::OwnLogElsewhere(origin), effects);
-            }
-            if beyond {
-                let expected = self.own.expected.entry(origin.log_no).or_default();
-                *expected = (*expected).max(head.seq);
-            }
+        let claims = self.claims_on_own_logs(greeting);
+        for (origin, seq) in &claims {
+            // A claim is only somebody's word: close nothing before the header is here and our own keys signed it.
+            self.search(peer, *origin, *seq, None, effects);
         }
-        if let Guard::Pending { needed, answered } = &mut self.own.guard {
+        if claims.is_empty()
+            && let Guard::Pending { needed, answered } = &mut self.own.guard
+        {
             answered.insert(peer);
             if answered.len() >= *needed {
                 self.own.guard = Guard::Open;
@@ -312,6 +315,35 @@ impl Replica {
         }
         if self.own.may_sign() {
             self.drain_outbox(now, effects);
+        }
+    }
+
+    /// Heads that a peer claims of logs that we may still write, and that are not ours.
+    fn claims_on_own_logs(&self, greeting: &Greeting) -> Vec<(Origin, Seq)> {
+        if self.settings.rules.break_rule(WrongRule::RestoreAndGoOn) {
+            return Vec::new();
+        }
+        let me = self.settings.me;
+        // No block of a log number beyond our limit can verify.
+        let limit = self.chain.effective().member(me).map_or(0, |m| m.log_limit);
+        let ours = |origin: Origin| origin.member == me && origin.log_no.0 < limit;
+        let claimed = greeting.have.iter().filter(|(origin, head)| ours(*origin) && head.seq > Seq(0));
+        let open = claimed.filter(|(origin, head)| {
+            let same = self.logs.get(origin).is_some_and(|log| log.hash_at(head.seq) == Some(head.hash));
+            !same && !self.own.closed.contains(&origin.log_no) && !self.is_convicted_at(*origin, head.seq)
+        });
+        open.map(|(origin, head)| (origin, head.seq)).collect()
+    }
+
+    /// A header of one of our own logs that our keys signed and that we do not hold: a restored backup, a second copy
+    /// of this node, or a stolen key. Whichever it is, we write there no more (W4 b, and the own-log watch).
+    pub(super) fn own_log_elsewhere(&mut self, id: BlockId, effects: &mut Vec<Effect>) {
+        self.own.close(id.origin.log_no);
+        self.alarm(Alarm::OwnLogElsewhere(id.origin), effects);
+        let held = self.logs.get(&id.origin).map_or(Seq(0), Log::len);
+        if id.seq > held {
+            let expected = self.own.expected.entry(id.origin.log_no).or_default();
+            *expected = (*expected).max(id.seq);
         }
     }
 
@@ -330,7 +362,9 @@ impl Replica {
                     self.own.open.entry(class).or_default().extend(drafts);
                     self.own.leaving_outbox.push(id);
                 }
-                Err(Refusal::Quota { .. } | Refusal::LogsUsedUp(_)) => {} // tomorrow, or after the next charter
+                // Tomorrow, after the next charter, or with the next release.
+                Err(Refusal::Quota { .. } | Refusal::LogsUsedUp(_) | Refusal::NotActive(_) | Refusal::Semantics(_)) => {
+                }
                 Err(refusal) => {
                     self.own.outbox.remove(&id);
                     effects.push(Effect::Store(Write::DropOutbox(id)));
@@ -437,4 +471,408 @@ fn receipts(block: &VerifiedBlock, batch: &[Draft]) -> Vec<(Ticket, Vec<Receipt>
         }
     }
     receipts
+}
+
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
+mod tests {
+    use super::*;
+    use crate::replica::exchange::{Ask, Call, PeerEvent};
+    use crate::replica::ids::{Head, HeaderHash};
+    use crate::replica::signed::VerifiedHeader;
+    use crate::replica::testing::{
+        CERTIFIER, FULL, REFERRAL, SMALL, START, TestForum, allow, id, opinion, opinion_with, origin, referral,
+        replica, retract, subject,
+    };
+    use crate::replica::{Input, charter};
+
+    /// A node, and what it was asked and answered.
+    struct Node {
+        replica: Replica,
+        now: TimeMs,
+        tickets: u64,
+    }
+
+    impl Node {
+        fn new(forum: &TestForum, me: u8) -> Self {
+            Self { replica: replica(forum, me), now: START, tickets: 0 }
+        }
+
+        /// The node of a company that is alone, or with others that have answered.
+        fn ready(forum: &TestForum) -> Self {
+            let mut node = Self::new(forum, 1);
+            for member in 2..=forum.latest.members.len() as u8 {
+                node.greeted_by(member, &[]);
+            }
+            assert!(!node.replica.guard_pending());
+            node
+        }
+
+        fn handle(&mut self, input: Input) -> Vec<Effect> {
+            self.now = self.now.plus(1);
+            self.replica.handle(input, self.now)
+        }
+
+        fn submit(&mut self, class: Class, records: Vec<Bytes>) -> Vec<Effect> {
+            self.tickets += 1;
+            self.handle(Input::Submit { ticket: Ticket(self.tickets), class, records })
+        }
+
+        /// Signs what was gathered and makes it durable.
+        fn settle(&mut self) -> Vec<Effect> {
+            let mut effects = self.handle(Input::Seal);
+            effects.extend(self.handle(Input::Durable));
+            effects
+        }
+
+        /// What one submission in the normal lane comes to.
+        fn says(&mut self, records: Vec<Bytes>) -> Answer {
+            self.says_in(Class::Normal, records)
+        }
+
+        fn says_in(&mut self, class: Class, records: Vec<Bytes>) -> Answer {
+            let mut effects = self.submit(class, records);
+            effects.extend(self.settle());
+            let mut answers = answers(effects);
+            assert_eq!(answers.len(), 1, "one answer: {answers:?}");
+            answers.swap_remove(0).1
+        }
+
+        fn greeted_by(&mut self, member: u8, heads: &[(Origin, u64)]) -> Vec<Effect> {
+            let mut greeting = self.replica.greeting(self.now);
+            greeting.have = crate::replica::heads::Have::default();
+            for (origin, seq) in heads {
+                greeting.have.set(*origin, Head { seq: Seq(*seq), hash: HeaderHash([9; 32]) });
+            }
+            self.handle(Input::Peer(id(member), PeerEvent::Greeted(greeting)))
+        }
+    }
+
+    fn answers(effects: Vec<Effect>) -> Vec<(Ticket, Answer)> {
+        effects.into_iter().filter_map(|e| if let Effect::Answer(t, a) = e { Some((t, a)) } else { None }).collect()
+    }
+
+    fn receipts_of(answer: Answer) -> Vec<Receipt> {
+        let Answer::Durable(receipts) = answer else { panic!("{answer:?}") };
+        receipts
+    }
+
+    fn refusal(answer: Answer) -> Refusal {
+        let Answer::Refused(refusal) = answer else { panic!("{answer:?}") };
+        refusal
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_in_the_list_and_has_a_receipt() {
+        let mut node = Node::ready(&TestForum::of_full(1));
+        let records = vec![opinion(1, 1), opinion(2, 1), opinion(3, 1)];
+        let receipts = receipts_of(node.says(records.clone()));
+        assert_eq!(receipts.iter().map(|r| r.record.clone()).collect::<Vec<_>>(), records);
+        for receipt in &receipts {
+            let signed = SignedHeader::from_parts(&receipt.header, &receipt.signature).unwrap();
+            let leaf = merkle::leaf_hash(&receipt.record);
+            let size = u64::from(signed.header().record_count);
+            let root = merkle::root_by_path(leaf, u64::from(receipt.index), size, &receipt.path);
+            assert_eq!(root, Some(signed.header().records_root));
+            assert!(signed.is_signed_by(&node.replica.opening(receipt.block.origin).unwrap().key));
+        }
+        assert!(node.replica.view().entry(&subject(2), node.now).is_some());
+    }
+
+    /// W1: durable, published, acknowledged.
+    #[test]
+    fn nothing_is_published_or_answered_before_it_is_durable() {
+        let mut node = Node::ready(&TestForum::of_full(1));
+        assert!(node.submit(Class::Normal, vec![opinion(1, 1)]).is_empty());
+        let effects = node.handle(Input::Seal);
+        assert!(matches!(effects[..], [Effect::Journal(..), Effect::Store(Write::Block(..))]), "{effects:?}");
+        assert!(node.replica.have().is_empty() && node.replica.view().entry(&subject(1), node.now).is_none());
+        let effects = node.handle(Input::Durable);
+        assert!(matches!(effects[..], [Effect::Publish, Effect::Answer(..)]), "{effects:?}");
+        assert_eq!(node.replica.have().seq(origin(1, 0)), Seq(1));
+    }
+
+    #[test]
+    fn each_lane_has_a_log_of_its_own() {
+        let mut node = Node::ready(&TestForum::of_full(1));
+        for (class, log_no) in [(Class::Bulk, 0), (Class::Urgent, 1), (Class::Bulk, 0), (Class::Normal, 2)] {
+            let receipts = receipts_of(node.says_in(class, vec![opinion(1, 1)]));
+            assert_eq!(receipts[0].block.origin, origin(1, log_no));
+        }
+    }
+
+    #[test]
+    fn a_members_own_later_word_has_the_later_time_even_if_the_clock_goes_back() {
+        let mut node = Node::ready(&TestForum::of_full(1));
+        node.says(vec![opinion(1, 1)]);
+        node.now = TimeMs(START.0 - TimeMs::DAY_MS);
+        node.says_in(Class::Urgent, vec![opinion(1, 4)]);
+        let entry = node.replica.view().entry(&subject(1), START).unwrap();
+        assert_eq!(entry.status, crate::replica::view::Status::Inactive);
+    }
+
+    #[test]
+    fn a_block_takes_512_records_and_a_submission_may_end_in_the_next() {
+        let mut node = Node::ready(&TestForum::of_full(1));
+        let many = |count: u16| {
+            let record = |n: u16| opinion_with((n % 200) as u8 + 1, 1, |o| o.labels = vec![u32::from(n) + 1]);
+            (0..count).map(record).collect::<Vec<_>>()
+        };
+        node.submit(Class::Normal, many(300));
+        node.submit(Class::Normal, many(300));
+        let answers = answers(node.settle());
+        assert_eq!(answers.len(), 2, "one answer a submission");
+        for (_, answer) in answers {
+            let receipts = receipts_of(answer);
+            assert_eq!(receipts.len(), 300);
+            assert!(receipts.iter().all(|r| (r.index as usize) < RECORDS_PER_BLOCK_MAX));
+        }
+        assert_eq!(node.replica.have().seq(origin(1, 0)), Seq(2));
+        let receipts = receipts_of(node.says(many(RECORDS_PER_SUBMISSION_MAX as u16)));
+        assert_eq!(receipts.last().unwrap().block.seq, Seq(3));
+    }
+
+    #[test]
+    fn an_empty_submission_is_answered() {
+        let mut node = Node::ready(&TestForum::of_full(1));
+        assert_eq!(node.says(Vec::new()), Answer::Durable(Vec::new()));
+        assert!(node.replica.have().is_empty());
+    }
+
+    #[test]
+    fn each_refusal_says_why_and_leaves_nothing_behind() {
+        let soon = START.plus(TimeMs::DAY_MS);
+        type Change = fn(&mut proto::Charter);
+        let same: Change = |_| ();
+        let long = |size: usize| opinion_with(1, 1, |o| o.languages = vec!["x".repeat(size)]);
+        let cases: Vec<(&str, u32, Change, Vec<Bytes>)> = vec![
+            ("not an active member", FULL, |c| c.members[0].status = 2, vec![opinion(1, 1)]),
+            ("not an active member", FULL, |c| c.members[0].status = 3, vec![opinion(1, 1)]),
+            ("roles (SMALL) do not allow", SMALL, same, vec![retract(1, true)]),
+            ("roles (FULL) do not allow", FULL, same, vec![allow(1, true, soon)]),
+            ("roles (CERTIFIER) do not allow", CERTIFIER, same, vec![opinion(1, 1)]),
+            ("roles (REFERRAL) do not allow", REFERRAL, same, vec![referral(1, true), opinion(1, 1)]),
+            ("statement 1 stance is unknown", FULL, same, vec![opinion(1, 1), opinion(1, 9)]),
+            ("statement 0 record is longer", FULL, same, vec![long(5_000)]),
+            ("statement 1 is refused by the admission guard", FULL, same, vec![opinion(1, 1), opinion(0, 1)]),
+            (
+                "quota of 2 records a day in the normal lane",
+                FULL,
+                |c| {
+                    c.policy.as_mut().unwrap().quota_per_day = vec![2, 9, 9];
+                },
+                vec![opinion(1, 1), opinion(2, 1)],
+            ),
+            ("at most 511 statements", FULL, same, vec![opinion(1, 1); 512]),
+            ("at most 511 statements and 256 KiB", FULL, same, vec![long(4_000); 66]),
+            ("semantics level 2", FULL, |c| c.semantics = 2, vec![opinion(1, 1)]),
+            (
+                "larger than the charter allows (200 bytes)",
+                FULL,
+                |c| {
+                    c.policy.as_mut().unwrap().log_bytes_max = 200;
+                },
+                (1..5).map(|n| opinion(n, 1)).collect(),
+            ),
+        ];
+        for (expected, roles, change, records) in cases {
+            let forum = TestForum::with(&[("a", roles)], change);
+            let mut node = Node::new(&forum, 1);
+            let effects = node.submit(Class::Normal, records);
+            let [Effect::Answer(_, Answer::Refused(why))] = &effects[..] else { panic!("{expected}: {effects:?}") };
+            assert!(why.to_string().contains(expected), "{why}, expected {expected}");
+            assert!(node.settle().is_empty(), "{expected}: nothing is signed");
+        }
+    }
+
+    #[test]
+    fn taking_back_is_never_refused_by_the_admission_guard() {
+        let mut node = Node::ready(&TestForum::of_full(1));
+        assert!(matches!(node.says(vec![opinion(0, 4), opinion(0, 3)]), Answer::Durable(_)));
+    }
+
+    #[test]
+    fn a_quota_counts_what_waits_and_begins_anew_the_next_day() {
+        let quota = |c: &mut proto::Charter| c.policy.as_mut().unwrap().quota_per_day = vec![5, 5, 5];
+        let mut node = Node::ready(&TestForum::with(&[("a", FULL)], quota));
+        // The opening takes a place, and one is kept for the opening of another log.
+        assert!(answers(node.submit(Class::Normal, vec![opinion(1, 1), opinion(2, 1)])).is_empty());
+        assert!(answers(node.submit(Class::Normal, vec![opinion(3, 1)])).is_empty());
+        assert_eq!(
+            answers(node.submit(Class::Normal, vec![opinion(4, 1), opinion(5, 1)])).len(),
+            1,
+            "what waits counts"
+        );
+        assert_eq!(answers(node.settle()).len(), 2);
+        assert!(matches!(refusal(node.says(vec![opinion(4, 1)])), Refusal::Quota { limit: 5, lane: "normal" }));
+        assert!(matches!(node.says(vec![opinion(1, 4)]), Answer::Durable(_)), "withdrawals have one of their own");
+        assert!(matches!(node.says_in(Class::Urgent, vec![opinion(4, 1)]), Answer::Durable(_)), "as has each lane");
+        node.now = START.plus(TimeMs::DAY_MS);
+        assert!(matches!(node.says(vec![opinion(4, 1)]), Answer::Durable(_)));
+        // Nothing that was acknowledged is inert.
+        assert_eq!(node.replica.view().inert(), 0);
+    }
+
+    #[test]
+    fn so_many_peers_must_answer_before_anything_is_signed() {
+        for (members, needed) in [(1, 0), (2, 1), (3, 1), (4, 1), (5, 2), (6, 2), (7, 3), (10, 4)] {
+            let forum = TestForum::of_full(members);
+            let mut node = Node::new(&forum, 1);
+            let mut answered = 0;
+            while node.replica.guard_pending() {
+                assert_eq!(answers(node.submit(Class::Normal, vec![opinion(1, 1)])), [], "queued when it is durable");
+                assert!(matches!(answers(node.settle())[..], [(_, Answer::Queued)]));
+                answered += 1;
+                node.greeted_by(answered + 1, &[]);
+                node.greeted_by(1, &[]);
+                node.greeted_by(99, &[]);
+            }
+            assert_eq!(answered, needed, "{members} members");
+        }
+    }
+
+    #[test]
+    fn one_peer_that_answers_twice_is_one_answer() {
+        let mut node = Node::new(&TestForum::of_full(5), 1);
+        for _ in 0..5 {
+            node.greeted_by(2, &[]);
+        }
+        assert!(node.replica.guard_pending());
+        node.greeted_by(3, &[]);
+        assert!(!node.replica.guard_pending());
+    }
+
+    #[test]
+    fn what_waited_in_the_outbox_is_signed_when_the_guard_opens() {
+        let mut node = Node::new(&TestForum::of_full(2), 1);
+        let key = [7; 16];
+        let mut effects = node.submit(Class::Normal, vec![opinion_with(1, 1, |o| o.client_key = key.to_vec().into())]);
+        effects.extend(node.submit(Class::Urgent, vec![opinion(2, 1)]));
+        let outbox = effects.iter().filter(|e| matches!(e, Effect::Store(Write::Outbox(..)))).count();
+        assert_eq!((outbox, node.replica.outbox_len()), (2, 2));
+        node.settle();
+        assert!(node.replica.keys_under_way().contains(&key) && node.replica.submitted_before(&key).is_none());
+        assert!(node.replica.have().is_empty(), "nothing is signed");
+
+        let effects = node.greeted_by(2, &[]);
+        let count = |wanted: fn(&Effect) -> bool| effects.iter().filter(|e| wanted(e)).count();
+        assert_eq!(count(|e| matches!(e, Effect::Journal(..))), 2);
+        assert_eq!(count(|e| matches!(e, Effect::Store(Write::DropOutbox(_)))), 2);
+        assert_eq!(node.replica.outbox_len(), 0);
+        node.handle(Input::Durable);
+        let entry = |about| node.replica.view().entry(&subject(about), node.now);
+        assert!(entry(1).is_some() && entry(2).is_some());
+        assert_eq!(node.replica.submitted_before(&key).map(|(block, index)| (block.seq, index)), Some((Seq(1), 1)));
+        assert!(!node.replica.keys_under_way().contains(&key));
+    }
+
+    #[test]
+    fn an_outbox_entry_that_may_not_be_signed_is_reported() {
+        let mut forum = TestForum::of_full(2);
+        let mut node = Node::new(&forum, 1);
+        node.submit(Class::Normal, vec![opinion(1, 1)]);
+        node.settle();
+        node.handle(Input::Charter(forum.issue(|c| c.members[0].roles = CERTIFIER)));
+        node.handle(Input::Durable);
+        let effects = node.greeted_by(2, &[]);
+        assert!(effects.iter().any(|e| matches!(e, Effect::Alarm(Alarm::OutboxRefused(..)))), "{effects:?}");
+        assert!(effects.iter().any(|e| matches!(e, Effect::Store(Write::DropOutbox(_)))));
+        assert_eq!(node.replica.outbox_len(), 0);
+    }
+
+    #[test]
+    fn an_outbox_is_full_at_ten_thousand_submissions() {
+        assert_eq!(OUTBOX_MAX, 10_000);
+        let mut node = Node::new(&TestForum::of_full(2), 1);
+        let record = opinion(1, 1);
+        for _ in 0..OUTBOX_MAX {
+            node.submit(Class::Normal, vec![record.clone()]);
+            node.handle(Input::Durable);
+        }
+        assert_eq!(node.replica.outbox_len(), OUTBOX_MAX);
+        assert_eq!(refusal(node.says(vec![record])), Refusal::OutboxFull);
+        assert_eq!(node.replica.outbox_len(), OUTBOX_MAX);
+    }
+
+    /// Headers of `log_no` of a node with our keys, as a peer would send them.
+    fn headers_of(twin: &Replica, receipts: &[Receipt]) -> Vec<VerifiedHeader> {
+        let header = |r: &Receipt| proto::SignedHeader {
+            header: r.header.to_vec().into(),
+            signature: r.signature.to_vec().into(),
+            open: twin.opening(r.block.origin).map(|o| o.message.clone()),
+        };
+        receipts.iter().map(|r| twin.keyring().verify_header(&header(r)).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_block_of_our_log_that_we_do_not_hold_closes_it_and_a_claim_alone_does_not() {
+        let forum = TestForum::of_full(2);
+        let (mut node, mut twin) = (Node::ready(&forum), Node::ready(&forum));
+        node.says(vec![opinion(1, 1)]);
+        let mut said = receipts_of(twin.says(vec![opinion(1, 1)]));
+        said.extend(receipts_of(twin.says(vec![opinion(2, 1)])));
+        let headers = headers_of(&twin.replica, &said);
+
+        let effects = node.greeted_by(2, &[(origin(1, 0), 2)]);
+        assert!(matches!(effects[..], [Effect::Ask(_, Ask::Headers { to: Seq(2), .. })]), "{effects:?}");
+        assert!(node.replica.alarms().is_empty(), "so far it is only a claim");
+        node.handle(Input::Peer(id(2), PeerEvent::Header(Box::new(headers[1].clone()))));
+        node.handle(Input::Peer(id(2), PeerEvent::Ended(Call::Talk, Ok(()))));
+        node.handle(Input::Peer(id(2), PeerEvent::Header(Box::new(headers[0].clone()))));
+        assert!(node.replica.alarms().contains(&Alarm::OwnLogElsewhere(origin(1, 0))));
+        let receipts = receipts_of(node.says(vec![opinion(3, 1)]));
+        assert_eq!(receipts[0].block, BlockId { origin: origin(1, 1), seq: Seq(1) });
+    }
+
+    #[test]
+    fn a_claim_that_nobody_proves_closes_nothing_and_does_not_open_the_guard() {
+        let mut node = Node::new(&TestForum::of_full(3), 1);
+        node.greeted_by(2, &[(origin(1, 0), 9)]);
+        assert!(node.replica.guard_pending(), "the answer is not settled");
+        node.greeted_by(3, &[]);
+        assert!(!node.replica.guard_pending());
+        assert_eq!(receipts_of(node.says(vec![opinion(1, 1)]))[0].block.origin, origin(1, 0));
+    }
+
+    /// Log numbers beyond our limit cannot exist: whoever claims them would otherwise silence us with one greeting.
+    #[test]
+    fn a_claim_that_no_block_can_support_uses_up_no_log_number() {
+        for claimed in [charter::LOG_LIMIT_DEFAULT, 4, u32::MAX] {
+            let mut node = Node::ready(&TestForum::of_full(2));
+            node.greeted_by(2, &[(origin(1, claimed), 1)]);
+            let receipts = receipts_of(node.says(vec![opinion(2, 1)]));
+            assert_eq!(receipts[0].block.origin, origin(1, 0), "log {claimed} was claimed");
+        }
+    }
+
+    #[test]
+    fn when_all_log_numbers_are_used_up_a_charter_must_help() {
+        let mut forum = TestForum::of_full(2);
+        let mut node = Node::ready(&forum);
+        node.handle(Input::Charter(forum.issue(|c| c.members[0].log_limit = 2)));
+        node.handle(Input::Durable);
+        for class in [Class::Normal, Class::Urgent] {
+            assert!(matches!(node.says_in(class, vec![opinion(1, 1)]), Answer::Durable(_)));
+        }
+        assert_eq!(refusal(node.says_in(Class::Bulk, vec![opinion(1, 1)])), Refusal::LogsUsedUp(2));
+        node.handle(Input::Charter(forum.issue(|c| c.members[0].log_limit = 3)));
+        node.handle(Input::Durable);
+        let receipts = receipts_of(node.says_in(Class::Bulk, vec![opinion(1, 1)]));
+        assert_eq!(receipts[0].block.origin, origin(1, 2));
+    }
+
+    #[test]
+    fn an_outbox_entry_reads_back_as_it_was_written() {
+        for records in [vec![], vec![opinion(1, 1)], vec![opinion(1, 1), Bytes::new(), opinion(2, 1)]] {
+            for class in Class::ALL {
+                let bytes = encode_outbox(class, &records);
+                assert_eq!(decode_outbox(bytes.clone()), Some((class, records.clone())));
+                for cut in 0..bytes.len() {
+                    let read = decode_outbox(bytes.slice(..cut));
+                    assert!(read.is_none_or(|(_, r)| r.len() < records.len()), "cut at {cut}");
+                }
+            }
+        }
+        assert_eq!(decode_outbox(vec![0, 3].into()), None, "an unknown lane");
+    }
 }

@@ -5,6 +5,7 @@
 //! that looks at order, the quota, looks at the logs' own; where blocks arrive so that it cannot be decided at once,
 //! the view says that it is stale and is derived again from the blocks.
 
+use std::collections::btree_map::Entry as Place;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::admission::{self, Quotas};
@@ -411,7 +412,6 @@ impl View {
     }
 
     fn put(&mut self, subject: &Subject, register: Register) {
-        let before = self.contribution(subject);
         if register.expires > self.hour {
             self.expiries.insert((register.expires, subject.clone()));
         }
@@ -421,21 +421,28 @@ impl View {
             let closing = incident.registers.values().map(|r| r.closes).filter(|closes| *closes > self.hour);
             self.expiries.extend(closing.map(|closes| (closes, subject.clone())));
         }
-        let changed = match self.subjects.get_mut(subject) {
-            Some(registers) => registers.put(register),
-            None => {
+        // Taken out, so that the registers stay in hand while the rest of the view is asked what they mean: one way
+        // down the tree instead of four, and that way is most of what folding costs.
+        let mut subjects = std::mem::take(&mut self.subjects);
+        match subjects.entry(subject.clone()) {
+            Place::Occupied(standing) => {
+                let registers = standing.into_mut();
+                let before = self.summand(subject, registers);
+                if registers.put(register) {
+                    self.exchange(before, self.summand(subject, registers));
+                }
+            }
+            Place::Vacant(room) => {
                 if subject.alg() == Alg::Pdq.number()
                     && let Ok(hash) = subject.digest().try_into()
                 {
                     self.pdq.insert(hash);
                 }
-                self.subjects.insert(subject.clone(), Registers::One(register));
-                true
+                let registers = room.insert(Registers::One(register));
+                self.exchange(None, self.summand(subject, registers));
             }
-        };
-        if changed {
-            self.replace(before, subject);
         }
+        self.subjects = subjects;
     }
 
     fn put_incident(&mut self, id: IncidentId, register: &Register, open: bool, code: u32) {
@@ -648,7 +655,12 @@ impl View {
 
     /// What a subject adds to the digest; `None` while it is INACTIVE.
     fn contribution(&self, subject: &Subject) -> Option<[u8; 32]> {
-        let registers = self.subjects.get(subject)?.as_slice();
+        self.summand(subject, self.subjects.get(subject)?)
+    }
+
+    /// What `registers` of `subject` add to the digest; `None` where they make it INACTIVE.
+    fn summand(&self, subject: &Subject, registers: &Registers) -> Option<[u8; 32]> {
+        let registers = registers.as_slice();
         let counts = self.counts(registers, self.hour);
         let status = self.status(counts);
         if status == Status::Inactive {
@@ -664,7 +676,10 @@ impl View {
     }
 
     fn replace(&mut self, before: Option<[u8; 32]>, subject: &Subject) {
-        let after = self.contribution(subject);
+        self.exchange(before, self.contribution(subject));
+    }
+
+    fn exchange(&mut self, before: Option<[u8; 32]>, after: Option<[u8; 32]>) {
         if let Some(before) = before {
             self.digest.subtract(before);
             self.listed -= 1;
@@ -748,10 +763,540 @@ pub fn connects(status: MemberStatus) -> bool {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::replica::exchange::Draw;
+    use crate::replica::signed::{Keyring, VerifiedBlock};
+    use crate::replica::testing::{
+        CERTIFIER, FULL, REFERRAL, SMALL, START, STEWARD, TestForum, TestLog, allow, incident, opinion, opinion_with,
+        referral, retract, subject,
+    };
+
+    const SUBMIT: u32 = 1;
+    const ENDORSE: u32 = 2;
+    const DISPUTE: u32 = 3;
+    const NEUTRAL: u32 = 4;
+
+    /// A forum, one normal log a member, and the blocks written so far.
+    struct World {
+        forum: TestForum,
+        ring: Keyring,
+        logs: BTreeMap<(u8, u32), TestLog>,
+        blocks: Vec<VerifiedBlock>,
+        clock: TimeMs,
+    }
+
+    impl World {
+        fn new(forum: TestForum) -> Self {
+            let ring = forum.keyring();
+            Self { forum, ring, logs: BTreeMap::new(), blocks: Vec::new(), clock: START }
+        }
+
+        /// Members 1, 2, ... with these groups and roles.
+        fn of(members: &[(&str, u32)]) -> Self {
+            Self::new(TestForum::of(members))
+        }
+
+        /// A member writes one block into one of its logs; the clock goes on by a millisecond.
+        fn say_in(&mut self, member: u8, log_no: u32, class: Class, records: &[bytes::Bytes]) {
+            let forum = &self.forum;
+            let log = self.logs.entry((member, log_no)).or_insert_with(|| forum.log(member, log_no, class));
+            self.clock = self.clock.plus(1);
+            log.time = self.clock;
+            self.blocks.push(log.block(&mut self.ring, records));
+        }
+
+        fn say(&mut self, member: u8, record: bytes::Bytes) -> &mut Self {
+            self.say_in(member, 0, Class::Normal, &[record]);
+            self
+        }
+
+        fn view(&self) -> View {
+            self.fold(&self.blocks)
+        }
+
+        fn fold<'a>(&self, blocks: impl IntoIterator<Item = &'a VerifiedBlock>) -> View {
+            let mut view = View::new(&self.forum.charter(), START);
+            for block in blocks {
+                view.fold(block.header(), block.records());
+            }
+            view
+        }
+
+        /// Log by log in order, as a rebuild reads them.
+        fn rebuilt(&self) -> View {
+            self.fold(rebuild_order(&self.blocks))
+        }
+
+        fn status(&self, about: u8) -> Status {
+            self.view().entry(&subject(about), self.clock).unwrap().status
+        }
+    }
+
+    /// Everything a view shows at `t`.
+    fn shown(view: &View, t: TimeMs) -> Vec<String> {
+        let entries = view.subjects_after(None).filter_map(|s| view.entry(s, t));
+        entries
+            .map(|mut e| {
+                e.said.sort_by_key(|s| (s.member, s.word.name()));
+                format!("{e:?}")
+            })
+            .collect()
+    }
+
+    /// Six members of five groups say a thousand things in two lanes each, incidents among them.
+    fn busy(quota: u32) -> World {
+        let members = [("a", FULL), ("a", FULL), ("b", FULL), ("c", SMALL), ("d", CERTIFIER), ("e", REFERRAL)];
+        let change = |c: &mut super::super::proto::Charter| {
+            c.policy.as_mut().unwrap().quota_per_day = vec![quota, quota, quota];
+        };
+        let mut world = World::new(TestForum::with(&members, change));
+        let mut draw = Draw(7);
+        for _ in 0..120 {
+            let member = draw.below(6) as u8 + 1;
+            let lane = draw.below(2) as usize;
+            let records: Vec<_> = (0..=draw.below(3)).map(|_| anything(&mut draw, member)).collect();
+            world.say_in(member, lane as u32, Class::ALL[lane], &records);
+            // A second log of the same lane, so that the order of logs matters for the quota.
+            if draw.below(4) == 0 {
+                world.say_in(member, 2, Class::Normal, &[anything(&mut draw, member)]);
+            }
+        }
+        world
+    }
+
+    fn anything(draw: &mut Draw, member: u8) -> bytes::Bytes {
+        let about = draw.below(12) as u8;
+        let soon = START.plus(TimeMs::HOUR_MS * (draw.below(4)));
+        match (member, draw.below(8)) {
+            (5, yes) => allow(about, yes < 6, soon.plus(1)),
+            (6, open) => referral(about, open < 6),
+            (_, 0) => retract(about, draw.below(2) == 0),
+            (_, 1) => incident(draw.below(2) as u8, 70 + u32::from(member), draw.below(3) > 0, soon),
+            _ => opinion_with(about, draw.below(4) as u32 + 1, |o| {
+                o.labels = vec![draw.below(3) as u32 + 1];
+                o.expires_ms = if draw.below(3) == 0 { soon.0 } else { 0 };
+                if draw.below(2) == 0 {
+                    o.incident_id = vec![draw.below(2) as u8; 16].into();
+                }
+            }),
+        }
+    }
+
+    /// Draws an order in which the logs' own orders are kept: what arrives from peers.
+    fn shuffled<'a>(blocks: &'a [VerifiedBlock], draw: &mut Draw) -> Vec<&'a VerifiedBlock> {
+        let mut logs: BTreeMap<Origin, std::collections::VecDeque<&VerifiedBlock>> = BTreeMap::new();
+        for block in blocks {
+            logs.entry(block.id().origin).or_default().push_back(block);
+        }
+        let mut order = Vec::new();
+        while !logs.is_empty() {
+            let at = draw.below(logs.len() as u64) as usize;
+            let origin = *logs.keys().nth(at).unwrap();
+            let log = logs.get_mut(&origin).unwrap();
+            order.extend(log.pop_front());
+            if log.is_empty() {
+                logs.remove(&origin);
+            }
+        }
+        order
+    }
+
+    fn rebuild_order(blocks: &[VerifiedBlock]) -> Vec<&VerifiedBlock> {
+        let mut blocks: Vec<_> = blocks.iter().collect();
+        blocks.sort_by_key(|b| b.id());
+        blocks
+    }
+
+    /// I1: the view is a function of the set of blocks. 1,000 orders, the hour advancing anywhere in between.
+    #[test]
+    fn the_order_of_arrival_never_shows() {
+        for (quota, stale_expected) in [(1_000, false), (12, true)] {
+            let world = busy(quota);
+            let later = START.plus(2 * TimeMs::HOUR_MS);
+            let mut expected = world.rebuilt();
+            assert!(!expected.is_stale(), "a rebuild in the logs' order settles the quota");
+            let at_start = expected.digest();
+            expected.advance(later);
+            assert_ne!(at_start, expected.digest());
+            let mut stale = 0;
+            for seed in 0..500 {
+                let mut draw = Draw(seed);
+                let order = shuffled(&world.blocks, &mut draw);
+                let in_order = seed == 0;
+                let order = if in_order { rebuild_order(&world.blocks) } else { order };
+                let advance_at = draw.below(order.len() as u64 + 1) as usize;
+                let mut view = View::new(&world.forum.charter(), START);
+                for (n, block) in order.iter().enumerate() {
+                    if n == advance_at {
+                        view.advance(later);
+                    }
+                    view.fold(block.header(), block.records());
+                }
+                view.advance(later);
+                if view.is_stale() {
+                    stale += 1;
+                    continue;
+                }
+                assert_eq!(view.digest(), expected.digest(), "seed {seed}, quota {quota}");
+                assert_eq!(
+                    (view.listed(), view.records(), view.inert()),
+                    (expected.listed(), expected.records(), expected.inert())
+                );
+                if seed % 25 == 0 {
+                    assert_eq!(shown(&view, later), shown(&expected, later), "seed {seed}");
+                    assert_eq!(shown(&view, START), shown(&expected, START), "seed {seed}");
+                }
+            }
+            assert_eq!(stale > 0, stale_expected, "{stale} of 500 orders are stale with a quota of {quota}");
+            assert!(stale < 500, "some orders need no rebuild");
+        }
+    }
+
+    /// The digest that is kept up to date equals the one computed from nothing, at every hour.
+    #[test]
+    fn an_advanced_digest_is_the_digest_of_that_hour() {
+        let world = busy(1_000);
+        let mut kept = world.view();
+        for hour in 0..6 {
+            let t = START.plus(hour * TimeMs::HOUR_MS);
+            kept.advance(t.plus(5));
+            let mut fresh = View::new(&world.forum.charter(), t);
+            world.blocks.iter().for_each(|b| fresh.fold(b.header(), b.records()));
+            assert_eq!((kept.digest(), kept.listed()), (fresh.digest(), fresh.listed()), "hour {hour}");
+        }
+        let at = kept.digest();
+        kept.advance(START);
+        assert_eq!(kept.digest(), at, "the hour never goes back");
+    }
+
+    /// Layer 6 as a table. Members: 1 and 2 of one group and 3, 4, 5 of others are FULL; 6 and 7 SMALL; 8 and 9
+    /// certify; 10 refers. Four FULL groups, so two of them retract; two groups contest; one allows.
+    #[test]
+    fn every_status_follows_from_the_groups_that_speak() {
+        use Status::{Active, Allowed, Contested, Inactive, Provisional, Referred, Retracted};
+        const MEMBERS: [(&str, u32); 10] = [
+            ("a", FULL),
+            ("a", FULL),
+            ("b", FULL),
+            ("c", FULL),
+            ("d", FULL),
+            ("e", SMALL),
+            ("f", SMALL),
+            ("g", CERTIFIER),
+            ("g", CERTIFIER),
+            ("h", REFERRAL),
+        ];
+        let soon = START.plus(TimeMs::DAY_MS);
+        let say = |stance| move |member: u8| (member, opinion(1, stance));
+        let [submit, endorse, dispute, neutral] = [say(SUBMIT), say(ENDORSE), say(DISPUTE), say(NEUTRAL)];
+        let retracts = |member: u8| (member, retract(1, true));
+        let keeps = |member: u8| (member, retract(1, false));
+        let allows = |member: u8| (member, allow(1, true, soon));
+        let ends = |member: u8| (member, allow(1, false, TimeMs(0)));
+        let refers = |member: u8| (member, referral(1, true));
+        let closes = |member: u8| (member, referral(1, false));
+        type Said = Vec<(u8, bytes::Bytes)>;
+        let cases: Vec<(&str, Said, Status)> = vec![
+            ("one submits", vec![submit(1)], Active),
+            ("one endorses", vec![endorse(1)], Active),
+            ("one takes it back", vec![submit(1), neutral(1)], Inactive),
+            ("one takes it back, another stands", vec![submit(1), endorse(3), neutral(1)], Active),
+            ("one says it again", vec![submit(1), neutral(1), submit(1)], Active),
+            ("a small one", vec![submit(6)], Provisional),
+            ("small ones", vec![submit(6), endorse(7)], Provisional),
+            ("small and full", vec![submit(6), endorse(1)], Active),
+            ("one disputes", vec![submit(1), dispute(3)], Active),
+            ("two of one group dispute", vec![submit(3), dispute(1), dispute(2)], Active),
+            ("two groups dispute", vec![submit(1), dispute(3), dispute(4)], Contested),
+            ("a full and a small group dispute", vec![submit(1), dispute(3), dispute(6)], Contested),
+            ("a small one's, disputed", vec![submit(6), dispute(3), dispute(4)], Contested),
+            ("disputes alone", vec![dispute(3), dispute(4)], Inactive),
+            ("a dispute taken back", vec![submit(1), dispute(3), dispute(4), neutral(4)], Active),
+            ("its submitter disputes it", vec![submit(1), dispute(1), dispute(3)], Inactive),
+            ("one votes to retract", vec![submit(1), retracts(3)], Active),
+            ("one group votes to retract", vec![submit(3), retracts(1), retracts(2)], Active),
+            ("two groups retract", vec![submit(1), retracts(3), retracts(4)], Retracted),
+            ("two groups retract what nobody lists", vec![retracts(3), retracts(4)], Retracted),
+            ("one changes its mind", vec![submit(1), retracts(3), retracts(4), keeps(4)], Active),
+            ("small ones have no vote", vec![submit(1), retracts(3), retracts(6)], Active),
+            ("retracted and certified", vec![submit(1), allows(8), retracts(3), retracts(4)], Retracted),
+            ("certified", vec![allows(8)], Allowed),
+            ("certified and listed", vec![submit(1), allows(8)], Allowed),
+            ("certified and contested", vec![submit(1), dispute(3), dispute(4), allows(8)], Allowed),
+            ("no longer certified", vec![submit(1), allows(8), ends(8)], Active),
+            ("one of two certifiers ends it", vec![allows(8), allows(9), ends(8)], Allowed),
+            ("referred", vec![refers(10)], Referred),
+            ("referred and closed", vec![refers(10), closes(10)], Inactive),
+            ("referred and listed", vec![refers(10), submit(1)], Active),
+            ("referred and provisional", vec![refers(10), submit(6)], Provisional),
+            // What a role does not allow is inert.
+            ("a referral unit submits", vec![refers(10), submit(10)], Referred),
+            ("a certifier submits", vec![refers(10), submit(8)], Referred),
+            ("a full member certifies", vec![submit(1), allows(3)], Active),
+            ("a full member refers", vec![refers(10), refers(1), closes(10)], Inactive),
+        ];
+        for (what, said, expected) in cases {
+            let mut world = World::of(&MEMBERS);
+            // Something about the subject, so that it has an entry even if all else is inert.
+            world.say(1, retract(1, false));
+            for (member, record) in said {
+                world.say(member, record);
+            }
+            assert_eq!(world.status(1), expected, "{what}");
+            let listed = world.view().listed();
+            assert_eq!(listed, u64::from(expected != Inactive), "{what}");
+        }
+    }
+
+    #[test]
+    fn counts_are_of_groups_and_each_register_counts_once() {
+        let mut world = World::of(&[("a", FULL), ("a", FULL), ("b", FULL), ("b", SMALL)]);
+        for member in 1..=4 {
+            world.say(member, opinion(1, SUBMIT)).say(member, opinion(1, ENDORSE)).say(member, retract(1, true));
+        }
+        let entry = world.view().entry(&subject(1), world.clock).unwrap();
+        let expected = Counts { support: 2, small_support: 1, retract: 2, ..Counts::default() };
+        assert_eq!(entry.counts, expected);
+        assert_eq!(entry.said.len(), 7, "a register each of STANCE, and of RETRACT where the role allows it");
+    }
+
+    /// Rounded up: of 5 FULL groups 500 permille are 3; and never below `retract_min`.
+    #[test]
+    fn the_retract_quorum_is_rounded_up_and_never_below_its_least() {
+        for (groups, permille, min, quorum) in [
+            (5, 500, 2, 3),
+            (4, 500, 2, 2),
+            (5, 1, 1, 1),
+            (5, 1000, 1, 5),
+            (3, 334, 1, 2),
+            (3, 333, 1, 1),
+            (3, 1, 3, 3),
+            (5, 601, 1, 4),
+        ] {
+            let names: Vec<_> = (0..groups).map(|n| format!("g{n}")).collect();
+            let members: Vec<_> = names.iter().map(|n| (n.as_str(), FULL)).collect();
+            let mut world = World::new(TestForum::with(&members, |c| {
+                let policy = c.policy.as_mut().unwrap();
+                (policy.retract_min, policy.retract_permille) = (min, permille);
+            }));
+            world.say(1, opinion(1, SUBMIT));
+            for voters in 1..=groups {
+                world.say(voters, retract(1, true));
+                let retracted = world.status(1) == Status::Retracted;
+                assert_eq!(retracted, voters >= quorum, "{voters} of {groups}, {permille} permille, at least {min}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_latest_word_by_its_authors_time_wins_whichever_lane_it_took() {
+        let mut world = World::of(&[("a", FULL)]);
+        world.say_in(1, 1, Class::Urgent, &[opinion(1, SUBMIT)]);
+        world.say_in(1, 0, Class::Normal, &[opinion(1, NEUTRAL)]);
+        assert_eq!(world.status(1), Status::Inactive);
+        world.say_in(1, 1, Class::Urgent, &[opinion(1, SUBMIT), opinion(1, DISPUTE), opinion(1, ENDORSE)]);
+        let entry = world.view().entry(&subject(1), world.clock).unwrap();
+        assert_eq!(entry.said.len(), 1);
+        assert_eq!(
+            (entry.said[0].word, entry.said[0].index),
+            (Word::Stance(Stance::Endorse), 3 - 1),
+            "the last of a block"
+        );
+    }
+
+    #[test]
+    fn what_expires_reads_as_taken_back_from_that_instant_on() {
+        let expires = START.plus(90 * 60_000);
+        let mut world = World::of(&[("a", FULL), ("b", CERTIFIER)]);
+        world.say(1, opinion_with(1, SUBMIT, |o| o.expires_ms = expires.0)).say(2, allow(2, true, expires));
+        let mut view = world.view();
+        for (t, status, other) in [
+            (START, Status::Active, Status::Allowed),
+            (TimeMs(expires.0 - 1), Status::Active, Status::Allowed),
+            (expires, Status::Inactive, Status::Inactive),
+        ] {
+            assert_eq!(view.entry(&subject(1), t).unwrap().status, status);
+            assert_eq!(view.entry(&subject(2), t).unwrap().status, other);
+        }
+        for (minutes, listed) in [(0, 2), (60, 2), (119, 2), (120, 0), (600, 0)] {
+            view.advance(START.plus(minutes * 60_000));
+            assert_eq!(view.listed(), listed, "at minute {minutes}: the digest is of the hour's start");
+        }
+        assert_eq!(view.digest().1, [0; 32], "nothing is listed");
+    }
+
+    #[test]
+    fn a_content_opinion_without_expiry_stands_for_ever() {
+        let mut world = World::of(&[("a", FULL)]);
+        world.say(1, opinion(1, SUBMIT));
+        let mut view = world.view();
+        let far = TimeMs(START.0 * 100);
+        view.advance(far);
+        assert_eq!((view.entry(&subject(1), far).unwrap().status, view.listed()), (Status::Active, 1));
+    }
+
+    #[test]
+    fn an_allow_of_more_than_400_days_is_inert() {
+        assert_eq!(ALLOW_DAYS_MAX, 400);
+        for (beyond_ms, status) in [(0, Status::Allowed), (1, Status::Active)] {
+            let mut world = World::of(&[("a", FULL), ("b", CERTIFIER)]);
+            world.say(1, opinion(1, SUBMIT));
+            let block_time = world.clock.plus(1);
+            world.say(2, allow(1, true, block_time.plus(400 * TimeMs::DAY_MS + beyond_ms)));
+            assert_eq!(world.status(1), status, "{beyond_ms} ms beyond");
+            let conflict = world.view().entry(&subject(1), world.clock).unwrap().allow_conflict;
+            assert_eq!(conflict, status == Status::Allowed, "people have to look at what is certified and listed");
+        }
+        let mut world = World::of(&[("b", CERTIFIER)]);
+        world.say(1, allow(1, true, TimeMs(0)));
+        assert!(world.view().entry(&subject(1), world.clock).is_none(), "an ALLOW without end is inert");
+    }
+
+    #[test]
+    fn former_members_keep_their_support_and_lose_their_votes() {
+        let members = [("a", FULL), ("b", FULL), ("c", FULL), ("d", CERTIFIER), ("e", REFERRAL)];
+        let mut world = World::of(&members);
+        world.say(1, opinion(1, SUBMIT)).say(1, opinion(2, DISPUTE)).say(1, retract(3, true));
+        world
+            .say(2, opinion(2, SUBMIT))
+            .say(2, opinion(3, SUBMIT))
+            .say(2, retract(3, true))
+            .say(3, opinion(2, DISPUTE));
+        world.say(4, allow(4, true, START.plus(TimeMs::DAY_MS))).say(5, referral(5, true));
+        let statuses = |world: &World| [1, 2, 3, 4, 5].map(|about| world.status(about));
+        use Status::{Active, Allowed, Contested, Inactive, Referred, Retracted};
+        assert_eq!(statuses(&world), [Active, Contested, Retracted, Allowed, Referred]);
+        world.forum.issue(|c| [0, 3, 4].into_iter().for_each(|n| c.members[n].status = 3));
+        assert_eq!(statuses(&world), [Active, Active, Active, Inactive, Inactive]);
+        let said = world.view().entry(&subject(2), world.clock).unwrap().said;
+        assert_eq!(said.iter().filter(|s| s.counts).count(), 2, "it is still shown what the former member said");
+        assert_eq!(said.len(), 3);
+    }
+
+    #[test]
+    fn blocks_from_before_the_admission_are_inert() {
+        let mut world = World::of(&[("a", FULL)]);
+        world.say(1, opinion(1, SUBMIT)).say(1, opinion(2, SUBMIT));
+        let admitted = world.clock.0;
+        world.forum.issue(|c| c.members[0].admitted_ms = admitted);
+        let view = world.view();
+        assert!(view.entry(&subject(1), world.clock).is_none());
+        assert_eq!(view.entry(&subject(2), world.clock).unwrap().status, Status::Active);
+    }
+
+    #[test]
+    fn records_beyond_the_quota_of_a_day_are_inert() {
+        let quota = |c: &mut super::super::proto::Charter| c.policy.as_mut().unwrap().quota_per_day = vec![4, 2, 3];
+        let mut world = World::new(TestForum::with(&[("a", FULL), ("b", FULL)], quota));
+        // The opening takes a place; three opinions fit, the fourth does not.
+        world.say_in(1, 0, Class::Normal, &[1, 2, 3, 4].map(|n| opinion(n, SUBMIT)));
+        // Another lane and another member have quotas of their own.
+        world.say_in(1, 1, Class::Urgent, &[5, 6].map(|n| opinion(n, SUBMIT)));
+        world.say_in(2, 0, Class::Bulk, &[7, 8, 9].map(|n| opinion(n, SUBMIT)));
+        // Withdrawals have one of the same size of their own.
+        world.say_in(
+            1,
+            0,
+            Class::Normal,
+            &[opinion(1, NEUTRAL), retract(11, true), opinion(5, NEUTRAL), retract(12, true), retract(13, true)],
+        );
+        // The next day begins anew.
+        world.clock = START.plus(TimeMs::DAY_MS);
+        world.say_in(1, 0, Class::Normal, &[14, 15, 16, 17, 18].map(|n| opinion(n, SUBMIT)));
+        let view = world.view();
+        let known: Vec<u8> = (1..=18).filter(|n| view.entry(&subject(*n), world.clock).is_some()).collect();
+        assert_eq!(known, [1, 2, 3, 5, 7, 8, 11, 12, 14, 15, 16, 17]);
+        let used = |member, class, day| view.quotas().used(crate::replica::testing::id(member), class, day);
+        assert_eq!(used(1, Class::Normal, START.day()), [5, 5]);
+        assert_eq!(used(1, Class::Normal, START.day() + 1), [5, 0]);
+        assert_eq!(used(1, Class::Urgent, START.day()), [3, 0]);
+        assert_eq!(used(2, Class::Urgent, START.day()), [0, 0]);
+        assert_eq!(
+            view.entry(&subject(1), world.clock).unwrap().status,
+            Status::Inactive,
+            "withdrawn within its quota"
+        );
+    }
+
+    #[test]
+    fn the_lower_log_has_the_first_claim_on_a_quota() {
+        let quota = |c: &mut super::super::proto::Charter| c.policy.as_mut().unwrap().quota_per_day = vec![4, 4, 4];
+        let mut world = World::new(TestForum::with(&[("a", FULL)], quota));
+        world.say_in(1, 1, Class::Normal, &[1, 2].map(|n| opinion(n, SUBMIT)));
+        assert!(!world.view().is_stale());
+        world.say_in(1, 0, Class::Normal, &[3, 4].map(|n| opinion(n, SUBMIT)));
+        assert!(world.view().is_stale(), "what was counted before may be beyond the quota now");
+        let rebuilt = world.rebuilt();
+        let known: Vec<u8> = (1..=4).filter(|n| rebuilt.entry(&subject(*n), world.clock).is_some()).collect();
+        assert_eq!(known, [3, 4]);
+    }
+
+    #[test]
+    fn labels_of_an_incident_apply_while_somebody_has_it_open() {
+        let at = |hours: u64| START.plus(hours * TimeMs::HOUR_MS);
+        let joined = |o: &mut super::super::proto::Opinion| {
+            o.incident_id = vec![7; 16].into();
+            o.labels = vec![2];
+        };
+        let mut world = World::of(&[("a", FULL), ("b", STEWARD), ("c", SMALL)]);
+        let labels = |world: &World, t| world.view().entry(&subject(1), t).unwrap().labels;
+        world.say(1, opinion_with(1, SUBMIT, joined));
+        assert_eq!(labels(&world, at(0)), [2], "nobody opened it");
+        world.say(3, incident(7, 66, true, TimeMs(0)));
+        assert_eq!(labels(&world, at(0)), [2], "a SMALL member opens no incident");
+        world.say(1, incident(7, 11, true, at(2))).say(2, incident(7, 12, true, TimeMs(0)));
+        assert_eq!(labels(&world, at(0)), [2, 11, 12]);
+        assert_eq!(labels(&world, at(2)), [2, 12], "the first closed by itself");
+        world.say(2, incident(7, 12, false, TimeMs(0)));
+        assert_eq!(labels(&world, at(0)), [2, 11]);
+        assert_eq!(labels(&world, at(2)), [2]);
+        let mut view = world.view();
+        let before = view.digest().1;
+        view.advance(at(2));
+        assert_ne!(view.digest().1, before, "labels are part of the digest");
+        world.say(1, opinion(1, ENDORSE));
+        assert_eq!(labels(&world, at(0)), [0_u32; 0], "the later word did not join the incident");
+    }
+
+    #[test]
+    fn only_supporters_give_labels_and_languages() {
+        let tags = |label: u32, language: &'static str| {
+            move |o: &mut super::super::proto::Opinion| {
+                o.labels = vec![label];
+                o.languages = vec![language.into()];
+            }
+        };
+        let mut world = World::of(&[("a", FULL), ("b", FULL), ("c", SMALL)]);
+        world.say(1, opinion_with(1, SUBMIT, tags(3, "fr"))).say(2, opinion_with(1, DISPUTE, tags(4, "de")));
+        world.say(3, opinion_with(1, ENDORSE, tags(1, "en")));
+        let entry = world.view().entry(&subject(1), world.clock).unwrap();
+        assert_eq!((entry.labels, entry.languages), (vec![1, 3], vec!["en".into(), "fr".to_owned()]));
+    }
+
+    #[test]
+    fn blocks_of_strangers_and_of_unknown_lanes_change_nothing() {
+        let mut world = World::of(&[("a", FULL), ("b", FULL)]);
+        world.say(1, opinion(1, SUBMIT)).say(2, opinion(1, SUBMIT));
+        let mut of_one = world.forum.clone();
+        of_one.issue(|c| {
+            c.members.remove(1);
+        });
+        let mut view = View::new(&of_one.charter(), START);
+        world.blocks.iter().for_each(|b| view.fold(b.header(), b.records()));
+        assert_eq!(view.entry(&subject(1), world.clock).unwrap().counts.support, 1);
+
+        let log = world.forum.log(1, 1, Class::Normal);
+        let mut header = log.draft(&[opinion(2, SUBMIT)], |_| ()).header.header().clone();
+        header.class = 3;
+        let records = world.blocks[0].records().to_vec();
+        let mut view = View::new(&world.forum.charter(), START);
+        view.fold(&header, &records);
+        assert_eq!((view.listed(), view.records()), (0, 2));
+    }
 
     proptest! {
         #[test]

@@ -31,8 +31,8 @@ const SALVAGE_PATIENCE_MS: u64 = 30_000;
 /// Values that wait between the reader and the writer of a salvage.
 const SALVAGE_QUEUE: usize = 16;
 
-/// The most precious first: the outbox is on no other machine.
-const SALVAGE_ORDER: [Tree; 5] = [Tree::Outbox, Tree::Charters, Tree::Proofs, Tree::Meta, Tree::Blocks];
+/// The small and telling first; the blocks are most of it.
+const SALVAGE_ORDER: [Tree; 4] = [Tree::Charters, Tree::Proofs, Tree::Meta, Tree::Blocks];
 
 /// What happened to a damaged store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +44,8 @@ pub struct SetAside {
     /// Blocks that could still be read and are in the new store. There may be gaps in every log, and the newest may be
     /// missing: what follows a gap has to be fetched again.
     pub salvaged_blocks: u64,
-    /// Values of all trees in the new store, blocks included. Old values may have come back: a deleted outbox entry, an
-    /// earlier `meta` value.
+    /// Values of all trees in the new store, blocks included. Old values may have come back: a deleted proof, an earlier
+    /// `meta` value.
     pub salvaged_values: u64,
     /// Whether the search came to its end in every tree. The newest values may still be missing: sled's log is read
     /// up to its first bad place.
@@ -62,8 +62,9 @@ impl Store {
     /// What is not damage: [`StoreError::Io`], [`StoreError::InUse`], [`StoreError::Format`], [`StoreError::Spent`].
     /// The folder is where it was then, or where [`SetAside`] would have said if the new store could not be opened.
     pub fn open_or_set_aside(dir: &Path) -> Result<(Self, Option<SetAside>), StoreError> {
-        let rebuilding = rebuilding_name(dir);
-        finish_interrupted(dir, &rebuilding).map_err(|source| StoreError::Io { doing: "finish moving", source })?;
+        let rebuilding = directory::rebuilding_name(dir);
+        directory::finish_interrupted(dir, &rebuilding)
+            .map_err(|source| StoreError::Io { doing: "finish moving", source })?;
         match examine(dir)? {
             Examined::Sound(store) => Ok((*store, None)),
             Examined::Damaged { store, reason, stuck } => {
@@ -277,26 +278,11 @@ fn believable(tree: Tree, key: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
     (tree.is_key(key) && !ours && value.len() <= VALUE_BYTES_MAX).then(|| value.to_vec())
 }
 
-/// The damaged folder is moved only when its successor is complete; if the process ended right then, it still is.
-fn finish_interrupted(dir: &Path, rebuilding: &Path) -> io::Result<()> {
-    if dir.try_exists()? || !rebuilding.try_exists()? {
-        return Ok(());
-    }
-    fs::rename(rebuilding, dir)?;
-    directory::sync_parent(dir)
-}
-
 fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-fn rebuilding_name(dir: &Path) -> PathBuf {
-    let mut name = dir.file_name().unwrap_or_default().to_owned();
-    name.push(".rebuilding");
-    dir.with_file_name(name)
 }
 
 fn reason(error: StoreError) -> String {

@@ -100,6 +100,22 @@ pub(super) fn moved_aside(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
+/// Where the successor of `path` is written until it is complete.
+pub(super) fn rebuilding_name(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".rebuilding");
+    path.with_file_name(name)
+}
+
+/// What is damaged is moved only when its successor is complete; if the process ended right then, it still is.
+pub(super) fn finish_interrupted(path: &Path, rebuilding: &Path) -> io::Result<()> {
+    if path.try_exists()? || !rebuilding.try_exists()? {
+        return Ok(());
+    }
+    fs::rename(rebuilding, path)?;
+    sync_parent(path)
+}
+
 fn aside_name(path: &Path, number: u32) -> PathBuf {
     let mut name = aside_prefix(path);
     name.push(number.to_string());

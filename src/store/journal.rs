@@ -174,7 +174,7 @@ impl Position {
     }
 }
 
-/// The open journal. One per data directory; the caller holds the directory's lock.
+/// The open journal. One per file; the caller holds the directory's lock.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
@@ -623,7 +623,7 @@ fn predecessors(path: &Path) -> Result<Vec<PathBuf>, JournalError> {
     super::directory::moved_aside(path).map_err(|source| io_error("list what was moved aside of", path, source))
 }
 
-fn io_error(doing: &'static str, path: &Path, source: io::Error) -> JournalError {
+pub(super) fn io_error(doing: &'static str, path: &Path, source: io::Error) -> JournalError {
     JournalError::Io { doing, path: path.to_owned(), source }
 }
 

@@ -1,13 +1,15 @@
-//! What is on disk: the own [`journal`] and the replica in sled. Bytes in, bytes out; nothing here decodes a block.
+//! What is on disk: the own [`journal`], the [`outbox`] and the replica in sled. Bytes in, bytes out; nothing here
+//! decodes a block.
 //!
-//! Everything in sled can be had back from the journal and the peers, except the outbox; so sled is treated as a copy
-//! that may turn out damaged at any moment. Every entry into it goes through [`guard`], every value carries a seal
+//! Everything in sled can be had back from the journal and the peers; so sled is treated as a copy that may turn out
+//! damaged at any moment. Every entry into it goes through [`guard`], every value carries a seal
 //! ([`tables`]), waiting is bounded, and a damaged folder is moved aside and begun again ([`Store::open_or_set_aside`]).
 //!
 //! Durability: sled's `flush` writes with `sync_file_range`, which is no fsync, and writes large pages to files of
 //! their own (`blobs/`) without any sync. [`Store::write`] syncs both before it returns.
 
 pub mod journal;
+pub mod outbox;
 pub mod tables;
 
 mod aside;
@@ -47,7 +49,13 @@ pub const WRITE_BYTES_MAX: usize = 32 << 20;
 pub const META_KEY_BYTES_MAX: usize = 64;
 
 /// sled's page cache in bytes. Blocks are read once at start and then rarely: the operating system caches the file.
+/// sled keeps one page in each of 256 parts of it, whatever the limit: 115 MB with full blocks that came in order.
 pub const CACHE_BYTES: u64 = 64 << 20;
+
+/// How often a value that was read or written is looked up again. sled compares its cache with the limit only when 64
+/// accesses to one 256th of the pages have come together; pages of 8 to 16 large values hardly ever see that many, and
+/// the whole database stayed in memory. 8 times 8 values are 64.
+const TOUCHES: u32 = 8;
 
 /// A write that takes longer is given up: sled waits for ever when one of its threads has died or the disk is full.
 /// The slowest honest disks answer a sync within a few seconds.
@@ -175,10 +183,6 @@ pub enum Write<'a> {
     Proof([u8; 32], &'a [u8]),
     /// A proof that a better one replaces.
     DeleteProof([u8; 32]),
-    /// A submission that waits, under its ticket.
-    OutboxPut(u64, &'a [u8]),
-    /// A submission that has been signed or refused.
-    OutboxDelete(u64),
     /// A small value of the engine under its name.
     Meta(&'a [u8], &'a [u8]),
 }
@@ -191,8 +195,6 @@ impl Write<'_> {
             Self::Charter(version, charter) => (Tree::Charters, tables::number_key(version).to_vec(), Some(charter)),
             Self::Proof(hash, proof) => (Tree::Proofs, hash.to_vec(), Some(proof)),
             Self::DeleteProof(hash) => (Tree::Proofs, hash.to_vec(), None),
-            Self::OutboxPut(ticket, entry) => (Tree::Outbox, tables::number_key(ticket).to_vec(), Some(entry)),
-            Self::OutboxDelete(ticket) => (Tree::Outbox, tables::number_key(ticket).to_vec(), None),
             Self::Meta(name, value) => (Tree::Meta, name.to_vec(), Some(value)),
         }
     }
@@ -318,7 +320,12 @@ impl Store {
     /// # Errors
     /// As [`Store::block`].
     pub fn charters(&self) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
-        self.numbered(Tree::Charters)
+        let mut charters = Vec::new();
+        self.for_each(Tree::Charters, |key, charter| {
+            charters.extend(tables::parse_number_key(key).map(|version| (version, charter.to_vec())));
+            ControlFlow::Continue(())
+        })?;
+        Ok(charters)
     }
 
     /// All proofs, by hash.
@@ -332,14 +339,6 @@ impl Store {
             ControlFlow::Continue(())
         })?;
         Ok(proofs)
-    }
-
-    /// The whole outbox, by ticket. The engine bounds what it puts there.
-    ///
-    /// # Errors
-    /// As [`Store::block`].
-    pub fn outbox(&self) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
-        self.numbered(Tree::Outbox)
     }
 
     /// The engine's value under `name`.
@@ -390,15 +389,6 @@ pub enum WriteFailure {
 impl Store {
     fn value(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.guarded("read", |sled| sled.value(tree, key))
-    }
-
-    fn numbered(&self, tree: Tree) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
-        let mut values = Vec::new();
-        self.for_each(tree, |key, value| {
-            values.extend(tables::parse_number_key(key).map(|number| (number, value.to_vec())));
-            ControlFlow::Continue(())
-        })?;
-        Ok(values)
     }
 
     /// The callback runs outside the fence: a panic of the caller's is the caller's.
@@ -611,6 +601,9 @@ impl Job {
         for (tree, batch) in self.batches.pieces.into_iter().chain([(Tree::Meta, count)]) {
             sled.trees[tree.index()].apply_batch(batch).map_err(|error| sled_error("write to", error))?;
         }
+        for key in &self.batches.block_keys {
+            sled.touch(Tree::Blocks, key)?;
+        }
         #[cfg(any(test, feature = "wrong-rules"))]
         pretend(self.failure)?;
         sled.db.flush().map_err(|error| sled_error("flush", error))?;
@@ -663,6 +656,7 @@ fn patiently<T>(
 /// What one write does, in pieces of bounded size in the order of the trees.
 struct Batches {
     pieces: Vec<(Tree, sled::Batch)>,
+    block_keys: Vec<Vec<u8>>,
 }
 
 impl Batches {
@@ -670,6 +664,7 @@ impl Batches {
         too_large("operations in one write", writes.len(), WRITE_OPERATIONS_MAX)?;
         let mut by_tree: [Vec<(sled::Batch, usize, usize)>; Tree::ALL.len()] = Default::default();
         let mut total = 0_usize;
+        let mut block_keys = Vec::new();
         for (tree, key, value) in writes {
             let length = value.map_or(0, <[u8]>::len);
             too_large("bytes in one value", length, VALUE_BYTES_MAX)?;
@@ -681,6 +676,9 @@ impl Batches {
                 pieces.push((sled::Batch::default(), 0, 0));
             }
             let Some((batch, count, bytes)) = pieces.last_mut() else { continue };
+            if tree == Tree::Blocks {
+                block_keys.push(key.clone());
+            }
             match value {
                 Some(value) => {
                     let sealed = tables::seal(tree, &key, value);
@@ -692,7 +690,8 @@ impl Batches {
             *bytes += length;
         }
         let pieces = Tree::ALL.into_iter().zip(by_tree);
-        Ok(Self { pieces: pieces.flat_map(|(tree, list)| list.into_iter().map(move |(b, ..)| (tree, b))).collect() })
+        let pieces = pieces.flat_map(|(tree, list)| list.into_iter().map(move |(b, ..)| (tree, b))).collect();
+        Ok(Self { pieces, block_keys })
     }
 }
 
@@ -805,9 +804,20 @@ impl Sled {
 
     fn value(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         match self.trees[tree.index()].get(key).map_err(|error| sled_error("read", error))? {
-            Some(sealed) => opened(tree, key, &sealed).map(Some),
+            Some(sealed) => {
+                self.touch(tree, key)?;
+                opened(tree, key, &sealed).map(Some)
+            }
             None => Ok(None),
         }
+    }
+
+    /// Makes sled notice that its cache is full: see [`TOUCHES`].
+    fn touch(&self, tree: Tree, key: &[u8]) -> Result<(), StoreError> {
+        for _ in 0..TOUCHES {
+            self.trees[tree.index()].contains_key(key).map_err(|error| sled_error("read", error))?;
+        }
+        Ok(())
     }
 
     /// How many writes are there.
@@ -836,6 +846,7 @@ impl Sled {
             }
             let value = opened(tree, &key, &sealed)?;
             bytes += value.len();
+            self.touch(tree, &key)?;
             entries.push((key.to_vec(), value));
         }
         Ok(entries)
@@ -979,12 +990,10 @@ mod tests {
                 Write::Charter(1, b"founding"),
                 Write::Proof([7; 32], b"proof"),
                 Write::Proof([8; 32], b"other"),
-                Write::OutboxPut(5, b"waits"),
-                Write::OutboxPut(6, b"waits too"),
                 Write::Meta(b"forum", b"acme"),
             ])
             .unwrap();
-        store.write(&[Write::DeleteProof([8; 32]), Write::OutboxDelete(5), Write::Charter(2, b"second")]).unwrap();
+        store.write(&[Write::DeleteProof([8; 32]), Write::Charter(2, b"second")]).unwrap();
         let mut first_process = Some(store);
         for _ in 0..2 {
             let store = first_process.take().unwrap_or_else(|| open(&dir));
@@ -993,9 +1002,8 @@ mod tests {
             assert_eq!(all_blocks(&store).into_values().collect::<Vec<_>>(), [a.clone(), b.clone()]);
             assert_eq!(store.charters().unwrap(), [(1, b"founding".to_vec()), (2, b"second".to_vec())]);
             assert_eq!(store.proofs().unwrap(), [([7; 32], b"proof".to_vec())]);
-            assert_eq!(store.outbox().unwrap(), [(6, b"waits too".to_vec())]);
             assert_eq!(store.meta(b"forum").unwrap().as_deref(), Some(&b"acme"[..]));
-            assert_eq!(store.verify().unwrap(), 9);
+            assert_eq!(store.verify().unwrap(), 8);
         }
         assert!(!Store::open(&dir).unwrap().created);
     }
@@ -1035,9 +1043,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = open(&folder.path().join("replica"));
         let (large, largest) = (vec![0; VALUE_BYTES_MAX + 1], vec![0; VALUE_BYTES_MAX]);
-        let too_much: Vec<_> = (0..31).map(|ticket| Write::OutboxPut(ticket, &largest)).collect();
-        let cases =
-            [vec![Write::Block(id(1, 1), &large)], vec![Write::OutboxDelete(1); WRITE_OPERATIONS_MAX + 1], too_much];
+        let too_much: Vec<_> = (0..31).map(|version| Write::Charter(version, &largest)).collect();
+        let cases = [
+            vec![Write::Block(id(1, 1), &large)],
+            vec![Write::DeleteProof([1; 32]); WRITE_OPERATIONS_MAX + 1],
+            too_much,
+        ];
         for case in cases {
             assert!(matches!(store.write(&case), Err(StoreError::TooLarge { .. })), "{} writes", case.len());
         }
@@ -1152,7 +1163,6 @@ mod tests {
         assert_eq!(store.block(id(1, 2)).unwrap(), Some(frame(id(1, 2), 300)));
         assert_eq!(store.charters().unwrap(), [(1, b"founding".to_vec())]);
         assert_eq!(store.proofs().unwrap(), [([7; 32], b"proof".to_vec())]);
-        assert_eq!(store.outbox().unwrap(), [(6, b"waits".to_vec())]);
         assert_eq!(store.meta(b"forum").unwrap().as_deref(), Some(&b"acme"[..]));
     }
 
@@ -1171,7 +1181,6 @@ mod tests {
                 Write::Block(id(1, 2), &block),
                 Write::Charter(1, b"founding"),
                 Write::Proof([7; 32], b"proof"),
-                Write::OutboxPut(6, b"waits"),
                 Write::Meta(b"forum", b"acme"),
             ])
             .unwrap();
@@ -1186,14 +1195,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (dir, earlier) = (folder.path().join("replica"), folder.path().join("earlier"));
         let store = open(&dir);
-        store.write(&[Write::OutboxPut(1, b"waits")]).unwrap();
+        store.write(&[Write::Charter(1, b"founding")]).unwrap();
         copy_folder(&dir, &earlier);
-        store.write(&[Write::OutboxPut(2, b"waits too")]).unwrap();
+        store.write(&[Write::Charter(2, b"second")]).unwrap();
         drop(store);
         fs::copy(earlier.join("db"), dir.join("db")).unwrap();
         let (store, aside) = Store::open_or_set_aside(&dir).unwrap();
         assert!(aside.unwrap().reason.contains("2 writes are there of at least 3"));
-        assert_eq!(store.outbox().unwrap(), [(1, b"waits".to_vec())]);
+        assert_eq!(store.charters().unwrap(), [(1, b"founding".to_vec())]);
         drop(store);
         // The count itself may be torn or lost in a crash; then it knows nothing, and says nothing.
         for harm in [&b"torn"[..], b"", &[0xff; 12]] {
@@ -1207,10 +1216,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("replica");
         let store = open(&dir);
-        store.write(&[Write::OutboxPut(1, b"waits")]).unwrap();
+        store.write(&[Write::Charter(1, b"founding")]).unwrap();
         drop(store);
         fs::rename(&dir, folder.path().join("replica.rebuilding")).unwrap();
-        assert_eq!(open(&dir).outbox().unwrap(), [(1, b"waits".to_vec())]);
+        assert_eq!(open(&dir).charters().unwrap(), [(1, b"founding".to_vec())]);
     }
 
     #[test]
@@ -1252,7 +1261,9 @@ mod tests {
                 .map(|id| (id, frame(id, if id.origin.member.0[0] == 4 { 90_000 } else { 1_500 })))
                 .collect();
             store.write(&group.iter().map(|(id, frame)| Write::Block(*id, frame)).collect::<Vec<_>>()).unwrap();
-            store.write(&[Write::OutboxPut(seq, &group[0].1), Write::Charter(seq, &group[1].1)]).unwrap();
+            store
+                .write(&[Write::Proof([u8::try_from(seq).unwrap(); 32], &group[0].1), Write::Charter(seq, &group[1].1)])
+                .unwrap();
             blocks.extend(group);
         }
         let charters = store.charters().unwrap();
@@ -1362,7 +1373,7 @@ mod tests {
             })
             .unwrap();
         println!("after {} blocks: {error}", acknowledged.len());
-        assert!(matches!(store.write(&[Write::OutboxPut(1, b"x")]), Err(StoreError::Poisoned { .. })));
+        assert!(matches!(store.write(&[Write::Charter(1, b"x")]), Err(StoreError::Poisoned { .. })));
         let (first_id, first_frame) = acknowledged.first_key_value().unwrap();
         println!("reading on: {:?}", store.block(*first_id).map(|frame| frame.as_ref() == Some(first_frame)));
         drop(store);

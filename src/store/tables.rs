@@ -6,7 +6,6 @@
 //! | `charters` | version u64 | `SignedCharter` as received |
 //! | `blocks` | origin (20), seq u64 | block frame as received |
 //! | `proofs` | hash (32) | fork or fault proof as received |
-//! | `outbox` | ticket u64 | submission that waits for its signature |
 //!
 //! Numbers are big endian, so that keys sort like the numbers. Every value is **sealed**: a version byte, a CRC-32C
 //! over tree, key and value, then the value. So bit rot that sled does not notice is noticed, and so is a value that
@@ -29,8 +28,7 @@ pub const VALUE_VERSION: u8 = 1;
 /// Bytes that sealing adds to a value.
 pub const SEAL_BYTES: usize = 5;
 
-/// A tree of the store. The order is the order of writing: what comes later in the file is lost first in a crash, so
-/// an outbox entry is never gone before the block that answers it is there.
+/// A tree of the store. The order is the order of writing: what comes later in the file is lost first in a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tree {
     /// Charter versions.
@@ -41,13 +39,11 @@ pub enum Tree {
     Proofs,
     /// Small values of the engine, and the format.
     Meta,
-    /// Submissions that are not signed yet.
-    Outbox,
 }
 
 impl Tree {
     /// All trees, in the order of writing.
-    pub const ALL: [Self; 5] = [Self::Charters, Self::Blocks, Self::Proofs, Self::Meta, Self::Outbox];
+    pub const ALL: [Self; 4] = [Self::Charters, Self::Blocks, Self::Proofs, Self::Meta];
 
     /// The tree's name in the file.
     pub fn name(self) -> &'static str {
@@ -56,7 +52,6 @@ impl Tree {
             Self::Blocks => "blocks",
             Self::Proofs => "proofs",
             Self::Meta => "meta",
-            Self::Outbox => "outbox",
         }
     }
 
@@ -66,14 +61,13 @@ impl Tree {
             Self::Blocks => 1,
             Self::Proofs => 2,
             Self::Meta => 3,
-            Self::Outbox => 4,
         }
     }
 
     /// Whether `key` has the form of this tree's keys.
     pub fn is_key(self, key: &[u8]) -> bool {
         match self {
-            Self::Charters | Self::Outbox => key.len() == 8,
+            Self::Charters => key.len() == 8,
             Self::Blocks => key.len() == BLOCK_KEY_BYTES,
             Self::Proofs => key.len() == 32,
             Self::Meta => !key.is_empty(),
@@ -98,7 +92,7 @@ pub fn parse_block_key(key: &[u8]) -> Option<BlockId> {
     Some(BlockId { origin: Origin::from_bytes(origin.try_into().ok()?), seq: Seq(parse_number_key(seq)?) })
 }
 
-/// The key of a charter version or an outbox ticket.
+/// The key of a charter version.
 pub fn number_key(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }
@@ -173,7 +167,7 @@ mod tests {
         for (index, tree) in Tree::ALL.into_iter().enumerate() {
             assert_eq!(tree.index(), index);
         }
-        assert_eq!(Tree::ALL.map(Tree::name), ["charters", "blocks", "proofs", "meta", "outbox"]);
+        assert_eq!(Tree::ALL.map(Tree::name), ["charters", "blocks", "proofs", "meta"]);
     }
 
     #[test]
@@ -211,8 +205,8 @@ mod tests {
     #[test]
     fn the_sealed_form_stays_as_it_is() {
         // Files of old nodes look like this. Computed with an independent CRC-32C.
-        assert_eq!(crate::replica::ids::hex(&seal(Tree::Outbox, &number_key(1), b"acme")), SEALED_BY_FORMAT_1);
+        assert_eq!(crate::replica::ids::hex(&seal(Tree::Charters, &number_key(1), b"acme")), SEALED_BY_FORMAT_1);
     }
 
-    const SEALED_BY_FORMAT_1: &str = "019b55d55f61636d65";
+    const SEALED_BY_FORMAT_1: &str = "01fa6ede9361636d65";
 }

@@ -22,6 +22,8 @@ use crate::replica::proto;
 use crate::wire::endpoint::check_endpoint;
 use crate::wire::local;
 
+pub use crate::replica::record::is_language;
+
 /// Characters of a join request: a few keys and names.
 pub const REQUEST_SIZE_MAX: usize = 64 * 1024;
 /// Characters of a charter file or invitation: a hundred charters of the greatest size and their armour.
@@ -551,15 +553,6 @@ fn is_jurisdiction(code: &str) -> bool {
         (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
     };
     country.len() == 2 && capitals(country) && part.is_none_or(part_fits)
-}
-
-/// Whether `tag` has the shape of a BCP 47 tag.
-pub fn is_language(tag: &str) -> bool {
-    let mut parts = tag.split('-');
-    let primary =
-        parts.next().is_some_and(|p| (2..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphabetic()));
-    let rest = parts.all(|p| (1..=8).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_alphanumeric()));
-    primary && rest && tag.len() <= 35
 }
 
 #[cfg(test)]

@@ -61,3 +61,32 @@ async fn a_suspended_company_is_cut_off_at_once_and_a_charter_without_signatures
     nodes[(gone + 2) % 3].expect(Verdict::Review, "sha256", &hash(9)).await;
     assert_eq!(nodes[gone].lookup("sha256", &hash(9)).await.verdict(), Verdict::Allow);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_company_whose_keys_change_is_followed_again_at_once() {
+    let mut forum = Forum::found(3);
+    let mut nodes = forum.start_all().await;
+    for node in &mut nodes {
+        node.open().await;
+    }
+    let next = forum.next_charter(|charter| {
+        for (number, member) in (7..).zip(&mut charter.members) {
+            member.nodes[0].tls_spki_sha256.push(vec![number; 32].into());
+        }
+    });
+    let request = l::ApplyCharterRequest { charter: next.encode_to_vec().into() };
+    nodes[0].client.apply_charter(request).await.unwrap();
+    for node in &mut nodes {
+        wait_for!("charter 2 arrives", node.status().await.charter_version == 2);
+    }
+    // Well below the repair period: only a stream brings it.
+    let begun = staydown::clock::instant();
+    nodes[0].say(Stance::Submit, "sha256", &hash(3)).await;
+    for node in &mut nodes {
+        node.expect(Verdict::Review, "sha256", &hash(3)).await;
+    }
+    assert!(begun.elapsed().as_secs() < 12, "took {:?}", begun.elapsed());
+    for node in nodes {
+        node.stop().await;
+    }
+}

@@ -122,12 +122,23 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_peers_a_submission_is_queued_and_signed_later_even_after_a_restart() {
+    what_is_queued_is_signed_after(|_| ()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queued_submission_outlives_the_store() {
+    what_is_queued_is_signed_after(|data| fs::remove_dir_all(data.join("replica")).unwrap()).await;
+}
+
+/// Alone, acme says something; after `change` and a restart it still waits, and once bolt is there it is signed.
+async fn what_is_queued_is_signed_after(change: impl FnOnce(&Path)) {
     let mut forum = Forum::found(3);
     let mut acme = forum.start(0).await;
     let queued = acme.say(Stance::Submit, "sha256", &hash(0)).await;
     assert_eq!(queued.state(), SubmitState::Queued);
     assert_eq!(acme.status().await.outbox, 1);
     acme.stop().await;
+    change(&forum.companies[0].data);
 
     let mut acme = forum.start(0).await;
     assert_eq!(acme.status().await.outbox, 1);

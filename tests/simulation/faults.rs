@@ -70,7 +70,8 @@ impl Step {
 impl Plan {
     /// The plan of a seed.
     pub(crate) fn of(draw: &mut Draw) -> Self {
-        let members = [3, 3, 4, 4, 4, 5, 5, 6, 7, 8, 10, 12][draw.below(12) as usize];
+        let members =
+            [3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 6, 6, 7, 8, 10, 12][draw.below(24) as usize];
         let liars = if draw.below(3) == 0 { 0 } else { ((members - 1) / 3).max(usize::from(draw.below(4) == 0)) };
         let on = |draw: &mut Draw, weight: u64| if draw.below(3) == 0 { 0 } else { weight };
         // Half of the runs begin so shortly before an hour or midnight that they cross it.
@@ -204,11 +205,17 @@ impl Liar {
         Self { company, forum, told: Vec::new(), noisy: draw.below(3) == 0 }
     }
 
-    fn open(&mut self, draw: &mut Draw) -> usize {
+    fn open(&mut self, draw: &mut Draw, now: u64) -> usize {
         let origin = Origin { member: self.company.id, log_no: LogNo(self.told.len() as u32) };
         let class = Class::ALL[draw.below(3) as usize].number();
         let chain = Chain::new(self.forum, origin, class, self.company, 0);
-        self.told.push(Told { origin, chains: vec![chain], mask: draw.next(), over: false });
+        let mut told = Told { origin, chains: vec![chain], mask: draw.number(), over: false };
+        if draw.below(6) == 0 {
+            // Opened twice, and once with a first block that breaks a rule.
+            told.chains[0].append(self.forum, origin, Vec::new(), now, |h| h.log_root = [9; 32]);
+            told.chains.push(Chain::new(self.forum, origin, class, self.company, 1));
+        }
+        self.told.push(told);
         self.told.len() - 1
     }
 
@@ -217,7 +224,7 @@ impl Liar {
         let open = self.told.iter().rposition(|t| !t.over).filter(|_| draw.below(6) > 0);
         let at = match open {
             Some(at) => at,
-            None if self.told.len() < 12 => self.open(draw),
+            None if self.told.len() < 12 => self.open(draw, now),
             None => return Vec::new(),
         };
         let forum = self.forum;
@@ -280,7 +287,7 @@ impl Liar {
         if self.noisy && draw.below(4) == 0 && !truth.is_empty() {
             let (origin, head) = truth.iter().nth(draw.below(truth.len() as u64) as usize).expect("within");
             let seq = Seq(head.seq.0 + draw.below(3));
-            heads.insert(*origin, Head { seq, hash: HeaderHash(sha256(&[&draw.next().to_be_bytes()])) });
+            heads.insert(*origin, Head { seq, hash: HeaderHash(sha256(&[&draw.number().to_be_bytes()])) });
         }
         heads.into_iter().map(|(origin, head)| heads::head_to_proto(origin, head)).collect()
     }

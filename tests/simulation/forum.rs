@@ -60,6 +60,8 @@ pub(crate) struct Forum {
     pub(crate) signed: Vec<proto::SignedCharter>,
     /// Charters that contradict one of `signed`, and count as much.
     pub(crate) rivals: Vec<proto::SignedCharter>,
+    /// The version that two charters count for.
+    pub(crate) forked: Option<u64>,
     latest: proto::Charter,
 }
 
@@ -91,7 +93,7 @@ impl Forum {
             taxonomy: "staydown-example-1".into(),
             ..Default::default()
         };
-        let mut forum = Self { id: ForumId([0; 32]), signed: Vec::new(), rivals: Vec::new(), latest };
+        let mut forum = Self { id: ForumId([0; 32]), signed: Vec::new(), rivals: Vec::new(), forked: None, latest };
         let first = forum.sign(&forum.latest, 0);
         forum.id = ForumId(charter_hash(&first.body).0);
         forum.signed.push(first);
@@ -129,6 +131,7 @@ impl Forum {
         let rival = self.next(|c| c.name = "the other forum".into());
         let rival = self.sign(&rival, 1);
         let newest = self.issue(draw, |c| c.name = "the one forum".into());
+        self.forked = Some(self.latest.version);
         self.rivals.push(rival.clone());
         (newest, rival)
     }
@@ -149,6 +152,12 @@ impl Forum {
     /// The newest version's number.
     pub(crate) fn version(&self) -> u64 {
         self.latest.version
+    }
+
+    /// The charter in force once everybody knows everything.
+    pub(crate) fn in_force(&self) -> proto::Charter {
+        let version = self.forked.map_or(self.latest.version, |forked| forked - 1);
+        proto::Charter::decode(self.signed[version as usize - 1].body.clone()).unwrap_or_default()
     }
 
     /// Whether the newest version lists the company as active.
@@ -217,8 +226,8 @@ pub(crate) fn subject(number: u64) -> proto::Subject {
 
 fn bytes16(draw: &mut Draw) -> [u8; 16] {
     let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&draw.next().to_be_bytes());
-    bytes[8..].copy_from_slice(&draw.next().to_be_bytes());
+    bytes[..8].copy_from_slice(&draw.number().to_be_bytes());
+    bytes[8..].copy_from_slice(&draw.number().to_be_bytes());
     bytes
 }
 

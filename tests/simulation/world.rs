@@ -97,10 +97,8 @@ struct Node {
     queued: Vec<Bytes>,
     outbox_refused: bool,
     /// Blocks that were lost with a disk: only their return is promised.
-    lost: HashSet<Hash>,
+    lost: BTreeMap<Hash, BlockId>,
     backup: Option<Disk>,
-    /// Restored, and its guard still waits.
-    recovering: bool,
 }
 
 /// A server's side of `Follow`.
@@ -263,9 +261,8 @@ impl World {
             acked: Vec::new(),
             queued: Vec::new(),
             outbox_refused: false,
-            lost: HashSet::new(),
+            lost: BTreeMap::new(),
             backup: None,
-            recovering: false,
         };
         node.disk.charters = self.invitation(node.invite);
         self.nodes.push(node);
@@ -370,7 +367,7 @@ impl World {
             me: company.id,
             root: company.root.clone(),
             log_seed: company.log_seed,
-            seed: self.draw.next(),
+            seed: self.draw.number(),
             rules: Rules::but_for(self.rule),
         };
         let charters =
@@ -387,15 +384,12 @@ impl World {
             self.violated("I9", || format!("node {i} refuses {} proofs that it stored", refused.len()));
         }
         for (id, bytes) in disk.blocks {
-            if !restore.stored(id, bytes) {
+            if restore.stored(id, bytes).is_err() {
                 self.violated("I3", || format!("node {i} refuses its stored block {id}"));
             }
         }
         for frame in disk.journal.into_iter().flatten() {
-            restore.journaled(&frame);
-        }
-        for (id, bytes) in disk.outbox {
-            restore.outbox(id, bytes);
+            drop(restore.journaled(&frame)); // a damaged disk is one of the faults
         }
         let (replica, effects) = restore.finish();
         let node = &mut self.nodes[i];
@@ -531,7 +525,6 @@ impl World {
         let mut pending = std::mem::take(&mut self.nodes[i].pending);
         self.nodes[i].replica = None;
         self.nodes[i].incarnation += 1;
-        self.nodes[i].recovering = false;
         let journal: Vec<_> = pending.extract_if(.., |(_, put)| matches!(put, Put::Journal(_))).collect();
         let kept = match self.draw.below(3) {
             0 => Vec::new(),
@@ -940,7 +933,7 @@ impl World {
         match method {
             Method::Hello => greeting(&proto::HelloReply::decode(item).map_err(wrong)?).map(PeerEvent::Greeted),
             Method::Charters => proto::SignedCharter::decode(item).map_err(wrong).map(PeerEvent::Charter),
-            Method::Proofs => proto::Proof::decode(item).map_err(wrong).map(PeerEvent::Proof),
+            Method::Proofs => proto::Proof::decode(item).map_err(wrong).map(|p| PeerEvent::Proof(Box::new(p))),
             Method::Headers => {
                 let header = proto::SignedHeader::decode(item).map_err(wrong)?;
                 let keyring = self.keyring(client).ok_or("gone")?;
@@ -964,7 +957,7 @@ impl World {
                     proto::pull_reply::Item::Done(done) => {
                         done.have_digest[..].try_into().map(PeerEvent::Done).map_err(|_short| "done".into())
                     }
-                    proto::pull_reply::Item::Proof(proof) => Ok(PeerEvent::Proof(proof)),
+                    proto::pull_reply::Item::Proof(proof) => Ok(PeerEvent::Proof(Box::new(proof))),
                     proto::pull_reply::Item::Charter(charter) => Ok(PeerEvent::Charter(charter)),
                 }
             }

@@ -26,7 +26,7 @@ fn huge_png() -> Vec<u8> {
     header.extend(10_000_u32.to_be_bytes());
     header.extend([8, 2, 0, 0, 0]);
     for chunk in [&header[..], b"IDAT\0"] {
-        bytes.extend((chunk.len() as u32 - 4).to_be_bytes());
+        bytes.extend(u32::try_from(chunk.len() - 4).unwrap().to_be_bytes());
         bytes.extend(chunk);
         bytes.extend(crc32(chunk).to_be_bytes());
     }
@@ -70,7 +70,7 @@ fn write_files(forum: &Forum) {
     write("junk.sdc", b"-----BEGIN STAYDOWN CHARTER-----\nAAAA\n");
     write("latin1.sdi", b"\xff\xfe\xfd");
     write("secret", b"not for you");
-    fs::set_permissions(forum.path("secret"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(forum.path("secret"), fs::Permissions::from_mode(0o000)).unwrap();
     write("founder.pem", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
 }
 
@@ -239,7 +239,7 @@ fn a_file_that_may_not_be_read_is_told_as_that() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("secret");
     fs::write(&path, "abc").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read(&path).is_ok() {
         return; // a superuser may read everything
     }

@@ -123,6 +123,6 @@ fn a_folder_without_a_node_is_no_verified_log() {
     let folder = tempfile::tempdir().unwrap();
     let nobody = Company::new(folder.path(), "nobody");
     let told = nobody.run(&["log", "verify", "--json"]).ends_with(5);
-    assert!(told.out.contains("holds no node that has run"), "{told:?}");
+    assert!(told.out.contains("has not joined a forum"), "{told:?}");
     assert!(!nobody.data.exists());
 }

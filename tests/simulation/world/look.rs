@@ -76,7 +76,7 @@ impl World {
         let author = &self.nodes[author];
         let held = author.disk.blocks.get(&id) == Some(bytes)
             || author.disk.journal.iter().flatten().any(|frame| frame == bytes);
-        if !held && !author.lost.contains(&block.hash) {
+        if !held && !author.lost.contains_key(&block.hash) {
             self.violated("I10", || format!("node {i} holds block {id}, which its author could still lose"));
         }
     }
@@ -89,12 +89,8 @@ impl World {
         }
         let first = *self.signed.entry((block.log, block.seq)).or_insert(block.hash);
         if first != block.hash {
-            let self_tally = self.tally.clone();
             self.violated("I5", || {
-                format!(
-                    "honest node {i} signed two blocks for log {} place {}; what happened: {:?}",
-                    block.log.1, block.seq, self_tally
-                )
+                format!("honest node {i} signed two blocks for log {} place {}", block.log.1, block.seq)
             });
         }
     }
@@ -343,7 +339,7 @@ impl World {
         for (id, index, record) in acked {
             if !self.holds(i, id, index, &record) {
                 let gone = self.authored.iter().any(|(hash, bytes)| {
-                    self.nodes[i].lost.contains(hash)
+                    self.nodes[i].lost.contains_key(hash)
                         && checkers::read(bytes).is_some_and(|b| b.records.contains(&record))
                 });
                 if !gone {
@@ -362,8 +358,7 @@ impl World {
 
     /// Honest members that the charter in force lists.
     pub(super) fn eligible(&self) -> Vec<usize> {
-        let newest = self.forum.signed.len() - self.forum.rivals.len().min(1);
-        let charter = proto::Charter::decode(self.forum.signed[newest - 1].body.clone()).unwrap_or_default();
+        let charter = self.forum.in_force();
         let active = |i: &usize| charter.members.iter().any(|m| m.status == 1 && m.id[..] == company(*i).id.0);
         self.up().into_iter().filter(active).collect()
     }
@@ -439,6 +434,7 @@ impl World {
         if self.healed_at.is_some() {
             self.check_everywhere();
             self.check_outboxes();
+            self.check_promises();
             self.check_contradictions();
         }
         for i in self.up() {
@@ -468,6 +464,32 @@ impl World {
                             format!("node {i} lacks acknowledged record {index} of {id}, by node {author}")
                         });
                     }
+                }
+            }
+        }
+    }
+
+    /// A submission that is made again under its key is found; and nobody is said to hold what nobody holds.
+    fn check_promises(&mut self) {
+        let liars = self.nodes.iter().filter(|n| n.liar.is_some()).count();
+        for i in self.eligible() {
+            for (id, _, record) in self.nodes[i].acked.clone() {
+                let opinion = proto::Record::decode(record.clone())
+                    .ok()
+                    .filter(|r| r.kind == 2)
+                    .and_then(|r| proto::Opinion::decode(r.body).ok());
+                let key = opinion.and_then(|o| o.client_key[..].try_into().ok());
+                let Some(replica) = self.nodes[i].replica.as_ref() else { continue };
+                let found = key.and_then(|key: [u8; 16]| replica.submitted_before(&key));
+                let holders = self.nodes.iter().filter(|n| n.disk.blocks.contains_key(&id)).count();
+                let claimed = replica.peers_holding(id);
+                if key.is_some() && !found.is_some_and(|(block, index)| self.holds(i, block, index, &record)) {
+                    self.violated("I4", || format!("node {i} does not find a submission again by its key, {id}"));
+                }
+                if claimed + 1 > holders + liars {
+                    self.violated("W1", || {
+                        format!("node {i} says that {claimed} peers hold {id}, but {holders} nodes do")
+                    });
                 }
             }
         }

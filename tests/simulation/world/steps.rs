@@ -44,6 +44,9 @@ impl World {
                 if let Some(i) = self.pick(&honest) {
                     let reach = self.plan.skew_ms.max(10_000);
                     self.nodes[i].skew = self.draw.below(2 * reach) as i64 - reach as i64;
+                    if self.draw.below(4) == 0 {
+                        self.nodes[i].skew = -3_600_000;
+                    }
                 }
             }
             Step::Backup => self.backup(),
@@ -139,8 +142,9 @@ impl World {
                 // The store alone: the journal has all that is ours; the outbox is kept apart from it.
                 let charters = self.invitation(self.nodes[i].invite);
                 self.crash(i);
+                let recovers = self.somebody_recovers();
                 let disk = &mut self.nodes[i].disk;
-                if disk.journal.iter().any(Option::is_none) || !journal_is_whole(disk, company(i).id) {
+                if recovers || disk.journal.iter().any(Option::is_none) || !journal_is_whole(disk, company(i).id) {
                     return self.start(i);
                 }
                 let old = std::mem::take(disk);
@@ -150,8 +154,15 @@ impl World {
                 self.start(i);
             }
             3 => {
+                // All of it; or all but a journal with a hole.
                 let charters = self.invitation(self.nodes[i].invite);
-                self.replace_disk(i, Disk { charters, ..Disk::default() });
+                let mut journal = self.nodes[i].disk.journal.clone();
+                let hole = self.draw.below(2 * journal.len() as u64) as usize;
+                match journal.get_mut(hole) {
+                    Some(frame) => *frame = None,
+                    None => journal.clear(),
+                }
+                self.replace_disk(i, Disk { charters, journal, ..Disk::default() });
             }
             _ => {
                 // Both stop at once: a power cut in one place.
@@ -178,7 +189,7 @@ impl World {
             .blocks
             .iter()
             .filter(|(id, _)| id.origin.member == me && !old.blocks.contains_key(id))
-            .map(|(_, b)| b.clone())
+            .map(|(id, b)| (*id, b.clone()))
             .collect();
         let Some(charter) = old.charters.values().next_back().cloned() else { return self.start(i) };
         let charter = self.charter(&charter);
@@ -195,23 +206,24 @@ impl World {
         };
         let holders = peers.iter().filter(holds).count();
         // Acknowledged records need another honest holder, whatever the guard needs.
-        let recovering = self
-            .honest()
-            .any(|j| self.nodes[j].recovering || self.nodes[j].replica.as_ref().is_some_and(Replica::guard_pending));
-        if recovering || (!lost.is_empty() && holders < peers.len() - needed + 1) {
+        if self.somebody_recovers() || (!lost.is_empty() && holders < peers.len() - needed + 1) {
             return self.start(i);
         }
-        let lost: Vec<_> = lost.iter().filter_map(|b| Some(self.block(b)?.hash)).collect();
+        let lost: Vec<_> = lost.into_iter().filter_map(|(id, b)| Some((self.block(&b)?.hash, id))).collect();
         let node = &mut self.nodes[i];
         node.lost.extend(lost);
         node.outbox_refused = true; // a queued submission may be gone with the disk
         node.disk = old;
         node.mark = Watermark::default();
         node.backup = None;
-        node.recovering = true;
         self.forget_unseen(i);
         self.count("restores");
         self.start(i);
+    }
+
+    /// Whether somebody still has to get back what it lost: then others must not lose it, too.
+    fn somebody_recovers(&self) -> bool {
+        self.honest().any(|j| self.nodes[j].lost.values().any(|id| !self.nodes[j].disk.blocks.contains_key(id)))
     }
 
     /// What was signed, never left the node and went down with its disk was never said.
@@ -224,7 +236,7 @@ impl World {
     }
 
     fn govern(&mut self) {
-        if !self.forum.rivals.is_empty() || self.forum.version() > 8 {
+        if self.forum.forked.is_some() || self.forum.version() > 8 {
             return;
         }
         let active: Vec<_> = (0..self.nodes.len()).filter(|i| self.forum.is_active(*i)).collect();
@@ -248,14 +260,7 @@ impl World {
                 self.forum.issue(&mut self.draw, |c| c.threshold = 5 - c.threshold);
             }
             10 if self.draw.below(2) == 0 => {
-                let (newest, rival) = self.forum.issue_twice(&mut self.draw);
-                let up = self.up();
-                for charter in [newest, rival] {
-                    if let Some(i) = self.pick(&up) {
-                        self.hand_charters(i);
-                        self.input(i, Input::Charter(charter));
-                    }
-                }
+                self.govern_twice();
                 return self.count("charter forks");
             }
             _ => return,
@@ -264,6 +269,19 @@ impl World {
         let up = self.up();
         if let Some(i) = self.pick(&up) {
             self.hand_charters(i);
+        }
+    }
+
+    /// Two charters for one version, and sometimes one more on top of the first.
+    fn govern_twice(&mut self) {
+        let (newest, rival) = self.forum.issue_twice(&mut self.draw);
+        let more = (self.draw.below(2) == 0).then(|| self.forum.issue(&mut self.draw, |c| c.name = "one more".into()));
+        let up = self.up();
+        for charters in [vec![Some(newest), more], vec![Some(rival)]] {
+            if let Some(i) = self.pick(&up) {
+                self.hand_charters(i);
+                charters.into_iter().flatten().for_each(|charter| self.input(i, Input::Charter(charter)));
+            }
         }
     }
 
@@ -284,8 +302,9 @@ impl World {
 
     /// A person applies the charters that there are on one node.
     fn hand_charters(&mut self, i: usize) {
-        let charters = self.forum.signed.clone();
-        for charter in charters.into_iter().skip(1).take(self.forum.version() as usize - 1 - self.forum.rivals.len()) {
+        let in_force = self.forum.forked.map_or(self.forum.version(), |forked| forked - 1);
+        let charters: Vec<_> = self.forum.signed.iter().take(in_force as usize).skip(1).cloned().collect();
+        for charter in charters {
             self.input(i, Input::Charter(charter));
         }
     }
@@ -300,15 +319,22 @@ impl World {
                 self.start(i);
             }
         }
-        let up: Vec<_> = self.eligible();
+        // On a node that everybody knows: a newcomer's charter is worth nothing to those who refuse the newcomer.
+        let up: Vec<_> = self.eligible().into_iter().filter(|i| *i <= 1).collect();
         if let Some(i) = self.pick(&up) {
             self.hand_charters(i);
-            if let (Some(rival), Some(newest)) = (self.forum.rivals.first().cloned(), self.forum.signed.last().cloned())
-            {
-                self.input(i, Input::Charter(newest));
-                let j = self.pick(&up).unwrap_or(i);
-                self.input(j, Input::Charter(rival));
-            }
+            let branches: Vec<_> = self
+                .forum
+                .signed
+                .iter()
+                .skip(self.forum.forked.map_or(usize::MAX, |f| f as usize - 1))
+                .cloned()
+                .collect();
+            branches.into_iter().for_each(|charter| self.input(i, Input::Charter(charter)));
+            let j = self.pick(&up).unwrap_or(i);
+            self.hand_charters(j);
+            let rivals = self.forum.rivals.clone();
+            rivals.into_iter().for_each(|charter| self.input(j, Input::Charter(charter)));
         }
         self.at(self.now + 5_000, Event::Look);
     }

@@ -21,7 +21,8 @@ use crate::clock;
 use crate::replica::block::{Frame, RECORDS_PER_BLOCK_MAX};
 use crate::replica::charter::{Applied, CharterChain, CharterError};
 use crate::replica::exchange::{Ask, Call, PeerEvent, Published, Trouble};
-use crate::replica::ids::{BlockId, Class, ForumId, MemberId, TimeMs};
+use crate::replica::ids::{BlockId, Class, ForumId, MemberId, Origin, Seq, TimeMs};
+use crate::replica::log::Log;
 use crate::replica::own::{Answer, Ticket};
 use crate::replica::{Effect, Input, Replica, Restore, Settings, Write, proto};
 use crate::store::journal::{Journal, JournalEnd, JournalError, salvage};
@@ -621,7 +622,7 @@ pub fn submissions_off(data: &Path) -> bool {
 }
 
 /// What a check of everything on disk found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Logs.
     pub logs: u64,
@@ -671,7 +672,8 @@ pub fn verify_directory(
 /// shown must be what is stored (I19).
 ///
 /// # Errors
-/// When something cannot be read at all; what is read and does not hold is the answer's `first_break`.
+/// When something cannot be read for another reason than damage; damage, and what is read and does not hold, is the
+/// answer's `first_break`.
 pub fn verify(
     store: &Store,
     journal: &Path,
@@ -679,6 +681,22 @@ pub fn verify(
     forum: ForumId,
     charters: Vec<proto::SignedCharter>,
 ) -> Result<Verified, OpenError> {
+    match verify_readable(store, journal, settings, forum, charters) {
+        Err(OpenError::Store(error @ (StoreError::Damaged { .. } | StoreError::Panicked { .. }))) => {
+            Ok(Verified { first_break: Some(error.to_string()), ..Verified::default() })
+        }
+        verified => verified,
+    }
+}
+
+fn verify_readable(
+    store: &Store,
+    journal: &Path,
+    settings: Settings,
+    forum: ForumId,
+    charters: Vec<proto::SignedCharter>,
+) -> Result<Verified, OpenError> {
+    let me = settings.me;
     let charters = with_stored(forum, charters, store)?;
     let mut restore = Restore::new(settings, forum, charters, clock::now())?;
     let mut first: Option<String> = None;
@@ -690,26 +708,51 @@ pub fn verify(
             note(format!("proof {} does not hold", crate::replica::ids::hex(&hash)));
         }
     }
-    let mut blocks = 0;
-    store.for_each_block(|id: BlockId, bytes| {
+    let (mut blocks, mut last) = (0, None);
+    let read = store.for_each_block(|id: BlockId, bytes| {
+        last = Some(id);
         match restore.stored(id, Bytes::copy_from_slice(bytes)) {
             Ok(()) => blocks += 1,
             Err(why) => note(why.to_string()),
         }
         ControlFlow::Continue(())
-    })?;
+    });
+    match read {
+        Err(error @ (StoreError::Damaged { .. } | StoreError::Panicked { .. })) => {
+            let place = last.map_or("before its first block".to_owned(), |id| format!("after block {id}"));
+            note(format!("{place}: {error}"));
+        }
+        read => read?,
+    }
+    let (mut torn_bytes, mut journaled) = (None, BTreeMap::new());
     if journal.exists() {
         let mut replay = salvage(journal)?;
-        if let JournalEnd::Damaged { at_offset, .. } = replay.end {
-            note(format!("the journal is damaged at byte {at_offset}"));
+        match replay.end {
+            JournalEnd::Damaged { at_offset, .. } => note(format!("the journal is damaged at byte {at_offset}")),
+            JournalEnd::TornTail { dropped_bytes } => torn_bytes = Some(dropped_bytes),
+            JournalEnd::Clean | JournalEnd::Missing => {}
         }
         replay.for_each(|_, bytes| {
-            if let Err(why) = restore.journaled(&Bytes::copy_from_slice(bytes)) {
+            let bytes = Bytes::copy_from_slice(bytes);
+            if let Ok(frame) = Frame::decode(bytes.clone()) {
+                let id = frame.header.header().id;
+                journaled.insert(id.origin, id.seq);
+            }
+            if let Err(why) = restore.journaled(&bytes) {
                 note(why.to_string());
             }
         })?;
     }
     let (replica, _) = restore.finish();
+    // A torn end alone is what a power cut leaves. But the store gets a block only after the journal has it: bytes that
+    // are no block, where the store has one more, were a block once.
+    let behind = |(origin, log): (&Origin, &Log)| {
+        (origin.member == me && journaled.get(origin).is_none_or(|seq| *seq < log.len())).then_some(*origin)
+    };
+    if let (Some(bytes), Some(origin)) = (torn_bytes, replica.logs().iter().find_map(behind)) {
+        let seq = journaled.get(&origin).map_or(Seq(0), |seq| *seq).next();
+        note(format!("the journal ends in {bytes} damaged bytes; they were block {}", BlockId { origin, seq }));
+    }
     let (view_hour, view_digest) = replica.view().digest();
     Ok(Verified {
         logs: replica.logs().len() as u64,

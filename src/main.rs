@@ -20,7 +20,9 @@ fn main() -> ExitCode {
 }
 
 fn remember(panic: &PanicHookInfo<'_>) {
-    let what = panic.payload_as_str().unwrap_or("no message");
+    let payload = panic.payload();
+    let owned = payload.downcast_ref::<String>().map(String::as_str);
+    let what = payload.downcast_ref::<&str>().copied().or(owned).unwrap_or("no message");
     let place = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
     if let Ok(mut last) = LAST_PANIC.lock() {
         *last = Some(format!("{what}{place}"));

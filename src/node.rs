@@ -28,7 +28,7 @@ use crate::net::tls::{AcceptLimits, Connections, Roster, SharedRoster, Tls, acce
 use crate::replica::exchange::{Call, PeerEvent, Trouble};
 use crate::replica::ids::MemberId;
 use crate::replica::{Input, Settings};
-use crate::store::{LockError, lock_directory};
+use crate::store::{DirectoryLock, LockError, lock_directory};
 use crate::wire::DESCRIPTORS;
 use crate::wire::files::{FileError, Invitation};
 use crate::wire::peer_service::peer_server::PeerServer;
@@ -164,9 +164,12 @@ pub async fn run(
     ready: oneshot::Sender<Ready>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
+    // Before binding: two nodes in one folder have one address too, and the folder is what the second must be told of.
+    let plan = plan(&config.data)?;
+    let lock = lock_directory(&config.data)?;
     let address = config.peer.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| NodeError::Listen { address, source })?;
-    run_on(listener, config, ready, shutdown).await
+    run_locked(lock, plan, listener, config, ready, shutdown).await
 }
 
 /// As [`run`], with a listener that is bound already.
@@ -180,9 +183,20 @@ pub async fn run_on(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     let plan = plan(&config.data)?;
+    let lock = lock_directory(&config.data)?;
+    run_locked(lock, plan, listener, config, ready, shutdown).await
+}
+
+async fn run_locked(
+    _lock: DirectoryLock,
+    plan: Plan,
+    listener: TcpListener,
+    config: Config,
+    ready: oneshot::Sender<Ready>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
     let fail = |source| NodeError::Listen { address: config.peer.listen, source };
     refuse_example_keys(plan.keys.tls.pin(), listener.local_addr().map_err(fail)?)?;
-    let _lock = lock_directory(&config.data)?;
     let plan = renew_certificate(plan, &config.data)?;
     let (engine, started, thread) = engine::start(
         &config.data,

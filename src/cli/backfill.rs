@@ -40,6 +40,10 @@ pub(super) async fn backfill(
 ) -> Outcome {
     let now = clock::now();
     let unreadable = || io_failure(path.display().to_string());
+    // Read twice: a pipe would be empty the second time.
+    if path.exists() && !path.is_file() {
+        return Err(Failure::new(Exit::BadInput, format!("{} is not a regular file", path.display())));
+    }
     let open = || match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(Failure::new(Exit::BadInput, format!("{}: {error}", path.display())))
@@ -110,6 +114,7 @@ async fn send(
                 local::SubmitState::Queued => sent.queued += rows,
                 _ => sent.durable += rows,
             }
+            at.terminal.passed(sent.rows, sent.rows + rows, total, "rows");
             sent.rows += rows;
             bar.set_position(sent.rows);
         }

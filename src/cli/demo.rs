@@ -60,6 +60,9 @@ const START_MAX: Duration = Duration::from_secs(60);
 const STEP_MAX: Duration = Duration::from_secs(30);
 const STOP_MAX: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
+/// Times that the folder's removal is tried, and the pause between two: nodes that are killed end within both.
+const REMOVALS_MAX: usize = 20;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
 /// Marks a folder as ours, so that only such a one is ever deleted.
 const MARK_FILE: &str = ".staydown-demo";
 const NODE_LOG: &str = "node.log";
@@ -165,8 +168,15 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if !self.keep {
-            drop(fs::remove_dir_all(&self.path));
+        if self.keep {
+            return;
+        }
+        // A node that was killed a moment ago may still put a file into a folder that is being emptied.
+        for _ in 0..REMOVALS_MAX {
+            if fs::remove_dir_all(&self.path).is_ok() || !self.path.exists() {
+                return;
+            }
+            std::thread::sleep(REMOVAL_PAUSE);
         }
     }
 }
@@ -281,10 +291,9 @@ fn found(folder: &Folder, ports: &[u16; 3]) -> Result<(), Failure> {
         file = drafting::sign(&file, founder)?;
     }
     let invitation = Invitation::of(&drafting::chain(&file)?);
-    for company in 0..COMPANIES.len() {
-        invitation.write(&folder.of(company).join(init::INVITATION_FILE))?;
-    }
-    Ok(())
+    COMPANIES
+        .iter()
+        .try_for_each(|company| Ok(invitation.write(&folder.path.join(company.name).join(init::INVITATION_FILE))?))
 }
 
 /// Starts this very program as a node. Its stdin is ours: when we end, however that happens, it ends too.
@@ -472,6 +481,7 @@ fn sample(path: &Path, bytes: &[u8]) -> Result<Sample, Failure> {
     Ok(Sample { hashes: hashes.into_iter().filter(|hash| !hash.is_poor()).collect() })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 fn undrawn(error: hashing::ImageError) -> Failure {
     Failure::new(Exit::Bug, format!("a sample image cannot be drawn: {error}"))
 }

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::failure::{Exit, Failure, io_failure};
+use super::show;
 
 /// Longest answer to a question, in bytes: a fingerprint in any grouping is far shorter.
 const ANSWER_SIZE_MAX: u64 = 4_096;
@@ -85,6 +86,14 @@ impl Terminal {
             return Ok(());
         }
         Err(Failure::new(Exit::Failed, "stopped before doing anything").fix("answer y, or give --yes"))
+    }
+
+    /// Tells that `done` of `total` steps are done, where no bar is drawn: a line for each tenth.
+    pub fn passed(&self, before: u64, done: u64, total: u64, unit: &str) {
+        let tenth = |steps: u64| steps.saturating_mul(10) / total.max(1);
+        if !io::stderr().is_terminal() && tenth(done) > tenth(before) {
+            self.talk(format!("{} of {} {unit}", show::count(done), show::count(total)));
+        }
     }
 
     /// A bar for `total` steps: drawn on a terminal, silent elsewhere.

@@ -297,21 +297,19 @@ impl Journal {
     }
 
     fn after_sound_file(path: &Path, file: File, survey: Survey) -> Result<(Self, Replay), JournalError> {
-        let good_end = survey.runs.last().map_or(FILE_HEADER_BYTES as u64, |run| run.end);
-        let dropped_bytes = survey.length.saturating_sub(good_end);
+        let good_end = survey.good_end();
+        let torn = survey.torn_bytes();
         let journal = if survey.header_missing {
             Self::create(path)?
         } else {
-            if dropped_bytes > 0 {
+            if torn.is_some() {
                 file.set_len(good_end).map_err(|source| io_error("cut the torn end of", path, source))?;
             }
             // Also without a cut: what was replayed must not vanish later because an earlier process died unsynced.
             file.sync_all().map_err(|source| io_error("sync", path, source))?;
             Self::over(path, file, good_end)
         };
-        let torn = survey.header_missing || dropped_bytes > 0;
-        let dropped_bytes = if survey.header_missing { survey.length } else { dropped_bytes };
-        let end = if torn { JournalEnd::TornTail { dropped_bytes } } else { JournalEnd::Clean };
+        let end = torn.map_or(JournalEnd::Clean, |dropped_bytes| JournalEnd::TornTail { dropped_bytes });
         Ok((journal, Replay::of(path, path, survey.runs, survey.frames, end)?))
     }
 
@@ -358,14 +356,18 @@ impl Journal {
     }
 }
 
-/// Reads the good frames of a journal that was moved aside. Changes nothing.
+/// Reads the good frames of a journal that was moved aside, or is only looked at. Changes nothing: what it says of a torn
+/// tail or of damage is still in the file.
 ///
 /// # Errors
 /// The file cannot be read, or another release wrote it.
 pub fn salvage(path: &Path) -> Result<Replay, JournalError> {
     let file = File::open(path).map_err(|source| io_error("open", path, source))?;
     let survey = Survey::of(&file, path)?;
-    let end = if survey.damage.is_some() { survey.end_if_damaged(path) } else { JournalEnd::Clean };
+    let end = match survey.torn_bytes() {
+        Some(dropped_bytes) if survey.damage.is_none() => JournalEnd::TornTail { dropped_bytes },
+        _ => survey.end_if_damaged(path),
+    };
     let mut replay = Replay::of(path, path, survey.runs, survey.frames, end)?;
     replay.predecessors = Vec::new();
     Ok(replay)
@@ -463,6 +465,16 @@ impl Survey {
                 }
             }
         }
+    }
+
+    fn good_end(&self) -> u64 {
+        self.runs.last().map_or(FILE_HEADER_BYTES as u64, |run| run.end)
+    }
+
+    /// Bytes behind the last good frame, if there are any; all of them if there is not even a header.
+    fn torn_bytes(&self) -> Option<u64> {
+        let torn = self.length.saturating_sub(self.good_end());
+        if self.header_missing { Some(self.length) } else { Some(torn).filter(|bytes| *bytes > 0) }
     }
 
     fn end_if_damaged(&self, moved_to: &Path) -> JournalEnd {

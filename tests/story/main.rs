@@ -1,0 +1,13 @@
+//! The README's story, and what goes wrong in it: with the built binary only, as a person uses it.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+#![expect(unreachable_pub, reason = "helpers are shared between the modules of this binary only")]
+
+mod world;
+
+mod backfill;
+mod demo;
+mod joining;
+mod malformed;
+mod readme;
+mod verifying;

@@ -369,11 +369,11 @@ async fn until<T>(
 
 /// The last words of the nodes, for who has to find out.
 fn with_logs(mut failure: Failure, folder: &Folder) -> Failure {
-    for company in 0..COMPANIES.len() {
-        let log = fs::read_to_string(folder.of(company).join(NODE_LOG)).unwrap_or_default();
+    for (index, company) in COMPANIES.iter().enumerate() {
+        let log = fs::read_to_string(folder.of(index).join(NODE_LOG)).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         for line in &lines[lines.len().saturating_sub(LOG_TAIL)..] {
-            failure.culprits.push(format!("{}: {}", COMPANIES[company].name, show::clean(line)));
+            failure.culprits.push(format!("{}: {}", company.name, show::clean(line)));
         }
     }
     failure

@@ -41,7 +41,7 @@ pub(super) fn caught<T>(inside: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// How many of sled's own threads have died of a panic in this process. One is a reason to restart the process soon;
-/// with [`IO_THREADS`] of them sled does nothing any more.
+/// with `IO_THREADS` of them sled does nothing any more.
 pub fn io_threads_lost() -> u32 {
     IO_THREADS_LOST.load(Ordering::SeqCst)
 }

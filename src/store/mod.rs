@@ -2,7 +2,7 @@
 //! decodes a block.
 //!
 //! Everything in sled can be had back from the journal and the peers; so sled is treated as a copy that may turn out
-//! damaged at any moment. Every entry into it goes through [`guard`], every value carries a seal
+//! damaged at any moment. Every entry into it goes through `guard`, every value carries a seal
 //! ([`tables`]), waiting is bounded, and a damaged folder is moved aside and begun again ([`Store::open_or_set_aside`]).
 //!
 //! Durability: sled's `flush` writes with `sync_file_range`, which is no fsync, and writes large pages to files of

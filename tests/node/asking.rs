@@ -103,7 +103,7 @@ async fn a_malformed_question_is_refused_with_its_field() {
 async fn the_same_client_key_again_is_answered_with_the_first_receipt() {
     let (_forum, mut node) = alone().await;
     let keyed =
-        |n: u64| l::Statement { client_key: vec![n as u8; 16].into(), ..statement(Stance::Submit, "sha256", &hash(n)) };
+        |n: u8| l::Statement { client_key: vec![n; 16].into(), ..statement(Stance::Submit, "sha256", &hash(n.into())) };
     let first = node.client.submit(submission(vec![keyed(1)])).await.unwrap().into_inner();
     let both = node.client.submit(submission(vec![keyed(2), keyed(1)])).await.unwrap().into_inner();
     assert_eq!(both.receipts[1], first.receipts[0]);

@@ -9,6 +9,9 @@ use prost::Message;
 use sha2::{Digest as _, Sha256};
 use staydown::replica::proto;
 
+/// By incident and member: rank, code, open, closing time.
+type Incidents = BTreeMap<[u8; 16], BTreeMap<[u8; 16], (Rank, u32, bool, u64)>>;
+
 /// A broken promise: which invariant of PROTOCOL section 15, and how.
 #[derive(Debug)]
 pub(crate) struct Violation {
@@ -64,7 +67,7 @@ pub(crate) fn read(frame: &Bytes) -> Option<Block> {
         time: u64::from_be_bytes(h[72..80].try_into().ok()?),
         prev: h[80..112].try_into().ok()?,
         hash: header_hash(h),
-        said: records.iter().map(|r| meaning(r)).collect(),
+        said: records.iter().map(meaning).collect(),
         header: frame.header,
         signature: frame.signature,
         records,
@@ -281,7 +284,7 @@ pub(crate) fn shown(
     let quota = charter.policy.as_ref().map(|p| p.quota_per_day.clone()).unwrap_or_default();
     let mut used: BTreeMap<([u8; 16], u16, u64, bool), u32> = BTreeMap::new();
     let mut registers: BTreeMap<About, BTreeMap<([u8; 16], u8), Register>> = BTreeMap::new();
-    let mut incidents: BTreeMap<[u8; 16], BTreeMap<[u8; 16], (Rank, u32, bool, u64)>> = BTreeMap::new();
+    let mut incidents: Incidents = BTreeMap::new();
     for (log, blocks) in logs {
         let Some(member) = members.get(&log.0) else { continue };
         let counted = prefix(charter, member, *log, forks, blocks);
@@ -361,7 +364,7 @@ fn statuses(
     charter: &proto::Charter,
     members: &BTreeMap<[u8; 16], &proto::Member>,
     registers: &BTreeMap<About, BTreeMap<([u8; 16], u8), Register>>,
-    incidents: &BTreeMap<[u8; 16], BTreeMap<[u8; 16], (Rank, u32, bool, u64)>>,
+    incidents: &Incidents,
     t: u64,
 ) -> Shown {
     let policy = charter.policy.clone().unwrap_or_default();

@@ -250,10 +250,10 @@ impl Liar {
                 0 => chain.append(forum, origin, said, now, |h| h.log_root = [9; 32]),
                 1 => chain.append(forum, origin, said, now, |h| h.prev = HeaderHash([8; 32])),
                 2 if !chain.frames.is_empty() => {
-                    chain.append(forum, origin, said, now, |h| h.class = (h.class + 1) % 3)
+                    chain.append(forum, origin, said, now, |h| h.class = (h.class + 1) % 3);
                 }
                 3 if !chain.frames.is_empty() => {
-                    chain.append(forum, origin, said, now, |h| h.time = TimeMs(h.time.0 - 600_000))
+                    chain.append(forum, origin, said, now, |h| h.time = TimeMs(h.time.0 - 600_000));
                 }
                 4 => chain.append(forum, origin, said, now, |h| h.record_count += 1),
                 5 => chain.append(forum, origin, said, now + 60_000 + draw.below(500_000), |_| ()),

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// What a node shows: its number, heads, forks and digest.
+type Standing = (usize, Vec<(Origin, Head)>, BTreeMap<LogId, u64>, Hash);
+
 impl World {
     // ---- at every write, publication and answer ----
 
@@ -366,7 +369,7 @@ impl World {
     /// Why the eligible nodes are not together yet.
     fn apart(&mut self) -> Option<String> {
         let eligible = self.eligible();
-        let mut first: Option<(usize, Vec<(Origin, Head)>, BTreeMap<LogId, u64>, Hash)> = None;
+        let mut first: Option<Standing> = None;
         for i in eligible {
             let Some((charter, _)) = self.effective(i) else { continue };
             let forks = self.forks(i);

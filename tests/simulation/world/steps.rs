@@ -54,7 +54,7 @@ impl World {
             Step::Govern => self.govern(),
         }
         let up = self.up();
-        if let Some(i) = self.pick(&up).filter(|_| number % 3 == 0) {
+        if let Some(i) = self.pick(&up).filter(|_| number.is_multiple_of(3)) {
             self.check_view(i);
             self.check_manners(i);
         }

@@ -87,6 +87,17 @@ pub enum Permissions {
     Lenient,
 }
 
+/// Loads strictly, and overlooks the mode of files only if what `load` then finds are published example keys.
+///
+/// # Errors
+/// What strict loading said.
+pub fn strict_unless_example<T>(load: impl Fn(Permissions) -> Result<T, KeyError>) -> Result<T, KeyError> {
+    match load(Permissions::Strict) {
+        Err(readable @ KeyError::Readable { .. }) => load(Permissions::Lenient).map_err(|_not_example| readable),
+        loaded => loaded,
+    }
+}
+
 impl NodeKeys {
     /// Makes new keys in `dir`, which is created if need be. The caller holds the lock of the data directory.
     ///

@@ -19,7 +19,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use crate::clock;
 use crate::config::Config;
 use crate::engine::{self, Handle, OpenError};
-use crate::keys::{CertificateTerms, KeyError, NodeKeys, Permissions, TlsIdentity, refuse_example_keys};
+use crate::keys::{CertificateTerms, KeyError, NodeKeys, TlsIdentity, refuse_example_keys, strict_unless_example};
 use crate::net::follower::{self, Target};
 use crate::net::limits::{self, MESSAGE_BYTES_MAX};
 use crate::net::local::LocalService;
@@ -138,9 +138,7 @@ pub fn identity(data: &Path) -> Result<(Settings, Invitation), NodeError> {
 fn plan(data: &Path) -> Result<Plan, NodeError> {
     let invitation = Invitation::read(&data.join(FORUM_FILE)).map_err(NodeError::NotJoined)?;
     let folder = data.join(KEYS_FOLDER);
-    // File modes are overlooked for the published example keys only: a checkout cannot keep them.
-    let keys = NodeKeys::load(&folder)
-        .or_else(|strict| NodeKeys::load_with(&folder, Permissions::Lenient).map_err(|_not_example| strict))?;
+    let keys = strict_unless_example(|permissions| NodeKeys::load_with(&folder, permissions))?;
     let path = data.join(MEMBER_FILE);
     let text = fs::read_to_string(&path).unwrap_or_default();
     let id = data_encoding::HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).ok();
@@ -245,8 +243,7 @@ async fn renew(data: PathBuf, tls: Tls, stopped: impl Future<Output = ()>) -> Re
             () = &mut stopped => return Ok(()),
             () = tokio::time::sleep(CERTIFICATE_LOOK) => {}
         }
-        let ours = TlsIdentity::load(&keys, Permissions::Strict)
-            .or_else(|strict| TlsIdentity::load(&keys, Permissions::Lenient).map_err(|_not_example| strict));
+        let ours = strict_unless_example(|permissions| TlsIdentity::load(&keys, permissions));
         match ours.and_then(|ours| renewed(&ours, &data)) {
             Ok(None) => {}
             Ok(Some(identity)) => tls.replace_identity(&identity).map_err(|e| NodeError::Tls(e.to_string()))?,

@@ -13,7 +13,7 @@ use super::failure::{Exit, Failure, Outcome};
 use super::{Invocation, init, json, show};
 use crate::clock;
 use crate::config::Config;
-use crate::keys::{self, KeyError, Permissions};
+use crate::keys::{self, KeyError, strict_unless_example};
 use crate::replica::charter::{Charter, CharterChain, Roles, charter_hash, public_key};
 use crate::replica::ids::{ForumId, KeyId, TimeMs, hex};
 use crate::replica::proto;
@@ -228,12 +228,7 @@ fn sign(args: &SignArgs, at: &Invocation) -> Outcome {
 
 /// Keys of `certs-example` may lie around in any mode: they are published.
 fn load_founder(path: &Path) -> Result<ed25519_dalek::SigningKey, Failure> {
-    match keys::load_founder(path) {
-        Err(readable @ KeyError::Readable { .. }) => {
-            keys::load_founder_with(path, Permissions::Lenient).map_err(|_no_example| readable.into())
-        }
-        loaded => Ok(loaded?),
-    }
+    Ok(strict_unless_example(|permissions| keys::load_founder_with(path, permissions))?)
 }
 
 async fn show(args: &ShowArgs, at: &Invocation) -> Outcome {

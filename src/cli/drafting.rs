@@ -7,9 +7,9 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use prost::Message as _;
 
 use super::failure::{Exit, Failure};
-use crate::replica::block::signature_holds;
 use crate::replica::charter::{
-    Charter, CharterChain, HAVE_MAX, LOG_LIMIT_DEFAULT, Roles, charter_hash, possession_holds, public_key, sign_charter,
+    Charter, CharterChain, HAVE_MAX, LOG_LIMIT_DEFAULT, Roles, charter_hash, charter_signature_holds, possession_holds,
+    public_key, sign_charter,
 };
 use crate::replica::ids::{ForumId, KeyId, TimeMs, hex};
 use crate::replica::{proto, taxonomy};
@@ -20,8 +20,6 @@ pub(super) const FOUNDERS_MAX: usize = 64;
 /// How long a charter is valid: founders meet once a year at least.
 pub(super) const CHARTER_LIFE_MS: u64 = 400 * TimeMs::DAY_MS;
 
-/// The type that founders' signatures are made under (PROTOCOL section 1).
-const CHARTER_TYPE: &str = "application/vnd.staydown.charter.v1";
 const LOG_BYTES_MAX: u64 = 8 << 30;
 
 /// A founding draft: no members yet, and a nonce that their requests are bound to.
@@ -276,7 +274,7 @@ impl Standing {
         let signed = file.proposed.sigs.iter().filter_map(|sig| {
             let id = KeyId::from_slice(&sig.key_id)?;
             let key = founders.get(&id).or_else(|| founders_before.get(&id))?;
-            signature_holds(key, CHARTER_TYPE, &file.proposed.body, &sig.sig).then_some(id)
+            charter_signature_holds(key, &file.proposed.body, sig).then_some(id)
         });
         let signed = signed.collect();
         let threshold = charter.threshold as usize;

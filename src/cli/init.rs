@@ -9,7 +9,7 @@ use clap::Args;
 use super::failure::{Exit, Failure, Outcome, io_failure};
 use super::{Invocation, drafting, show};
 use crate::clock;
-use crate::keys::{CertificateTerms, KeyError, LOG_ROOT_FILE, NodeKeys, Permissions};
+use crate::keys::{CertificateTerms, LOG_ROOT_FILE, NodeKeys, strict_unless_example};
 use crate::replica::ids::{ForumId, MemberId};
 use crate::store;
 use crate::wire::files::{self, Applicant, Binding, CharterFile, JoinRequest};
@@ -137,12 +137,7 @@ fn keys(data: &Path, name: &str, at: &Invocation) -> Result<NodeKeys, Failure> {
 /// The keys of a node. Those of `certs-example` may lie around in any mode: they are published.
 pub(super) fn load_keys(data: &Path) -> Result<NodeKeys, Failure> {
     let folder = data.join(KEYS_FOLDER);
-    match NodeKeys::load(&folder) {
-        Err(readable @ KeyError::Readable { .. }) => {
-            NodeKeys::load_with(&folder, Permissions::Lenient).map_err(|_no_example| readable.into())
-        }
-        loaded => Ok(loaded?),
-    }
+    Ok(strict_unless_example(|permissions| NodeKeys::load_with(&folder, permissions))?)
 }
 
 /// Our member id, if this folder has one.

@@ -269,7 +269,7 @@ impl Charter {
         let holds = |sig: &proto::KeySig| {
             let id = KeyId::from_slice(&sig.key_id)?;
             let key = self.founders.get(&id)?;
-            signature_holds(key, CHARTER_TYPE, &signed.body, &sig.sig).then_some(id)
+            charter_signature_holds(key, &signed.body, sig).then_some(id)
         };
         signed.sigs.iter().take(SIGNATURES_MAX).filter_map(holds).collect::<BTreeSet<_>>().len()
     }
@@ -278,6 +278,11 @@ impl Charter {
 /// `H("staydown/charter/v1\n" || body)`.
 pub fn charter_hash(body: &[u8]) -> CharterHash {
     CharterHash(sha256(&[b"staydown/charter/v1\n", body]))
+}
+
+/// Whether `sig` is the signature of `key` over a charter body; its key id is not looked at.
+pub fn charter_signature_holds(key: &VerifyingKey, body: &[u8], sig: &proto::KeySig) -> bool {
+    signature_holds(key, CHARTER_TYPE, body, &sig.sig)
 }
 
 /// A founder's signature over a charter body.

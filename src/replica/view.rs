@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::admission::{self, Quotas};
 use super::block::Header;
-use super::charter::{Charter, MemberStatus, Roles};
+use super::charter::{Charter, Roles};
 use super::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, SubjectId, TimeMs, sha256};
 use super::index::HammingIndex;
 use super::record::{ALLOW_DAYS_MAX, IncidentId, Opinion, Parsed, Stance, Statement};
@@ -755,11 +755,6 @@ impl Sum256 {
         }
         bytes
     }
-}
-
-/// Whether `status` of a member lets its nodes connect; here because the roster and the view must agree on it.
-pub fn connects(status: MemberStatus) -> bool {
-    status == MemberStatus::Active
 }
 
 #[cfg(test)]

@@ -78,13 +78,7 @@ impl Attests {
     }
 
     /// How far the members of one group, taken as one voter (I16), support a chain.
-    fn height(
-        &self,
-        law: Law<'_>,
-        origin: Origin,
-        group: &[MemberId],
-        at: &impl Fn(Seq) -> Option<HeaderHash>,
-    ) -> Seq {
+    fn height(&self, law: Law<'_>, origin: Origin, group: &[MemberId], at: &impl Fn(Seq) -> Option<HeaderHash>) -> Seq {
         let Some(attested) = self.of.get(&origin) else { return Seq(0) };
         let words = group.iter().filter_map(|member| Some((*member, attested.get(member)?)));
         let mut words: Vec<_> = words
@@ -120,9 +114,7 @@ fn voters(charter: &Charter, origin: Origin) -> BTreeMap<&str, Vec<MemberId>> {
     let owner = charter.member(origin.member).map(|m| m.group.as_str());
     let votes = |m: &&Member| {
         let auditor = charter.policy.auditors_attest && m.roles.has(Roles::AUDITOR);
-        m.status == MemberStatus::Active
-            && (m.roles.has(Roles::FULL) || auditor)
-            && Some(m.group.as_str()) != owner
+        m.status == MemberStatus::Active && (m.roles.has(Roles::FULL) || auditor) && Some(m.group.as_str()) != owner
     };
     let mut voters: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for member in charter.members.values().filter(votes) {
@@ -137,4 +129,172 @@ fn is_read(law: Law<'_>, by: Origin, seq: Seq) -> bool {
     let fork = law.proofs.fork_of(log);
     let below = fork.map_or(log.len(), Seq::previous);
     seq <= below.min(admission::prefix(law.charter, log, below, fork))
+}
+
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
+mod tests {
+    use super::*;
+    use crate::replica::forks::fork_proof;
+    use crate::replica::ids::Class;
+    use crate::replica::proto;
+    use crate::replica::signed::Keyring;
+    use crate::replica::testing::{
+        AUDITOR, FULL, SMALL, TestForum, TestLog, attest, header_of, opinion, origin, verified_header,
+    };
+
+    /// Member 1 wrote two chains that part after block 3; the others attest.
+    struct World {
+        forum: TestForum,
+        ring: Keyring,
+        voters: BTreeMap<u8, TestLog>,
+        logs: BTreeMap<Origin, Log>,
+        proofs: Proofs,
+        attests: Attests,
+        ours: Vec<VerifiedBlock>,
+        theirs: Vec<VerifiedBlock>,
+    }
+
+    impl World {
+        fn of(members: &[(&str, u32)], change: impl FnOnce(&mut proto::Charter)) -> Self {
+            let forum = TestForum::with(members, |c| {
+                c.semantics = 2;
+                change(c);
+            });
+            let mut ring = forum.keyring();
+            let mut log = forum.log(1, 0, Class::Normal);
+            let mut ours: Vec<_> = (1..=3).map(|n| log.block(&mut ring, &[opinion(n, 1)])).collect();
+            let (mut other, mut theirs) = (log.clone(), ours.clone());
+            ours.extend((4..=6).map(|n| log.block(&mut ring, &[opinion(n, 1)])));
+            theirs.extend((4..=6).map(|n| other.block(&mut ring, &[opinion(n, 3)])));
+            let mut proofs = Proofs::default();
+            let header = |b: &VerifiedBlock| verified_header(&ring, b.frame(), &log.opening);
+            proofs.add(fork_proof(&header(&ours[3]), &header(&theirs[3])).unwrap());
+            let (voters, logs, attests) = Default::default();
+            Self { forum, ring, voters, logs, proofs, attests, ours, theirs }
+        }
+
+        /// Member 1 and four others, each a group of its own: three of the four are needed.
+        fn five() -> Self {
+            Self::of(&[("a", FULL), ("b", FULL), ("c", FULL), ("d", FULL), ("e", FULL)], |_| ())
+        }
+
+        /// `voter` attests `(on our chain?, place)`, one block each.
+        fn says(&mut self, voter: u8, words: &[(bool, u64)]) -> &mut Self {
+            for (ours, seq) in words {
+                let chain = if *ours { &self.ours } else { &self.theirs };
+                let head = Head { seq: Seq(*seq), hash: chain[*seq as usize - 1].hash() };
+                let log = self.voters.entry(voter).or_insert_with(|| self.forum.log(voter, 0, Class::Normal));
+                let block = log.block(&mut self.ring, &[attest(&[(origin(1, 0), head)])]);
+                let log = self.logs.entry(block.id().origin).or_insert_with(|| Log::open(&block).unwrap());
+                log.extend(&block, &self.ring);
+                self.attests.note(&block, |o| self.proofs.fork(o).is_some());
+            }
+            self
+        }
+
+        /// How far both chains are final.
+        fn final_on_both(&self) -> (u64, u64) {
+            let charter = self.forum.charter();
+            let law = Law { charter: &charter, proofs: &self.proofs, logs: &self.logs };
+            let at = |chain: &[VerifiedBlock], seq: Seq| chain.get(seq.0 as usize - 1).map(VerifiedBlock::hash);
+            let on = |chain: &[VerifiedBlock]| self.attests.finality(law, origin(1, 0), |seq| at(chain, seq)).0;
+            (on(&self.ours), on(&self.theirs))
+        }
+
+        fn reach(&self) -> u64 {
+            let charter = self.forum.charter();
+            let law = Law { charter: &charter, proofs: &self.proofs, logs: &self.logs };
+            self.attests.reach(law, origin(1, 0)).0
+        }
+    }
+
+    #[test]
+    fn two_thirds_of_the_other_groups_make_a_prefix_final() {
+        let mut world = World::five();
+        world.says(2, &[(true, 5)]).says(3, &[(true, 2), (true, 6)]);
+        assert_eq!((world.final_on_both(), world.reach()), ((0, 0), 0), "two of four");
+        world.says(4, &[(true, 4)]);
+        assert_eq!((world.final_on_both(), world.reach()), ((4, 0), 4), "three of four, and the lowest of them counts");
+        world.says(5, &[(false, 6)]);
+        assert_eq!((world.final_on_both(), world.reach()), ((4, 0), 5), "whatever the fourth says");
+    }
+
+    #[test]
+    fn a_voter_supports_the_chain_that_it_named_first() {
+        let mut world = World::five();
+        world.says(2, &[(true, 5)]).says(3, &[(true, 5)]).says(4, &[(false, 4), (true, 6)]);
+        assert_eq!(world.final_on_both(), (0, 0));
+        let mut world = World::five();
+        world.says(2, &[(true, 5)]).says(3, &[(true, 5)]).says(4, &[(true, 5), (false, 6)]);
+        assert_eq!(world.final_on_both(), (5, 0));
+        let mut world = World::five();
+        world.says(2, &[(true, 3), (false, 6)]).says(3, &[(true, 2), (false, 5)]).says(4, &[(false, 4)]);
+        assert_eq!(world.final_on_both(), (0, 4), "below the fork both are one chain");
+    }
+
+    #[test]
+    fn the_owner_and_its_group_have_no_vote_and_a_group_has_one() {
+        let mut world = World::of(&[("a", FULL), ("a", FULL), ("b", FULL), ("b", FULL), ("c", FULL)], |_| ());
+        world.says(2, &[(true, 5)]).says(3, &[(true, 5)]).says(4, &[(true, 6)]);
+        assert_eq!(world.final_on_both(), (0, 0), "one group of two");
+        world.says(5, &[(true, 4)]);
+        assert_eq!(world.final_on_both(), (4, 0));
+    }
+
+    #[test]
+    fn small_members_and_former_ones_have_no_vote_and_auditors_where_the_charter_says_so() {
+        let members = [("a", FULL), ("b", FULL), ("c", SMALL), ("d", AUDITOR), ("e", FULL)];
+        let attested = |change: fn(&mut proto::Charter)| {
+            let mut world = World::of(&members, change);
+            for voter in 2..=4 {
+                world.says(voter, &[(true, 5)]);
+            }
+            world.final_on_both()
+        };
+        assert_eq!(attested(|_| ()), (0, 0), "one of two");
+        assert_eq!(attested(|c| c.members[4].status = 3), (5, 0), "one of one");
+        assert_eq!(attested(|c| c.policy.as_mut().unwrap().auditors_attest = true), (0, 0), "two of three");
+        let both = |c: &mut proto::Charter| {
+            c.members[4].status = 2;
+            c.policy.as_mut().unwrap().auditors_attest = true;
+        };
+        assert_eq!(attested(both), (5, 0), "two of two");
+    }
+
+    #[test]
+    fn what_a_voter_says_after_its_own_fork_is_not_read() {
+        let mut world = World::five();
+        world.says(2, &[(true, 5)]).says(3, &[(true, 5)]).says(4, &[(true, 4), (true, 6)]);
+        assert_eq!(world.final_on_both(), (5, 0));
+        let log = &world.voters[&4];
+        let [a, b] = [1, 2].map(|n| log.draft(&[opinion(n, 1)], |h| h.id.seq = Seq(2)));
+        let header = |f| world.ring.verify_header(&header_of(f, &log.opening)).unwrap();
+        let proof = fork_proof(&header(&a), &header(&b)).unwrap();
+        world.proofs.add(proof);
+        assert_eq!(world.final_on_both(), (4, 0));
+    }
+
+    #[test]
+    fn below_level_2_and_without_voters_nothing_is_final() {
+        let mut world = World::of(&[("a", FULL), ("b", FULL)], |c| c.semantics = 1);
+        world.says(2, &[(true, 5)]);
+        assert_eq!((world.final_on_both(), world.reach()), ((0, 0), 0));
+        let world = World::of(&[("a", FULL), ("a", FULL)], |_| ());
+        assert_eq!((world.final_on_both(), world.reach()), ((0, 0), 0));
+    }
+
+    #[test]
+    fn a_voter_is_heard_once_a_minute() {
+        let mut world = World::five();
+        assert_eq!(ATTESTS_PER_DAY, 1_440);
+        let head = Head { seq: Seq(1), hash: world.ours[0].hash() };
+        let words: Vec<_> = (0..40).map(|_| (origin(1, 0), head)).collect();
+        let mut log = world.forum.log(2, 0, Class::Normal);
+        for _ in 0..40 {
+            let block = log.block(&mut world.ring, &[attest(&words)]);
+            world.attests.note(&block, |_| true);
+        }
+        assert_eq!(world.attests.of[&origin(1, 0)].values().map(BTreeMap::len).sum::<usize>(), 1_440);
+    }
 }

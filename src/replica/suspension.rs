@@ -125,3 +125,131 @@ fn end(until: TimeMs) -> TimeMs {
     let hour = until.hour();
     if hour == until { hour } else { hour.plus(TimeMs::HOUR_MS) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::ids::{Class, HeaderHash};
+    use crate::replica::proto;
+    use crate::replica::signed::Keyring;
+    use crate::replica::testing::{FULL, START, STEWARD, TestForum, TestLog, id, origin, suspend};
+
+    /// Members 1 and 2 are stewards, 3 to 8 are not.
+    struct World {
+        forum: TestForum,
+        ring: Keyring,
+        logs: BTreeMap<u8, TestLog>,
+        suspensions: Suspensions,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let mut members = vec![("a", STEWARD), ("b", STEWARD | FULL)];
+            members.extend(["c", "d", "e", "f", "g", "h"].map(|group| (group, FULL)));
+            let forum = TestForum::with(&members, |c| c.semantics = 2);
+            let ring = forum.keyring();
+            Self { forum, ring, logs: BTreeMap::new(), suspensions: Suspensions::default() }
+        }
+
+        fn says(&mut self, steward: u8, target: u8, until: TimeMs) -> BlockId {
+            let log = self.logs.entry(steward).or_insert_with(|| self.forum.log(steward, 0, Class::Urgent));
+            let block = log.block(&mut self.ring, &[suspend(target, &[], until)]);
+            self.suspensions.note(&block);
+            block.id()
+        }
+
+        fn in_force(&self, hour: TimeMs) -> Vec<MemberId> {
+            self.in_force_where(hour, |_| true, |_| ())
+        }
+
+        fn in_force_where(
+            &self,
+            hour: TimeMs,
+            counts: impl Fn(BlockId) -> bool,
+            change: impl FnOnce(&mut proto::Charter),
+        ) -> Vec<MemberId> {
+            let mut forum = self.forum.clone();
+            forum.issue(change);
+            self.suspensions.in_force(&forum.charter(), hour, counts).into_keys().collect()
+        }
+    }
+
+    fn days(count: u64) -> TimeMs {
+        START.plus(count * TimeMs::DAY_MS)
+    }
+
+    #[test]
+    fn a_suspension_ends_with_the_hour_in_which_its_time_comes() {
+        let mut world = World::new();
+        world.says(1, 3, days(1).plus(1));
+        assert_eq!(world.in_force(START), [id(3)]);
+        assert_eq!(world.in_force(days(1)), [id(3)]);
+        assert!(world.in_force(days(1).plus(TimeMs::HOUR_MS)).is_empty());
+    }
+
+    #[test]
+    fn a_suspension_lasts_14_days_at_most() {
+        let mut world = World::new();
+        assert_eq!(SUSPENSION_DAYS_MAX, 14);
+        world.says(1, 3, days(14));
+        world.says(1, 4, days(15));
+        assert_eq!(world.in_force(START), [id(3)]);
+    }
+
+    #[test]
+    fn only_active_stewards_suspend_and_only_from_level_2_on() {
+        let mut world = World::new();
+        world.says(3, 4, days(1));
+        assert!(world.in_force(START).is_empty());
+        world.says(1, 4, days(1));
+        assert!(world.in_force_where(START, |_| true, |c| c.members[0].status = 2).is_empty());
+        assert!(world.in_force_where(START, |_| true, |c| c.members[0].roles = FULL).is_empty());
+        assert!(world.in_force_where(START, |_| true, |c| c.semantics = 1).is_empty());
+        assert!(world.in_force_where(START, |_| false, |_| ()).is_empty(), "its block does not count");
+    }
+
+    #[test]
+    fn stewards_who_suspend_each_other_are_both_suspended() {
+        let mut world = World::new();
+        world.says(1, 2, days(1));
+        world.says(2, 1, days(1));
+        assert_eq!(world.in_force(START), [id(1), id(2)]);
+    }
+
+    #[test]
+    fn one_steward_reaches_a_third_of_the_others_the_earliest_first() {
+        let mut world = World::new();
+        let blocks: Vec<_> = (3..=6).map(|target| world.says(1, target, days(u64::from(target)))).collect();
+        assert_eq!(world.in_force(START), [id(3), id(4)], "seven others: two at a time");
+        assert_eq!(world.in_force(days(3)), [id(4), id(5)], "the first has ended");
+        assert_eq!(world.in_force_where(START, |b| b != blocks[0], |_| ()), [id(4), id(5)]);
+        world.says(2, 7, days(1));
+        assert_eq!(world.in_force(START), [id(3), id(4), id(7)], "another steward has a third of its own");
+        let alone = |c: &mut proto::Charter| c.members[2..].iter_mut().for_each(|m| m.status = 2);
+        assert_eq!(world.in_force_where(START, |_| true, alone).len(), 2, "one at least, each");
+    }
+
+    #[test]
+    fn several_suspensions_of_one_member_hide_what_any_of_them_hides() {
+        let mut world = World::new();
+        let head = Head { seq: Seq(7), hash: HeaderHash([7; 32]) };
+        let mut log = world.forum.log(1, 0, Class::Normal);
+        let records = [suspend(3, &[(origin(3, 0), head)], days(1)), suspend(3, &[], days(2))];
+        let block = log.block(&mut world.ring, &records);
+        world.suspensions.note(&block);
+        let suspended = world.suspensions.in_force(&world.forum.charter(), START, |_| true);
+        let suspended = &suspended[&id(3)];
+        assert_eq!(suspended.marks(origin(3, 0)).collect::<Vec<_>>(), [Some(head), None]);
+        assert_eq!(suspended.until, days(2));
+    }
+
+    #[test]
+    fn a_log_of_a_steward_makes_64_suspensions_a_day() {
+        let mut world = World::new();
+        assert_eq!(SUSPENSIONS_PER_DAY, 64);
+        for n in 0..70 {
+            world.says(1, 3, days(1).plus(n));
+        }
+        assert_eq!(world.suspensions.by_steward[&id(1)].len(), 64);
+    }
+}

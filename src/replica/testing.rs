@@ -8,7 +8,8 @@ use prost::Message as _;
 
 use crate::replica::block::{Frame, Header, SignedHeader, Slot};
 use crate::replica::charter::{Charter, CharterChain, SEMANTICS_MAX, charter_hash, prove_possession, sign_charter};
-use crate::replica::ids::{BlockId, Class, ForumId, HeaderHash, LogNo, MemberId, Origin, Seq, TimeMs, sha256};
+use crate::replica::heads::head_to_proto;
+use crate::replica::ids::{BlockId, Class, ForumId, Head, HeaderHash, LogNo, MemberId, Origin, Seq, TimeMs, sha256};
 use crate::replica::signal::{Alg, Subject};
 use crate::replica::signed::{Keyring, Opening, VerifiedBlock, VerifiedHeader, log_leaf, open_log};
 use crate::replica::wrong::Rules;
@@ -307,6 +308,19 @@ pub(crate) fn referral(about: u8, open: bool) -> Bytes {
 pub(crate) fn incident(number: u8, code: u32, open: bool, closes: TimeMs) -> Bytes {
     let incident = proto::Incident { id: vec![number; 16].into(), code, level: 1, open, closes_ms: closes.0 };
     salted(proto::Kind::Incident, &incident)
+}
+
+/// An attestation of these heads.
+pub(crate) fn attest(heads: &[(Origin, Head)]) -> Bytes {
+    let heads = heads.iter().map(|(origin, head)| head_to_proto(*origin, *head)).collect();
+    salted(proto::Kind::Attest, &proto::Attest { heads, ..Default::default() })
+}
+
+/// A suspension of a member until a time, with what of its logs still counts.
+pub(crate) fn suspend(member: u8, marks: &[(Origin, Head)], until: TimeMs) -> Bytes {
+    let marks = marks.iter().map(|(origin, head)| head_to_proto(*origin, *head)).collect();
+    let member_id = Bytes::copy_from_slice(&id(member).0);
+    salted(proto::Kind::Suspend, &proto::Suspend { member_id, marks, until_ms: until.0, reason: 10 })
 }
 
 /// What the node of a member signs with.

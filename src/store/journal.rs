@@ -282,7 +282,7 @@ impl Journal {
     ///
     /// A journal that was moved aside keeps its good frames, because they say which logs stay closed; what stood between
     /// them is gone. Each file is replaced in one step: a crash leaves the old one or the new one. Positions from before
-    /// are no longer those of the frames.
+    /// are no longer those of the frames. The file is another one now: see [`super::place`].
     ///
     /// # Errors
     /// [`JournalError::Poisoned`] if an earlier error has closed the journal; [`JournalError::FrameSize`] for a

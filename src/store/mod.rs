@@ -9,10 +9,11 @@
 //! their own (`blobs/`) without any sync. [`Store::write`] syncs both before it returns.
 //!
 //! Erasure: [`Store::rewrite`], [`journal::Journal::rewrite`], [`outbox::Outbox::compact`] and [`erase_set_aside`], all four, leave
-//! nothing of what was erased in the data directory.
+//! nothing of what was erased in the data directory. [`place`] notices a directory that was copied or restored.
 
 pub mod journal;
 pub mod outbox;
+pub mod place;
 pub mod tables;
 
 mod aside;

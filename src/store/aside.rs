@@ -6,7 +6,6 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -15,8 +14,8 @@ use std::thread;
 
 use super::tables::{self, Tree};
 use super::{
-    CHUNK_BYTES, CHUNK_VALUES, RESERVED, Store, StoreError, VALUE_BYTES_MAX, directory, guard, io_threads_lost,
-    patiently,
+    CHUNK_BYTES, CHUNK_VALUES, RESERVED, Store, StoreError, VALUE_BYTES_MAX, directory, generation, guard,
+    io_threads_lost, patiently,
 };
 
 /// How long opening or examining may make no progress, beside what its size allows.
@@ -89,7 +88,8 @@ enum Examined {
 /// On a thread of its own: sled may never come back.
 fn examine(dir: &Path) -> Result<Examined, StoreError> {
     let lost_before = io_threads_lost();
-    let length = fs::metadata(dir.join("db")).map_or(0, |file| file.len());
+    let current = generation::current(dir).map_err(|source| StoreError::Io { doing: "find the files of", source })?;
+    let length = fs::metadata(current.join("db")).map_or(0, |file| file.len());
     let patience_ms = EXAMINE_PATIENCE_MS + length / SLOWEST_DISK_BYTES_PER_MS;
     let progress = Arc::new(AtomicU64::new(0));
     let (answer, answered) = mpsc::sync_channel(1);
@@ -129,12 +129,13 @@ fn open_and_verify(dir: &Path, progress: &AtomicU64) -> Result<Examined, StoreEr
 /// sled's settings hold nothing that we do not know, and its snapshot nothing that is not in its log; without them it
 /// makes new ones, and often reads what it refused before. For salvage only: what such a store lost, nobody can tell.
 fn from_the_log_alone(dir: &Path) -> Option<Box<Store>> {
-    for entry in fs::read_dir(dir).ok()? {
+    let current = generation::current(dir).ok()?;
+    for entry in fs::read_dir(&current).ok()? {
         let name = entry.ok()?.file_name();
         if name.to_str().is_some_and(|name| name == "conf" || name.starts_with("snap.")) {
             let mut kept = OsString::from("damaged-");
             kept.push(&name);
-            fs::rename(dir.join(&name), dir.join(kept)).ok()?;
+            fs::rename(current.join(&name), current.join(kept)).ok()?;
         }
     }
     Store::open_unchecked(dir).ok().map(Box::new)
@@ -147,7 +148,7 @@ fn replace(
     reason: String,
 ) -> Result<(Store, SetAside), StoreError> {
     let io_error = |source| StoreError::Io { doing: "move aside", source };
-    remove_if_there(rebuilding).map_err(io_error)?;
+    generation::remove(rebuilding).map_err(io_error)?;
     let fresh = Store::open(rebuilding)?.store;
     let mut salvage = Salvage { fresh, waiting: Vec::new(), bytes: 0, blocks: 0, values: 0, to_the_end: false };
     if let Some(damaged) = damaged {
@@ -255,7 +256,7 @@ fn walk(
     wanted: impl Fn(&[u8]) -> bool,
     found: &SyncSender<Found>,
 ) -> bool {
-    let Some(sled) = damaged.sled.as_deref() else { return false };
+    let Some(sled) = damaged.sled.load_full() else { return false };
     loop {
         let Ok(Ok(entry)) = guard::caught(|| sled.neighbour(tree, at.as_deref(), backwards)) else { return false };
         let Some((key, sealed)) = entry.filter(|(key, _)| wanted(key)) else { return true };
@@ -276,13 +277,6 @@ fn believable(tree: Tree, key: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
     let value = tables::unseal(tree, key, sealed).ok()?;
     let ours = tree == Tree::Meta && RESERVED.contains(&key);
     (tree.is_key(key) && !ours && value.len() <= VALUE_BYTES_MAX).then(|| value.to_vec())
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn reason(error: StoreError) -> String {

@@ -5,6 +5,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::generation::remove;
+
 /// Free space below which submissions stop, as a share of the file system in percent (PROTOCOL section 13).
 pub const DISK_LOW_PERCENT: u64 = 5;
 
@@ -13,6 +15,10 @@ pub const DISK_LOW_BYTES: u64 = 1 << 30;
 
 /// Most files or folders of one name that are kept aside. More than that is a machine that should not go on.
 pub(super) const ASIDE_MAX: u32 = 1_000;
+
+const DAMAGED: &str = ".damaged-";
+const REBUILDING: &str = ".rebuilding";
+const REWRITING: &str = ".rewriting";
 
 /// The directory could not be locked; nothing in it was touched.
 #[derive(Debug, thiserror::Error)]
@@ -100,10 +106,45 @@ pub(super) fn moved_aside(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Where the successor of `path` is written until it is complete.
+/// Removes what a damaged store or outbox left in `folder`, and unfinished copies: after an erasure nobody may find the
+/// erased bytes there. To be called while store, outbox and journal are open, so that nothing is needed of it any more.
+///
+/// The set-aside predecessors of `journal` stay, because they say which logs are closed; [`super::journal::Journal::rewrite`]
+/// takes the erased bytes out of them. Files are deleted, not overwritten, see [`super::Store::rewrite`]. Returns what
+/// was removed.
+///
+/// # Errors
+/// Something cannot be listed or removed; what was removed before is gone.
+pub fn erase_set_aside(folder: &Path, journal: &Path) -> io::Result<Vec<PathBuf>> {
+    let kept = moved_aside(journal)?;
+    let mut removed = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let aside = name.rsplit_once(DAMAGED).is_some_and(|(_, number)| number.parse::<u32>().is_ok());
+        if (aside && !kept.contains(&path)) || name.ends_with(REBUILDING) || name.ends_with(REWRITING) {
+            remove(&path)?;
+            removed.push(path);
+        }
+    }
+    File::open(folder)?.sync_all()?;
+    removed.sort();
+    Ok(removed)
+}
+
+/// Where the successor of `path` is written until it is complete, if `path` is damaged.
 pub(super) fn rebuilding_name(path: &Path) -> PathBuf {
+    with_ending(path, REBUILDING)
+}
+
+/// The same if `path` is sound: what stands there never takes the place of `path` at a start.
+pub(super) fn rewriting_name(path: &Path) -> PathBuf {
+    with_ending(path, REWRITING)
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".rebuilding");
+    name.push(ending);
     path.with_file_name(name)
 }
 
@@ -124,7 +165,7 @@ fn aside_name(path: &Path, number: u32) -> PathBuf {
 
 fn aside_prefix(path: &Path) -> OsString {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".damaged-");
+    name.push(DAMAGED);
     name
 }
 
@@ -177,5 +218,26 @@ mod tests {
         assert_eq!(free_name_beside(&path).unwrap(), aside_name(&path, 3));
         let found = moved_aside(&path).unwrap();
         assert_eq!(found, [1, 2, 10].map(|number| aside_name(&path, number)));
+    }
+
+    #[test]
+    fn nothing_set_aside_stays_but_the_journals() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in ["replica", "replica.damaged-1", "replica.rebuilding"] {
+            fs::create_dir(at(name)).unwrap();
+            fs::write(at(name).join("db"), b"").unwrap();
+        }
+        for name in ["journal", "journal.damaged-1", "journal.rewriting", "outbox", "outbox.damaged-12", "x.damaged-x"]
+        {
+            fs::write(at(name), b"").unwrap();
+        }
+        let removed = erase_set_aside(folder.path(), &at("journal")).unwrap();
+        assert_eq!(
+            removed,
+            ["journal.rewriting", "outbox.damaged-12", "replica.damaged-1", "replica.rebuilding"].map(at)
+        );
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 5);
+        assert_eq!(erase_set_aside(folder.path(), &at("journal")).unwrap(), Vec::<PathBuf>::new());
     }
 }

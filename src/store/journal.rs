@@ -17,7 +17,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::directory::{free_name_beside, sync_parent};
+use super::directory::{free_name_beside, rewriting_name, sync_parent};
+use super::generation::remove;
 
 /// Largest frame in bytes: the gRPC message limit (PROTOCOL section 13), since a block that cannot be sent need not be
 /// kept.
@@ -140,6 +141,8 @@ pub struct Replay {
     path: PathBuf,
     file: Option<File>,
     runs: Vec<Range<u64>>,
+    /// Where the last frame ended that [`Replay::for_each`] handed over.
+    handed_over_to: u64,
 }
 
 impl Replay {
@@ -151,6 +154,16 @@ impl Replay {
     /// # Errors
     /// The file cannot be read.
     pub fn for_each(&mut self, mut each: impl FnMut(Position, &[u8])) -> Result<u64, JournalError> {
+        self.try_for_each(|position, bytes| {
+            each(position, bytes);
+            Ok(())
+        })
+    }
+
+    fn try_for_each(
+        &mut self,
+        mut each: impl FnMut(Position, &[u8]) -> Result<(), JournalError>,
+    ) -> Result<u64, JournalError> {
         let Some(file) = &self.file else { return Ok(0) };
         let mut scanner = Scanner::new(file).map_err(|source| io_error("read", &self.path, source))?;
         let mut handed_over = 0;
@@ -159,9 +172,10 @@ impl Replay {
             while offset < run.end {
                 let found = scanner.frame_at(offset).map_err(|source| io_error("read", &self.path, source))?;
                 let Some((position, bytes)) = found else { break };
-                each(position, bytes);
+                each(position, bytes)?;
                 handed_over += 1;
                 offset = position.end();
+                self.handed_over_to = offset;
             }
         }
         Ok(handed_over)
@@ -205,6 +219,9 @@ impl Journal {
     /// [`JournalError::Io`], or [`JournalError::Version`] if another release wrote the file. Nothing was changed then
     /// that would not be found again at the next start.
     pub fn open(path: &Path) -> Result<(Self, Replay), JournalError> {
+        for file in predecessors(path)?.iter().map(PathBuf::as_path).chain([path]) {
+            remove(&rewriting_name(file)).map_err(|source| io_error("remove the unfinished copy of", file, source))?;
+        }
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -259,6 +276,44 @@ impl Journal {
         }
     }
 
+    /// Replaces the frames for which `each` gives other bytes, here and in the journals that were moved aside, and leaves
+    /// no byte behind of what they were: when this returns `Ok`, none of it is in these files. Old files are deleted, not
+    /// overwritten, see [`super::Store::rewrite`]. Returns the number of replaced frames.
+    ///
+    /// A journal that was moved aside keeps its good frames, because they say which logs stay closed; what stood between
+    /// them is gone. Each file is replaced in one step: a crash leaves the old one or the new one. Positions from before
+    /// are no longer those of the frames. The file is another one now: see [`super::place`].
+    ///
+    /// # Errors
+    /// [`JournalError::Poisoned`] if an earlier error has closed the journal; [`JournalError::FrameSize`] for a
+    /// replacement that is no frame; [`JournalError::ReadBack`] if a frame went bad since it was written;
+    /// [`JournalError::Io`]. The journal goes on with its old frames then, unless it is [`Journal::is_poisoned`] now.
+    pub fn rewrite(&mut self, mut each: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> Result<u64, JournalError> {
+        if let Some(first) = &self.poisoned {
+            return Err(JournalError::Poisoned { path: self.path.clone(), first: first.clone() });
+        }
+        let mut replaced = 0;
+        for aside in predecessors(&self.path)? {
+            let mut replay = salvage(&aside)?;
+            let (_, count) = rewritten(&aside, &mut replay, &mut each)?;
+            swap(&aside)?;
+            replaced += count;
+        }
+        let mut replay = Replay::over(&self.path, FILE_HEADER_BYTES as u64..self.end)?;
+        let (mut successor, count) = rewritten(&self.path, &mut replay, &mut each)?;
+        if replay.handed_over_to != self.end {
+            return Err(JournalError::ReadBack { path: self.path.clone(), offset: replay.handed_over_to });
+        }
+        if let Err(error) = swap(&self.path) {
+            // Which of the two the next start finds is not known, so neither may grow.
+            self.poisoned = Some(error.to_string());
+            return Err(error);
+        }
+        successor.path.clone_from(&self.path);
+        *self = successor;
+        Ok(replaced + count)
+    }
+
     /// Whether an error has closed the journal for writing.
     pub fn is_poisoned(&self) -> bool {
         self.poisoned.is_some()
@@ -273,6 +328,11 @@ impl Journal {
     #[cfg(any(test, feature = "wrong-rules"))]
     pub fn fail_next_append(&mut self, failure: Failure) {
         self.fail_next = Some(failure);
+    }
+
+    /// Closes the journal for writing because of an error outside of it.
+    pub(super) fn poison(&mut self, error: &JournalError) {
+        self.poisoned.get_or_insert_with(|| error.to_string());
     }
 
     /// The header is durable before the first frame: a file without one never held a frame.
@@ -356,6 +416,43 @@ impl Journal {
     }
 }
 
+/// Writes the good frames of `path` to its successor beside it, some of them replaced, and makes that durable.
+fn rewritten(
+    path: &Path,
+    replay: &mut Replay,
+    each: &mut impl FnMut(&[u8]) -> Option<Vec<u8>>,
+) -> Result<(Journal, u64), JournalError> {
+    let mut successor = Journal::create(&rewriting_name(path))?;
+    let (mut group, mut bytes, mut replaced) = (Vec::new(), 0, 0);
+    replay.try_for_each(|_, frame| {
+        let other = each(frame);
+        replaced += u64::from(other.is_some());
+        let frame = other.unwrap_or_else(|| frame.to_vec());
+        bytes += frame.len();
+        group.push(frame);
+        if bytes < WINDOW_BYTES {
+            return Ok(());
+        }
+        bytes = 0;
+        append_group(&mut successor, &mut group)
+    })?;
+    append_group(&mut successor, &mut group)?;
+    Ok((successor, replaced))
+}
+
+fn append_group(journal: &mut Journal, group: &mut Vec<Vec<u8>>) -> Result<(), JournalError> {
+    let frames: Vec<&[u8]> = group.iter().map(Vec::as_slice).collect();
+    journal.append(&frames)?;
+    group.clear();
+    Ok(())
+}
+
+/// Puts the successor in the place of the file at `path`.
+fn swap(path: &Path) -> Result<(), JournalError> {
+    let renamed = fs::rename(rewriting_name(path), path).and_then(|()| sync_parent(path));
+    renamed.map_err(|source| io_error("replace", path, source))
+}
+
 /// Reads the good frames of a journal that was moved aside, or is only looked at. Changes nothing: what it says of a torn
 /// tail or of damage is still in the file.
 ///
@@ -376,7 +473,21 @@ pub fn salvage(path: &Path) -> Result<Replay, JournalError> {
 impl Replay {
     fn empty(path: &Path, end: JournalEnd) -> Result<Self, JournalError> {
         let predecessors = predecessors(path)?;
-        Ok(Self { end, frames: 0, predecessors, path: path.to_owned(), file: None, runs: Vec::new() })
+        Ok(Self {
+            end,
+            frames: 0,
+            predecessors,
+            path: path.to_owned(),
+            file: None,
+            runs: Vec::new(),
+            handed_over_to: 0,
+        })
+    }
+
+    /// All of a file whose good end is known.
+    fn over(path: &Path, frames: Range<u64>) -> Result<Self, JournalError> {
+        let (start, runs) = (frames.start, vec![frames]);
+        Ok(Self { handed_over_to: start, ..Self::of(path, path, runs, 0, JournalEnd::Clean)? })
     }
 
     fn of(
@@ -388,7 +499,7 @@ impl Replay {
     ) -> Result<Self, JournalError> {
         let file = File::open(source).map_err(|error| io_error("open", source, error))?;
         let predecessors = predecessors(path)?;
-        Ok(Self { end, frames, predecessors, path: source.to_owned(), file: Some(file), runs })
+        Ok(Self { end, frames, predecessors, path: source.to_owned(), file: Some(file), runs, handed_over_to: 0 })
     }
 }
 
@@ -925,5 +1036,104 @@ mod tests {
             prop_assert_eq!(end, JournalEnd::Clean);
             prop_assert_eq!(replayed.len(), whole + 1);
         }
+    }
+
+    const NEEDLE: &[u8; 32] = b"a record that must be forgotten!";
+
+    fn redact(bytes: &[u8]) -> Option<Vec<u8>> {
+        let at = bytes.windows(32).position(|window| window == NEEDLE)?;
+        Some([&bytes[..at], &[9; 8], &bytes[at + 32..]].concat())
+    }
+
+    fn holders(folder: &Path) -> usize {
+        let files = fs::read_dir(folder).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
+        files.filter(|bytes| bytes.windows(32).any(|window| window == NEEDLE)).count()
+    }
+
+    /// Frames of which every fifth holds the needle.
+    fn some_to_redact() -> Vec<Vec<u8>> {
+        let needle = |n: usize| if n.is_multiple_of(5) { &NEEDLE[..] } else { &[] };
+        (0..60).map(|n| [&frame(n, 100 + n * 3)[..], needle(n), b"end"].concat()).collect()
+    }
+
+    fn redacted(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        frames.iter().map(|frame| redact(frame).unwrap_or_else(|| frame.clone())).collect()
+    }
+
+    #[test]
+    fn a_rewritten_journal_replays_the_replaced_frames_and_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let frames = some_to_redact();
+        filled(&path, &frames);
+        let (mut journal, ..) = open(&path);
+        assert_eq!((holders(folder.path()), journal.rewrite(redact).unwrap()), (1, 12));
+        assert_eq!(holders(folder.path()), 0);
+        let positions = journal.append(&[b"goes on"]).unwrap();
+        assert_eq!(journal.read(positions[0]).unwrap(), b"goes on");
+        assert_eq!(journal.rewrite(redact).unwrap(), 0);
+        drop(journal);
+        let (_, end, replayed) = open(&path);
+        assert_eq!((end, replayed), (JournalEnd::Clean, [redacted(&frames), vec![b"goes on".to_vec()]].concat()));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_journal_set_aside_is_rewritten_too_and_keeps_its_frames() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let frames = some_to_redact();
+        let positions = filled(&path, &frames);
+        let mut bytes = fs::read(&path).unwrap();
+        // The damaged frame is one that holds the needle, and still does.
+        bytes[start(positions[10])] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let (mut journal, ..) = open(&path);
+        assert_eq!(holders(folder.path()), 1);
+        assert_eq!(journal.rewrite(redact).unwrap(), 11);
+        assert_eq!(holders(folder.path()), 0);
+        drop(journal);
+        let (_, replay) = Journal::open(&path).unwrap();
+        let mut kept = Vec::new();
+        salvage(&replay.predecessors[0]).unwrap().for_each(|_, bytes| kept.push(bytes.to_vec())).unwrap();
+        let mut expected = redacted(&frames);
+        expected.remove(10);
+        assert_eq!(kept, expected);
+    }
+
+    #[test]
+    fn a_crash_before_the_rename_leaves_the_old_journal_and_no_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let frames = some_to_redact();
+        filled(&path, &frames);
+        for half in [b"".to_vec(), fs::read(&path).unwrap()] {
+            fs::write(folder.path().join("journal.rewriting"), half).unwrap();
+            let (_, end, replayed) = open(&path);
+            assert_eq!((end, &replayed), (JournalEnd::Clean, &frames));
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_rewriting_that_fails_leaves_the_journal_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let frames = some_to_redact();
+        let positions = filled(&path, &frames);
+        let (mut journal, ..) = open(&path);
+        let outcome = journal.rewrite(|_| Some(Vec::new()));
+        assert!(matches!(outcome, Err(JournalError::FrameSize { got: 0 })));
+        journal.append(&[b"goes on"]).unwrap();
+        // A frame that rotted while the journal was open is not dropped in silence.
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[start(positions[50])] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let offset = positions[50].offset;
+        assert!(matches!(journal.rewrite(redact), Err(JournalError::ReadBack { offset: at, .. }) if at == offset));
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        journal.fail_next_append(Failure::Sync);
+        journal.append(&[b"lost"]).unwrap_err();
+        assert!(matches!(journal.rewrite(redact), Err(JournalError::Poisoned { .. })));
     }
 }

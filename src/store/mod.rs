@@ -7,14 +7,20 @@
 //!
 //! Durability: sled's `flush` writes with `sync_file_range`, which is no fsync, and writes large pages to files of
 //! their own (`blobs/`) without any sync. [`Store::write`] syncs both before it returns.
+//!
+//! Erasure: [`Store::rewrite`], [`journal::Journal::rewrite`], [`outbox::Outbox::compact`] and [`erase_set_aside`], all four, leave
+//! nothing of what was erased in the data directory. [`place`] notices a directory that was copied or restored.
 
 pub mod journal;
 pub mod outbox;
+pub mod place;
 pub mod tables;
 
 mod aside;
 mod directory;
+mod generation;
 mod guard;
+mod rewrite;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -29,8 +35,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+
 pub use self::aside::SetAside;
-pub use self::directory::{DISK_LOW_BYTES, DISK_LOW_PERCENT, DirectoryLock, LockError, disk_low, lock_directory};
+pub use self::directory::{
+    DISK_LOW_BYTES, DISK_LOW_PERCENT, DirectoryLock, LockError, disk_low, erase_set_aside, lock_directory,
+};
 pub use self::guard::io_threads_lost;
 use self::tables::{FORMAT, FORMAT_KEY, Tree, WRITES_KEY};
 use crate::replica::ids::{BlockId, Origin, Seq};
@@ -212,8 +222,10 @@ pub struct Opened {
 /// The replica's copy on disk. One per data directory; the caller holds the directory's lock.
 #[derive(Debug)]
 pub struct Store {
-    /// `None` only while being dropped.
-    sled: Option<Arc<Sled>>,
+    /// The folder that was asked for; the database may stand in one of its generations.
+    dir: PathBuf,
+    /// `None` only while being dropped. Replaced by [`Store::rewrite`], never changed.
+    sled: ArcSwapOption<Sled>,
     /// Writes that the file `written` knew of when the store was opened.
     written_before: u64,
     writer: Mutex<Option<Writer>>,
@@ -247,14 +259,21 @@ impl Store {
             return Err(StoreError::Spent { lost });
         }
         fs::create_dir_all(dir).map_err(|source| StoreError::Io { doing: "create the folder of", source })?;
-        let sled = Arc::new(Sled::open(dir)?);
-        let files = SyncedFiles::open(dir).map_err(|source| StoreError::Io { doing: "open the files of", source })?;
+        let current =
+            generation::current(dir).map_err(|source| StoreError::Io { doing: "find the files of", source })?;
+        let sled = Arc::new(Sled::open(&current)?);
+        // Under sled's lock: what another store of this folder is writing is not left over.
+        generation::remove_others(dir, &current)
+            .map_err(|source| StoreError::Io { doing: "remove the old files of", source })?;
+        let files =
+            SyncedFiles::open(&current).map_err(|source| StoreError::Io { doing: "open the files of", source })?;
         let written_before = files.written_before;
         // A count that cannot be read is found by the check that follows; salvage goes on without.
         let counted = guard::caught(|| sled.writes()).unwrap_or(Ok(0)).unwrap_or(0);
         let writer = Writer::start(Arc::clone(&sled), files, counted.max(written_before))?;
         Ok(Self {
-            sled: Some(sled),
+            dir: dir.to_owned(),
+            sled: ArcSwapOption::new(Some(sled)),
             written_before,
             writer: Mutex::new(Some(writer)),
             closed: OnceLock::new(),
@@ -486,14 +505,17 @@ impl Store {
         doing: &'static str,
         inside: impl FnOnce(&Sled) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let Some(sled) = self.sled.as_deref().filter(|_| !self.stuck.load(Ordering::SeqCst)) else {
+        let Some(sled) = self.sled.load_full().filter(|_| !self.stuck.load(Ordering::SeqCst)) else {
             let first = self.closed.get().cloned().unwrap_or_default();
             return Err(StoreError::Poisoned { first });
         };
-        guard::caught(|| inside(sled)).unwrap_or_else(|panic| {
-            // What was half changed in memory when it panicked must not be written.
+        guard::caught(|| inside(&sled)).unwrap_or_else(|panic| {
             let error = StoreError::Panicked { what: format!("{panic}, when asked to {doing}") };
-            self.close(&error);
+            // What was half changed in memory when it panicked must not be written. A database that was replaced
+            // meanwhile is not written any more.
+            if self.sled.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, &sled)) {
+                self.close(&error);
+            }
             Err(error)
         })
     }
@@ -509,7 +531,7 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        let sled = self.sled.take();
+        let sled = self.sled.swap(None);
         if self.leaky.load(Ordering::SeqCst) {
             // Costs its memory and its file handles until the process ends, which it should soon.
             std::mem::forget(sled);
@@ -928,12 +950,12 @@ mod tests {
         Origin { member: MemberId([member; 16]), log_no: LogNo(log_no) }
     }
 
-    fn id(member: u8, seq: u64) -> BlockId {
+    pub(super) fn id(member: u8, seq: u64) -> BlockId {
         BlockId { origin: origin(member, 0), seq: Seq(seq) }
     }
 
     /// Bytes that differ for every block and do not repeat within one.
-    fn frame(id: BlockId, length: usize) -> Vec<u8> {
+    pub(super) fn frame(id: BlockId, length: usize) -> Vec<u8> {
         let mut state = id.seq.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(id.origin.member.0[0]);
         (0..length)
             .map(|_| {
@@ -945,13 +967,13 @@ mod tests {
             .collect()
     }
 
-    fn open(dir: &Path) -> Store {
+    pub(super) fn open(dir: &Path) -> Store {
         let (store, aside) = Store::open_or_set_aside(dir).unwrap();
         assert_eq!(aside, None);
         store
     }
 
-    fn all_blocks(store: &Store) -> BTreeMap<BlockId, Vec<u8>> {
+    pub(super) fn all_blocks(store: &Store) -> BTreeMap<BlockId, Vec<u8>> {
         let mut blocks = BTreeMap::new();
         store
             .for_each_block(|id, frame| {
@@ -962,7 +984,7 @@ mod tests {
         blocks
     }
 
-    fn copy_folder(from: &Path, to: &Path) {
+    pub(super) fn copy_folder(from: &Path, to: &Path) {
         fs::create_dir_all(to).unwrap();
         for entry in fs::read_dir(from).unwrap() {
             let entry = entry.unwrap();

@@ -18,6 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::directory::{finish_interrupted, free_name_beside, rebuilding_name, sync_parent};
+use super::generation::remove;
 use super::journal::{FRAME_BYTES_MAX, Journal, JournalEnd, JournalError, Replay, io_error, salvage};
 
 const PUT: u8 = 1;
@@ -34,6 +35,7 @@ const GROUP_BYTES: usize = 4 << 20;
 /// The open outbox. One per data directory; the caller holds the directory's lock.
 #[derive(Debug)]
 pub struct Outbox {
+    path: PathBuf,
     journal: Journal,
 }
 
@@ -49,7 +51,9 @@ impl Outbox {
     #[expect(clippy::type_complexity, reason = "three different things, said in the first sentence")]
     pub fn open(path: &Path) -> Result<(Self, Vec<(u64, Vec<u8>)>, JournalEnd), JournalError> {
         let rebuilding = rebuilding_name(path);
-        finish_interrupted(path, &rebuilding).map_err(|source| io_error("finish moving", path, source))?;
+        finish_interrupted(path, &rebuilding)
+            .and_then(|()| remove(&rebuilding))
+            .map_err(|source| io_error("finish moving", path, source))?;
         let set_aside = set_aside_if_damaged(path)?;
         let (mut journal, mut replay) = Journal::open(path)?;
         let contents = Contents::of(&mut replay)?;
@@ -60,7 +64,7 @@ impl Outbox {
             journal = Journal::open(path)?.0;
         }
         let end = set_aside.unwrap_or(replay.end);
-        Ok((Self { journal }, contents.waiting.into_iter().collect(), end))
+        Ok((Self { path: path.to_owned(), journal }, contents.waiting.into_iter().collect(), end))
     }
 
     /// Writes entries that wait from now on, then drops some (also of those just put): durable when this returns.
@@ -74,6 +78,27 @@ impl Outbox {
         }
         let puts = puts.iter().map(|(id, entry)| frame(PUT, *id, entry));
         append(&mut self.journal, puts.chain(drops.iter().map(|id| frame(DROP, *id, &[]))))
+    }
+
+    /// Writes the file anew with only what waits, so that nothing is left on disk of what was dropped (an erased record
+    /// may have waited here before it was signed). Crash-safe like [`Outbox::open`].
+    ///
+    /// # Errors
+    /// [`JournalError`], with the state of the outbox as after [`Outbox::write`].
+    pub fn compact(&mut self) -> Result<(), JournalError> {
+        // An append of nothing says whether it is closed.
+        self.journal.append(&[])?;
+        let contents = Contents::of(&mut salvage(&self.path)?)?;
+        let outcome = replace(&self.path, &contents.waiting, None).and_then(|()| Journal::open(&self.path));
+        match outcome {
+            Ok((journal, _)) => self.journal = journal,
+            Err(error) => {
+                // The open file may not be the one at this path any more.
+                self.journal.poison(&error);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Whether an error has closed the outbox for writing.
@@ -423,5 +448,25 @@ mod tests {
     fn frames_stay_as_they_are() {
         assert_eq!(frame(PUT, 258, b"acme"), [&[1, 0, 0, 0, 0, 0, 0, 1, 2][..], b"acme"].concat());
         assert_eq!(frame(DROP, 3, b""), [2, 0, 0, 0, 0, 0, 0, 0, 3]);
+    }
+
+    #[test]
+    fn a_compacted_outbox_holds_nothing_that_was_dropped_and_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("outbox");
+        drop(open(&path));
+        fs::write(folder.path().join("outbox.rebuilding"), entry(3)).unwrap();
+        let (mut outbox, ..) = open(&path);
+        assert_eq!(names(folder.path()), ["outbox"], "what an earlier start left is not needed any more");
+        put(&mut outbox, 0..20);
+        outbox.write(&[], &[3, 7]).unwrap();
+        let holds = |id| fs::read(&path).unwrap().windows(16).any(|window| window == &entry(id)[..16]);
+        assert!(holds(3));
+        outbox.compact().unwrap();
+        assert!(!holds(3) && !holds(7) && holds(8));
+        put(&mut outbox, [20]);
+        drop(outbox);
+        assert_eq!(open(&path).1, waiting((0..=20).filter(|id| ![3, 7].contains(id))));
+        assert_eq!(names(folder.path()), ["outbox"]);
     }
 }

@@ -169,17 +169,23 @@ fn restore(from: &Path, to: &Path) {
     copy(from, to);
 }
 
-/// Copies a folder; sockets stay behind.
-fn copy(from: &Path, to: &Path) {
+/// Copies a folder, over what stands there; sockets stay behind. A file that its node removes meanwhile is left out, and
+/// one that it writes may be torn: so are real backups.
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let (kind, target) = (entry.file_type().unwrap(), to.join(entry.file_name()));
-        if kind.is_dir() {
+        let Ok(kind) = entry.file_type() else { continue };
+        let target = to.join(entry.file_name());
+        let copied = if kind.is_dir() {
             copy(&entry.path(), &target);
+            Ok(0)
         } else if kind.is_file() {
-            fs::copy(entry.path(), target).unwrap();
-        }
+            fs::copy(entry.path(), target)
+        } else {
+            Ok(0)
+        };
+        assert!(copied.is_ok() || !entry.path().exists(), "{}: {copied:?}", entry.path().display());
     }
 }
 

@@ -110,7 +110,7 @@ async fn submit_for_ever(mut client: ForumClient<Channel>, told: Arc<Told>) {
     }
 }
 
-fn value(number: u64) -> String {
+pub(crate) fn value(number: u64) -> String {
     data_encoding::HEXLOWER.encode(&forum::scattered::<32>(number))
 }
 
@@ -118,7 +118,7 @@ fn signal(value: &str) -> l::Signal {
     l::Signal { r#type: "sha256".into(), value: value.into() }
 }
 
-fn statement(value: &str) -> l::Statement {
+pub(crate) fn statement(value: &str) -> l::Statement {
     l::Statement {
         signal: Some(signal(value)),
         stance: l::Stance::Submit.into(),
@@ -128,7 +128,7 @@ fn statement(value: &str) -> l::Statement {
 }
 
 /// Waits until all of `values` match.
-async fn all_match(node: &mut Process, values: &[String]) {
+pub(crate) async fn all_match(node: &mut Process, values: &[String]) {
     let begun = clock::instant();
     for values in values.chunks(SIGNALS_MAX) {
         loop {

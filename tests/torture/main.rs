@@ -1,15 +1,17 @@
-//! Nodes in processes of their own that are killed, and whose files are damaged.
+//! Nodes in processes of their own that are killed, whose files are damaged, restored from backups and cloned.
 //!
-//! `STAYDOWN_KILLS=200 STAYDOWN_DAMAGES=60 cargo test --release --test torture -- --nocapture` is the long run; what it
-//! prints belongs in the note of a release. `STAYDOWN_SEED` repeats the choices of a run, not its timing.
+//! `scripts/torture.sh` is the long run; what it prints belongs in the note of a release. `STAYDOWN_SEED` repeats the choices of a run, not its timing.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "the long run's result is what it prints")]
 
 #[path = "../../benches/forum/mod.rs"]
 mod forum;
 
+mod clone;
 mod damage;
+mod drill;
 mod kill;
+mod restore;
 
 /// The seed of this run's choices.
 fn seed() -> u64 {

@@ -1,0 +1,1 @@
+//! Keys and certificates that change and end while nodes run.

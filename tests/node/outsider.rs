@@ -78,7 +78,7 @@ pub fn foreign(
 }
 
 /// How a connection of a foreign client went.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Heard {
     /// Bytes that the server said after the handshake.
     pub bytes: usize,

@@ -94,6 +94,10 @@ pub struct Greeting {
     pub time: TimeMs,
     /// What it holds.
     pub have: Have,
+    /// Drawn anew by every process; 0: not told.
+    pub instance: u64,
+    /// What the answering side says of the asking one: another copy of it is connected.
+    pub second_copy: bool,
 }
 
 /// A peer's sign of life on a stream.
@@ -107,8 +111,8 @@ pub struct Tick {
     pub charter_hash: CharterHash,
     /// Hour of its view digest.
     pub view_hour: TimeMs,
-    /// Its view digest at that hour.
-    pub view_digest: [u8; 32],
+    /// Its view digest at that hour; none while the charter is of a level that it does not know.
+    pub view_digest: Option<[u8; 32]>,
 }
 
 /// Why a call ended that should not have.
@@ -659,6 +663,8 @@ mod tests {
                 semantics_max: 1,
                 time: START,
                 have: self.have.clone(),
+                instance: 0,
+                second_copy: false,
             }
         }
 

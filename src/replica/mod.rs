@@ -56,7 +56,7 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
 use self::block::SignedHeader;
-use self::charter::{CharterChain, CharterError, MemberStatus, SEMANTICS_MAX};
+use self::charter::{CharterChain, CharterError, MemberStatus};
 use self::exchange::{Ask, Draw, Exchange, Greeting, Ours, PeerEvent, Published, REPAIR_MS, Tick};
 use self::forks::{Proofs, VerifiedProof};
 use self::heads::Have;
@@ -82,6 +82,12 @@ pub struct Settings {
     pub seed: u64,
     /// The protocol's rules; the simulator may break one.
     pub rules: Rules,
+    /// Names this process among copies of the node: drawn at its start.
+    pub instance: u64,
+    /// The data directory is a copy or a backup, as far as the files tell: its logs are not written any more.
+    pub moved: bool,
+    /// The highest semantics level that this release understands: [`charter::SEMANTICS_MAX`] but in tests of mixed versions.
+    pub semantics_max: u32,
 }
 
 /// What can happen to a replica.
@@ -310,9 +316,11 @@ impl Replica {
         Greeting {
             charter_version: self.chain.version(),
             charter_hash: self.chain.head(),
-            semantics_max: SEMANTICS_MAX,
+            semantics_max: self.settings.semantics_max,
             time: now,
             have: self.published.have(),
+            instance: self.settings.instance,
+            second_copy: false,
         }
     }
 
@@ -324,7 +332,7 @@ impl Replica {
             have_digest: self.published.have().digest(),
             charter_hash: self.chain.head(),
             view_hour,
-            view_digest,
+            view_digest: self.understands().then_some(view_digest),
         }
     }
 
@@ -399,7 +407,7 @@ impl Replica {
         for alarm in &self.alarms {
             note(alarm.level(), alarm.text(|member| self.name_of(member)));
         }
-        if charter.semantics > SEMANTICS_MAX {
+        if !self.understands() {
             note(Health::Red, format!("charter {} needs a newer release: upgrade", charter.version));
         }
         if charter.valid_until > TimeMs(0) && now > charter.valid_until {
@@ -611,6 +619,17 @@ impl Replica {
 
     fn my_origin(&self, log_no: LogNo) -> Origin {
         Origin { member: self.settings.me, log_no }
+    }
+
+    /// Whether the charter in force is of a semantics level that this release knows.
+    pub fn understands(&self) -> bool {
+        self.chain.effective().semantics <= self.settings.semantics_max
+    }
+
+    /// Keys that may connect at this moment, with their members. [`Effect::Roster`] says when to ask again.
+    pub fn listed(&self) -> Vec<(ids::Pin, MemberId)> {
+        let active = self.chain.effective().active();
+        active.flat_map(|m| m.pins.iter().map(|pin| (*pin, m.id))).collect()
     }
 
     fn is_active(&self) -> bool {

@@ -263,6 +263,8 @@ impl Replica {
         let comparable = tick.have_digest == ours.have_digest
             && tick.charter_hash == ours.charter_hash
             && tick.view_hour == ours.view_hour
+            && tick.view_digest.is_some()
+            && ours.view_digest.is_some()
             && self.staged.is_empty()
             && !self.view.is_stale();
         let Some(exchange) = self.exchanges.get_mut(&peer) else { return };

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
 use super::block::{Frame, Header, PAYLOAD_SIZE_MAX, RECORDS_PER_BLOCK_MAX, SignedHeader, Slot};
-use super::charter::SEMANTICS_MAX;
 use super::exchange::Greeting;
 use super::ids::{BlockId, Class, LogNo, Origin, Seq, TimeMs, sha256};
 use super::log::{Extension, Log};
@@ -65,7 +64,7 @@ impl Replica {
         if records.len() > RECORDS_PER_SUBMISSION_MAX || payload > PAYLOAD_SIZE_MAX - 1024 {
             return Err(Refusal::TooLarge(records.len()));
         }
-        if charter.semantics > SEMANTICS_MAX {
+        if !self.understands() {
             return Err(Refusal::Semantics(u64::from(charter.semantics)));
         }
         let member = charter.member(self.settings.me).filter(|_| self.is_active());

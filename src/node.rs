@@ -1,5 +1,6 @@
 //! Opens the store, rebuilds the replica, starts the engine, binds, serves; and the same in reverse.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::future::Future;
 use std::io;
@@ -28,7 +29,7 @@ use crate::net::expiry;
 use crate::net::follower::{self, Target};
 use crate::net::limits::{self, MESSAGE_BYTES_MAX};
 use crate::net::local::LocalService;
-use crate::net::peer::PeerService;
+use crate::net::peer::{PeerService, Who};
 use crate::net::tls::{AcceptLimits, Connections, Roster, SharedRoster, Tls, accept_loop};
 use crate::replica::charter::SEMANTICS_MAX;
 use crate::replica::exchange::{Call, PeerEvent, Trouble};
@@ -408,7 +409,8 @@ async fn serve(
         until_stopped(stopped.clone()),
     );
     let (rosters, _) = watch::channel(0);
-    let service = PeerService::new(engine.clone(), Arc::clone(&roster), rosters.subscribe(), stopped.clone());
+    let who = Who { roster: Arc::clone(&roster), changes: rosters.subscribe(), connections: connections.clone() };
+    let service = PeerService::new(engine.clone(), who, stopped.clone());
     let peers = PeerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -468,9 +470,7 @@ fn am_i_listed(engine: &Handle, settings: &Settings) -> Result<(), NodeError> {
 }
 
 fn roster(engine: &Handle) -> Roster {
-    let replica = engine.shared().replica();
-    let members = replica.charters().effective().active();
-    Roster::new(members.flat_map(|m| m.pins.iter().map(|pin| (*pin, m.id))))
+    Roster::new(engine.shared().replica().listed())
 }
 
 fn bind_socket(config: &Config) -> Result<UnixListener, NodeError> {
@@ -616,11 +616,12 @@ async fn follow_roster(
     }
 }
 
-/// All other active members; the operator's own endpoints override the charter's hints.
+/// All other members that may connect; the operator's own endpoints override the charter's hints.
 fn targets(engine: &Handle, config: &Config) -> Vec<Target> {
     let replica = engine.shared().replica();
     let me = replica.me();
-    let active = replica.charters().effective().active().filter(|m| m.id != me);
+    let listed: BTreeSet<_> = replica.listed().into_iter().map(|(_, member)| member).collect();
+    let active = replica.charters().effective().active().filter(|m| m.id != me && listed.contains(&m.id));
     let target = |m: &crate::replica::charter::Member| Target {
         member: m.id,
         name: m.name.clone(),

@@ -15,12 +15,12 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::limits::{self, TICK};
 use super::status::{of_store, of_wire, refuse};
-use super::tls::{PeerIdentity, SharedRoster};
+use super::tls::{Connections, PeerIdentity, SharedRoster};
 use crate::clock;
 use crate::engine::{Handle, Shared};
 use crate::replica::block::Frame;
 use crate::replica::charter::MemberStatus;
-use crate::replica::exchange::{Feed, HEADERS_MAX, Published};
+use crate::replica::exchange::{Feed, Greeting, HEADERS_MAX, Published};
 use crate::replica::heads::{Have, origin_from_proto};
 use crate::replica::ids::{BlockId, Pin, Seq};
 use crate::replica::proto::{self, pull_reply::Item};
@@ -34,30 +34,34 @@ const READ_AHEAD: usize = 8;
 #[derive(Clone)]
 pub struct PeerService {
     engine: Handle,
-    roster: SharedRoster,
-    changes: watch::Receiver<u64>,
+    who: Who,
     bytes: Arc<DefaultKeyedRateLimiter<Pin>>,
     stop: watch::Receiver<bool>,
 }
 
+/// Who may call, and who is connected.
+#[derive(Clone)]
+pub struct Who {
+    /// Keys that may call at this moment.
+    pub roster: SharedRoster,
+    /// Moves after every new roster: streams look again then.
+    pub changes: watch::Receiver<u64>,
+    /// The connections that calls come over.
+    pub connections: Connections,
+}
+
 impl PeerService {
-    /// Serves what `engine` publishes to whom `roster` lists. `changes` moves after every new roster: streams look
-    /// again then. They end when `stop` becomes true.
-    pub fn new(
-        engine: Handle,
-        roster: SharedRoster,
-        changes: watch::Receiver<u64>,
-        stop: watch::Receiver<bool>,
-    ) -> Self {
-        Self { engine, roster, changes, bytes: Arc::new(limits::peer_bytes()), stop }
+    /// Serves what `engine` publishes to `who`; streams end when `stop` becomes true.
+    pub fn new(engine: Handle, who: Who, stop: watch::Receiver<bool>) -> Self {
+        Self { engine, who, bytes: Arc::new(limits::peer_bytes()), stop }
     }
 
     /// Who calls, if the charter still lists it, and speaks of our forum.
     fn caller<T>(&self, request: &Request<T>, forum: &[u8]) -> Result<Gate, Status> {
         let identity = request.extensions().get::<PeerIdentity>().copied();
         let identity = identity.ok_or_else(|| refuse(Code::Unauthenticated, "NO_PIN", "no certificate"))?;
-        let (shared, roster) = (Arc::clone(self.engine.shared()), Arc::clone(&self.roster));
-        let gate = Gate { identity, shared, roster, changes: self.changes.clone() };
+        let (shared, roster) = (Arc::clone(self.engine.shared()), Arc::clone(&self.who.roster));
+        let gate = Gate { identity, shared, roster, changes: self.who.changes.clone() };
         gate.check()?;
         let ours = self.engine.shared().replica().charters().forum();
         wire::check_forum(forum, ours).map_err(|e| of_wire(&e))?;
@@ -142,10 +146,12 @@ impl Peer for PeerService {
     type PushStream = Items<proto::PushCredit>;
 
     async fn hello(&self, request: Request<proto::HelloRequest>) -> Result<Response<proto::HelloReply>, Status> {
-        self.caller(&request, &request.get_ref().forum_id)?;
+        let gate = self.caller(&request, &request.get_ref().forum_id)?;
         let replica = self.engine.shared().replica();
         wire::check_hello(request.get_ref(), replica.charters().forum()).map_err(|e| of_wire(&e))?;
-        Ok(Response::new(wire::hello_reply(replica.charters().forum(), &replica.greeting(clock::now()))))
+        let second_copy = self.who.connections.greeted(&gate.identity, request.get_ref().instance);
+        let greeting = Greeting { second_copy, ..replica.greeting(clock::now()) };
+        Ok(Response::new(wire::hello_reply(replica.charters().forum(), &greeting)))
     }
 
     async fn get_charters(

@@ -477,6 +477,8 @@ struct Registry {
 struct Open {
     identity: PeerIdentity,
     since: TimeMs,
+    /// The process at the other end, as its last greeting told; 0: not told.
+    instance: u64,
     cut: Arc<Cut>,
 }
 
@@ -489,6 +491,24 @@ impl Connections {
     /// Cuts every connection of `member`; returns how many. The member may connect again.
     pub fn cut_member(&self, member: MemberId) -> usize {
         self.cut_where(|peer| peer.member == member)
+    }
+
+    /// The peer `caller` greeted on its connection as the process `instance`; whether another process of the same
+    /// member is connected too, which means that its data directory was copied.
+    ///
+    /// A connection that is closed counts no more. That of a process that was killed closes at once; that of a machine
+    /// that vanished is noticed by keep-alive after [`KEEPALIVE`] and [`KEEPALIVE_TIMEOUT`], and until then the process
+    /// that takes its place is told of a copy: its startup guard waits that long.
+    ///
+    /// [`KEEPALIVE`]: crate::net::limits::KEEPALIVE
+    /// [`KEEPALIVE_TIMEOUT`]: crate::net::limits::KEEPALIVE_TIMEOUT
+    pub fn greeted(&self, caller: &PeerIdentity, instance: u64) -> bool {
+        let mut registry = self.registry();
+        if let Some(open) = registry.open.values_mut().rfind(|open| open.identity == *caller) {
+            open.instance = instance;
+        }
+        let another = |open: &Open| open.instance != 0 && open.instance != instance;
+        instance != 0 && registry.open.values().any(|open| open.identity.member == caller.member && another(open))
     }
 
     /// Whether a connection is open whose pin is not in `roster` or has another member there.
@@ -538,7 +558,7 @@ impl Connections {
         }
         registry.last_id += 1;
         let (id, cut) = (registry.last_id, Arc::new(Cut::default()));
-        registry.open.insert(id, Open { identity, since: now, cut: Arc::clone(&cut) });
+        registry.open.insert(id, Open { identity, since: now, instance: 0, cut: Arc::clone(&cut) });
         drop(registry);
         Ok(Seat { connections: self.clone(), id, identity, cut })
     }

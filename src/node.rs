@@ -360,7 +360,6 @@ async fn keep_identity(
     let mut hangup = signal(SignalKind::hangup()).map_err(fail)?;
     let mut interval = tokio::time::interval(CERTIFICATE_LOOK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    identity.seen = Some(identity.files());
     tokio::pin!(stopped);
     loop {
         let again = tokio::select! {

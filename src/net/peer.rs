@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use governor::DefaultKeyedRateLimiter;
@@ -18,17 +19,21 @@ use super::status::{of_store, of_wire, refuse};
 use super::tls::{Connections, PeerIdentity, SharedRoster};
 use crate::clock;
 use crate::engine::{Handle, Shared};
+use crate::replica::Input;
 use crate::replica::block::Frame;
 use crate::replica::charter::MemberStatus;
-use crate::replica::exchange::{Feed, Greeting, HEADERS_MAX, Published};
+use crate::replica::exchange::{BACKOFF_MIN_MS, Feed, Greeting, HEADERS_MAX, PeerEvent, Published};
 use crate::replica::heads::{Have, origin_from_proto};
-use crate::replica::ids::{BlockId, Pin, Seq};
+use crate::replica::ids::{BlockId, MemberId, Pin, Seq};
 use crate::replica::proto::{self, pull_reply::Item};
 use crate::wire::peer as wire;
 use crate::wire::peer_service::peer_server::Peer;
 
 /// Blocks that are read from the store at once; at most 4 MiB are then under way on a stream.
 const READ_AHEAD: usize = 8;
+/// How long a greeting waits for room in the engine's queue, to say that the peer is there: far below the patience of
+/// whoever greets.
+const CALLED_WAIT: Duration = Duration::from_millis(100);
 
 /// The service; cheap to clone.
 #[derive(Clone)]
@@ -66,6 +71,20 @@ impl PeerService {
         let ours = self.engine.shared().replica().charters().forum();
         wire::check_forum(forum, ours).map_err(|e| of_wire(&e))?;
         Ok(gate)
+    }
+
+    /// Whoever greets us can be dialled: a member that regained its place need not wait until we try by ourselves.
+    async fn called_by(&self, member: MemberId) {
+        let waits = {
+            let replica = self.engine.shared().replica();
+            let soon = clock::now().plus(BACKOFF_MIN_MS);
+            replica.exchanges().get(&member).is_some_and(|e| !e.is_connected() && e.retry_at() > soon)
+        };
+        if waits {
+            // Worth no wait for an engine that is busy: the peer greets again.
+            let told = self.engine.input(Input::Peer(member, PeerEvent::Called));
+            drop(tokio::time::timeout(CALLED_WAIT, told).await);
+        }
     }
 
     fn outgoing(&self, request: &Request<proto::PullRequest>, endless: bool) -> Result<Outgoing, Status> {
@@ -147,9 +166,11 @@ impl Peer for PeerService {
 
     async fn hello(&self, request: Request<proto::HelloRequest>) -> Result<Response<proto::HelloReply>, Status> {
         let gate = self.caller(&request, &request.get_ref().forum_id)?;
-        let replica = self.engine.shared().replica();
-        wire::check_hello(request.get_ref(), replica.charters().forum()).map_err(|e| of_wire(&e))?;
+        let forum = self.engine.shared().replica().charters().forum();
+        wire::check_hello(request.get_ref(), forum).map_err(|e| of_wire(&e))?;
         let second_copy = self.who.connections.greeted(&gate.identity, request.get_ref().instance);
+        self.called_by(gate.identity.member).await;
+        let replica = self.engine.shared().replica();
         let greeting = Greeting { second_copy, ..replica.greeting(clock::now()) };
         Ok(Response::new(wire::hello_reply(replica.charters().forum(), &greeting)))
     }
@@ -356,11 +377,10 @@ fn reply(item: Item) -> proto::PullReply {
 mod tests {
     use super::*;
     use crate::engine;
-    use crate::replica::exchange::PeerEvent;
     use crate::replica::heads::origin_to_proto;
     use crate::replica::ids::Class;
+    use crate::replica::signed::Keyring;
     use crate::replica::testing::{TestForum, id, opinion, settings};
-    use crate::replica::{Input, signed::Keyring};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn at_most_256_headers_are_served_at_once_and_none_beyond_what_is_published() {
@@ -378,7 +398,7 @@ mod tests {
         }
         let all = |p: &Arc<Published>| p.have().seq(log.origin) == Seq(300);
         let mut published = handle.shared().published();
-        tokio::time::timeout(std::time::Duration::from_secs(60), published.wait_for(all)).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), published.wait_for(all)).await.unwrap().unwrap();
 
         let served = |from_seq, to_seq| {
             let origin = Some(origin_to_proto(log.origin));

@@ -391,3 +391,29 @@ async fn a_stream_that_the_revoked_member_does_not_read_is_closed_all_the_same()
     });
     assert!(ended.await.unwrap().is_some());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_regains_its_place_is_connected_again_both_ways_without_a_restart() {
+    let mut forum = Forum::found(3);
+    let mut nodes = forum.start_all().await;
+    for node in &mut nodes {
+        node.open().await;
+    }
+    let request = with_status(&mut forum, SUSPENDED);
+    nodes[0].client.apply_charter(request).await.unwrap();
+    charter_arrives(&mut nodes[1], 2).await;
+    wait_for!("cyan is alone", nodes[2].status().await.peers_connected == 0);
+    nodes[0].say(Stance::Submit, "sha256", &hash(1)).await;
+    nodes[1].expect(l::Verdict::Review, "sha256", &hash(1)).await;
+    assert_eq!(nodes[2].lookup("sha256", &hash(1)).await.verdict(), l::Verdict::Allow);
+
+    let request = with_status(&mut forum, ACTIVE);
+    nodes[1].client.apply_charter(request).await.unwrap();
+    // Far below the five minutes after which cyan would try again by itself: the others greet it.
+    nodes[2].expect(l::Verdict::Review, "sha256", &hash(1)).await;
+    for node in &mut nodes {
+        wait_for!("all are connected", node.status().await.peers_connected == 2);
+    }
+    nodes[2].say(Stance::Submit, "sha256", &hash(2)).await;
+    nodes[0].expect(l::Verdict::Review, "sha256", &hash(2)).await;
+}

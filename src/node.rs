@@ -492,27 +492,25 @@ fn write_address(data: &Path, address: SocketAddr) -> Result<(), NodeError> {
 }
 
 /// The local service with health and reflection (v1 and v1alpha): on the Unix socket only.
-fn serve_local(
+async fn serve_local(
     service: LocalService,
     socket: UnixListener,
     stopped: impl Future<Output = ()> + Send + 'static,
-) -> impl Future<Output = Result<(), NodeError>> + Send + 'static {
-    async move {
-        let reflection =
-            || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
-        let fail = |e: tonic_reflection::server::Error| NodeError::Serve(e.to_string());
-        let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_serving::<crate::wire::local_service::forum_server::ForumServer<LocalService>>().await;
-        tonic::transport::Server::builder()
-            .max_concurrent_streams(limits::LOCAL_STREAMS_MAX)
-            .add_service(health_service)
-            .add_service(reflection().build_v1().map_err(fail)?)
-            .add_service(reflection().build_v1alpha().map_err(fail)?)
-            .add_service(service.into_server())
-            .serve_with_incoming_shutdown(UnixListenerStream::new(socket), stopped)
-            .await
-            .map_err(|e| NodeError::Serve(e.to_string()))
-    }
+) -> Result<(), NodeError> {
+    let reflection =
+        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    let fail = |e: tonic_reflection::server::Error| NodeError::Serve(e.to_string());
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<crate::wire::local_service::forum_server::ForumServer<LocalService>>().await;
+    tonic::transport::Server::builder()
+        .max_concurrent_streams(limits::LOCAL_STREAMS_MAX)
+        .add_service(health_service)
+        .add_service(reflection().build_v1().map_err(fail)?)
+        .add_service(reflection().build_v1alpha().map_err(fail)?)
+        .add_service(service.into_server())
+        .serve_with_incoming_shutdown(UnixListenerStream::new(socket), stopped)
+        .await
+        .map_err(|e| NodeError::Serve(e.to_string()))
 }
 
 async fn tick(engine: Handle, stopped: impl Future<Output = ()>) -> Result<(), NodeError> {

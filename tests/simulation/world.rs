@@ -448,7 +448,7 @@ impl World {
                     }
                 }
                 Effect::Rebuild => self.rebuild(i),
-                Effect::Roster => {}
+                Effect::Roster | Effect::Redact(_) => {}
                 Effect::Alarm(alarm) => self.alarm(i, &alarm),
             }
         }
@@ -470,24 +470,24 @@ impl World {
     fn rebuild(&mut self, i: usize) {
         let now = self.clock(i);
         let Some(replica) = self.nodes[i].replica.take() else { return };
-        let mut view = replica.empty_view(now);
         let (keyring, charter) = (replica.keyring(), replica.charters().version());
-        let disk: Vec<_> = self.nodes[i].disk.blocks.iter().map(|(id, bytes)| (*id, bytes.clone())).collect();
-        for (id, bytes) in disk {
-            if id.seq > replica.prefix(id.origin) {
-                continue;
-            }
-            if let Ok(block) =
-                Frame::decode(bytes).map_err(Unverified::Frame).and_then(|f| self.verify(&keyring, charter, f))
-            {
-                view.fold(block.header(), block.records());
+        let disk: Vec<_> = self.nodes[i].disk.blocks.values().cloned().collect();
+        let blocks = disk.into_iter().filter_map(|bytes| {
+            let frame = Frame::decode(bytes).map_err(Unverified::Frame);
+            frame.and_then(|frame| self.verify(&keyring, charter, frame)).ok()
+        });
+        let blocks: Vec<_> = blocks.collect();
+        let mut replica = replica;
+        let mut effects = Vec::new();
+        for _ in 0..4 {
+            let mut rebuild = replica.begin_rebuild(now);
+            blocks.iter().for_each(|block| replica.rebuild(&mut rebuild, block));
+            if replica.finish_rebuild(rebuild, now, &mut effects) {
+                break;
             }
         }
-        let node = &mut self.nodes[i];
-        node.replica = Some(replica);
-        if let Some(replica) = node.replica.as_mut() {
-            replica.install(view);
-        }
+        self.nodes[i].replica = Some(replica);
+        self.carry_out(i, effects);
         self.count("rebuilds");
     }
 

@@ -163,7 +163,7 @@ async fn the_certificate_of_a_peer_that_ends_soon_is_told_in_health_as_long_as_i
         let told: Vec<_> = status.health_reasons.iter().filter(|r| r.contains("certificate")).collect();
         match text {
             Some(text) => {
-                assert!(told[0].starts_with("the certificate of bolt ends") && told[0].contains(text), "{told:?}")
+                assert!(told[0].starts_with("the certificate of bolt ends") && told[0].contains(text), "{told:?}");
             }
             None => assert!(told.is_empty(), "{told:?}"),
         }

@@ -54,7 +54,7 @@ impl Last {
     }
 
     fn now(&self) {
-        let at = self.begun.elapsed().as_nanos() as u64;
+        let at = u64::try_from(self.begun.elapsed().as_nanos()).unwrap();
         self.at.fetch_max(at, Ordering::SeqCst);
         self.count.fetch_add(1, Ordering::SeqCst);
     }

@@ -242,7 +242,7 @@ async fn a_client_with_tls_1_2_only_gets_not_one_byte() {
     let forum = Forum::start().await;
     let versions = [&rustls::version::TLS12];
     let (received, alert) = foreign_client(&forum, &versions, |config, tls| {
-        config.client_auth_cert_resolver = resolver(&tls.identity.load())
+        config.client_auth_cert_resolver = resolver(&tls.identity.load());
     })
     .await;
     assert_eq!((received, alert), (vec![], Some(AlertDescription::ProtocolVersion)));

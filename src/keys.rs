@@ -37,6 +37,10 @@ pub const LOG_SEED_FILE: &str = "log-seed";
 pub const TLS_KEY_FILE: &str = "tls.key.pem";
 /// File of the TLS certificate.
 pub const TLS_CERT_FILE: &str = "tls.cert.pem";
+/// File of the TLS key that is to follow, until the charter lists it.
+pub const TLS_NEXT_KEY_FILE: &str = "tls.next.key.pem";
+/// File of its certificate.
+pub const TLS_NEXT_CERT_FILE: &str = "tls.next.cert.pem";
 
 /// Bytes of a key or certificate file at most: the longest honest one, a chain of four certificates, has about 8 KiB.
 pub const KEY_FILE_SIZE_MAX: u64 = 64 * 1024;
@@ -210,7 +214,50 @@ impl TlsIdentity {
     /// # Errors
     /// As [`NodeKeys::load_with`].
     pub fn load(dir: &Path, permissions: Permissions) -> Result<Self, KeyError> {
-        let (key_path, cert_path) = (dir.join(TLS_KEY_FILE), dir.join(TLS_CERT_FILE));
+        Self::load_files(dir, TLS_KEY_FILE, TLS_CERT_FILE, permissions)
+    }
+
+    /// Reads the key and certificate in `dir` that are to follow, if there are both.
+    ///
+    /// # Errors
+    /// As [`NodeKeys::load_with`].
+    pub fn load_next(dir: &Path, permissions: Permissions) -> Result<Option<Self>, KeyError> {
+        // One alone is a key that is being made, or that is being put in place: not yet, or not any more, the next.
+        if !dir.join(TLS_NEXT_KEY_FILE).exists() || !dir.join(TLS_NEXT_CERT_FILE).exists() {
+            return Ok(None);
+        }
+        Self::load_files(dir, TLS_NEXT_KEY_FILE, TLS_NEXT_CERT_FILE, permissions).map(Some)
+    }
+
+    /// Puts the key and certificate that are to follow in the place of those in use. The old key is gone then.
+    ///
+    /// # Errors
+    /// [`KeyError::Io`]; if only the key was moved, [`TlsIdentity::finish_change`] completes it.
+    pub fn adopt_next(dir: &Path) -> Result<(), KeyError> {
+        let rename =
+            |from: &str, to: &str| fs::rename(dir.join(from), dir.join(to)).map_err(KeyError::io(&dir.join(to)));
+        rename(TLS_NEXT_KEY_FILE, TLS_KEY_FILE)?;
+        rename(TLS_NEXT_CERT_FILE, TLS_CERT_FILE)
+    }
+
+    /// Completes a change of the key that was cut off between its two files: at start, before they are read.
+    ///
+    /// # Errors
+    /// [`KeyError::Io`].
+    pub fn finish_change(dir: &Path) -> Result<(), KeyError> {
+        let (next_key, next_cert) = (dir.join(TLS_NEXT_KEY_FILE), dir.join(TLS_NEXT_CERT_FILE));
+        let cut_off = next_cert.exists() && !next_key.exists() && {
+            strict_unless_example(|permissions| Self::load_files(dir, TLS_KEY_FILE, TLS_NEXT_CERT_FILE, permissions))
+                .is_ok()
+        };
+        if cut_off {
+            fs::rename(&next_cert, dir.join(TLS_CERT_FILE)).map_err(KeyError::io(&next_cert))?;
+        }
+        Ok(())
+    }
+
+    fn load_files(dir: &Path, key: &str, cert: &str, permissions: Permissions) -> Result<Self, KeyError> {
+        let (key_path, cert_path) = (dir.join(key), dir.join(cert));
         let key_pem = read_secret(&key_path, permissions)?;
         let cert_pem = read_bounded(&cert_path)?;
         let key = PrivatePkcs8KeyDer::from_pem_slice(&key_pem)

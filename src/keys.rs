@@ -8,6 +8,14 @@
 //! | `tls.cert.pem` | a certificate of that key; renewed under the same key, so that the pin stays |
 //!
 //! Who can read these files can speak for the member, therefore a secret that others on the machine may read is refused.
+//!
+//! A key that is to follow stands beside the one in use until the charter names it: `tls.next.key.pem` with
+//! `tls.next.cert.pem`, and `log-root.next.pem`. A founder's key is no part of a node and is encrypted (`sealed.rs`).
+//!
+//! Under systemd, `log-root.pem`, `log-seed` and `tls.key.pem` in `$CREDENTIALS_DIRECTORY` win over the folder; they
+//! are only read.
+
+mod sealed;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -28,6 +36,11 @@ use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::replica::ids::{KeyId, Pin, TimeMs, hex, sha256};
+
+pub use self::sealed::{
+    PASSPHRASE_BYTES_MAX, PASSPHRASE_BYTES_MIN, PBKDF2_ROUNDS_MAX, Passphrase, SCRYPT, SCRYPT_BYTES_MAX,
+    SCRYPT_LANES_MAX, create_sealed_founder, load_sealed_founder,
+};
 
 /// File of the log root key.
 pub const LOG_ROOT_FILE: &str = "log-root.pem";
@@ -335,16 +348,14 @@ pub fn not_after_ms(der: &[u8]) -> Result<TimeMs, KeyError> {
     CertificateFacts::of(der).map(|facts| facts.not_after)
 }
 
-/// Makes a founder key in the file `path`.
+/// Makes a founder key in the file `path`, not encrypted.
 ///
 /// # Errors
 /// [`KeyError::Exists`] if there is a file already; [`KeyError::Io`] if it cannot be written.
 pub fn create_founder(path: &Path) -> Result<SigningKey, KeyError> {
     refuse_existing(path)?;
     let key = new_signing_key();
-    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        create_dir(dir)?;
-    }
+    parent_made(path)?;
     write_whole(path, signing_key_pem(&key)?.as_bytes())?;
     Ok(key)
 }
@@ -352,7 +363,7 @@ pub fn create_founder(path: &Path) -> Result<SigningKey, KeyError> {
 /// Reads the founder key in the file `path`.
 ///
 /// # Errors
-/// The file is missing, readable by others, or malformed.
+/// [`KeyError::Sealed`] if it is encrypted; the file is missing, readable by others, or malformed.
 pub fn load_founder(path: &Path) -> Result<SigningKey, KeyError> {
     load_founder_with(path, Permissions::Strict)
 }
@@ -362,6 +373,10 @@ pub fn load_founder(path: &Path) -> Result<SigningKey, KeyError> {
 /// # Errors
 /// As [`load_founder`]; and [`KeyError::NotAnExample`] for lenient reading of a key not in [`EXAMPLE_FOUNDERS`].
 pub fn load_founder_with(path: &Path, permissions: Permissions) -> Result<SigningKey, KeyError> {
+    // Before the mode: a sealed key may lie on a stick whose file system knows no owners.
+    if sealed::is_sealed(&String::from_utf8_lossy(&read_bounded(path)?)) {
+        return Err(KeyError::Sealed { path: path.to_owned() });
+    }
     let key = read_signing_key(path, permissions)?;
     let id = KeyId::of(key.verifying_key().as_bytes());
     if permissions == Permissions::Lenient && !EXAMPLE_FOUNDERS.contains(&id) {
@@ -442,6 +457,21 @@ pub enum KeyError {
         path: PathBuf,
         /// Pin or key id found.
         name: String,
+    },
+    /// A passphrase that cannot be used.
+    #[error("the passphrase cannot be used: {0}")]
+    Passphrase(String),
+    /// An encrypted key, without its passphrase.
+    #[error("{} is encrypted; fix: give its passphrase (--passphrase-file FILE, or type it when asked)", path.display())]
+    Sealed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An encrypted key, with another passphrase than it was sealed with.
+    #[error("{} does not open with this passphrase", path.display())]
+    WrongPassphrase {
+        /// The file.
+        path: PathBuf,
     },
     /// An example key on an address that others can reach.
     #[error(
@@ -563,6 +593,13 @@ fn read_open(file: &File, path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         return Err(KeyError::TooLong { path: path.to_owned() });
     }
     Ok(bytes)
+}
+
+fn parent_made(path: &Path) -> Result<(), KeyError> {
+    match path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        Some(dir) => create_dir(dir),
+        None => Ok(()),
+    }
 }
 
 fn create_dir(dir: &Path) -> Result<(), KeyError> {

@@ -144,7 +144,8 @@ impl From<KeyError> for Failure {
     fn from(error: KeyError) -> Self {
         let exit = match &error {
             KeyError::Io { .. } => Exit::Io,
-            KeyError::Exists { .. } | KeyError::ExampleKey { .. } => Exit::Refused,
+            KeyError::Exists { .. } | KeyError::ExampleKey { .. } | KeyError::WrongPassphrase { .. } => Exit::Refused,
+            KeyError::Passphrase(_) | KeyError::Sealed { .. } => Exit::Usage,
             _ => Exit::BadInput,
         };
         from_message(exit, &error.to_string())

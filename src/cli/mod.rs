@@ -15,6 +15,7 @@ mod init;
 mod item;
 mod join;
 pub mod json;
+mod key;
 mod list;
 mod log;
 mod lookup;

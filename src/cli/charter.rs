@@ -412,7 +412,7 @@ async fn invite(args: &InviteArgs, at: &Invocation) -> Outcome {
 }
 
 /// The charter chain of this node: asked of it if it runs, read from its folder if not.
-async fn current_chain(at: &Invocation) -> Result<CharterChain, Failure> {
+pub(super) async fn current_chain(at: &Invocation) -> Result<CharterChain, Failure> {
     let config = at.config()?;
     let unreachable = match Node::connect(&config.local.socket).await {
         Ok(node) => return running_chain(&node).await,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use ed25519_dalek::SigningKey;
-use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
+use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes};
 use pkcs8::pkcs5::{pbes2, scrypt};
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef, SecretDocument};
 use zeroize::Zeroizing;
@@ -123,10 +123,15 @@ fn seal(key: &SigningKey, passphrase: &Passphrase) -> Result<Zeroizing<String>, 
     let parameters = scrypt::Params::new(log_n, r, p).map_err(KeyError::terms)?;
     let parameters = pbes2::Parameters::generate_scrypt_aes256cbc(parameters, &clock::random::<16>(), clock::random())
         .map_err(KeyError::terms)?;
-    let plain = key.to_pkcs8_der().map_err(KeyError::terms)?;
+    let plain = without_public_half(key)?;
     let plain = PrivateKeyInfoRef::try_from(plain.as_bytes()).map_err(KeyError::terms)?;
     let sealed = plain.encrypt_with_params(parameters, &*passphrase.0).map_err(KeyError::terms)?;
     sealed.to_pem(LABEL, LineEnding::LF).map_err(KeyError::terms)
+}
+
+/// PKCS#8 of version 1: the second, which holds the public half too, OpenSSL does not read.
+fn without_public_half(key: &SigningKey) -> Result<SecretDocument, KeyError> {
+    KeypairBytes { secret_key: key.to_bytes(), public_key: None }.to_pkcs8_der().map_err(KeyError::terms)
 }
 
 fn open(path: &Path, pem: &str, passphrase: &Passphrase) -> Result<SigningKey, KeyError> {

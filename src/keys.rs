@@ -311,6 +311,23 @@ impl TlsIdentity {
         Ok(renewed)
     }
 
+    /// A new certificate for the key in `dir`, whatever is the matter with the old one, which it replaces at once.
+    ///
+    /// # Errors
+    /// The key cannot be read, or the certificate cannot be written.
+    pub fn certify_in(dir: &Path, terms: &CertificateTerms, permissions: Permissions) -> Result<Self, KeyError> {
+        let path = secret_file(dir, TLS_KEY_FILE, credentials_directory().as_deref());
+        let pem = read_secret(&path, permissions)?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(&pem)
+            .map_err(|error| KeyError::malformed(&path, format!("not a PKCS#8 private key in PEM: {error}")))?;
+        let made = Self::self_signed(&pair_of(key.secret_pkcs8_der())?, terms)?;
+        if permissions == Permissions::Lenient && !EXAMPLE_PINS.contains(&made.pin()) {
+            return Err(KeyError::NotAnExample { path, name: made.pin().to_string() });
+        }
+        write_whole(&dir.join(TLS_CERT_FILE), made.certificate_pem().as_bytes())?;
+        Ok(made)
+    }
+
     /// Makes the key that is to follow, with its certificate, beside the one in use.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::world::{Forum, Ran, program, run};
+use crate::world::{Company, Forum, Ran, hash, program, run, wait_for};
 
 fn cause(ran: &Ran) -> String {
     ran.json()["error"]["cause"].as_str().unwrap().to_owned()
@@ -41,7 +41,7 @@ fn a_founder_key_is_encrypted_and_signs_without_a_node() {
     let public = format!("{key}.pub");
     let found = ["charter", "found", "--name", "Zeta", "--founder", &public, "--threshold", "1", "--out", &draft];
     run(&found).ends_with(0);
-    let mut zeta = crate::world::Company::new(forum.folder.path(), "zeta");
+    let mut zeta = Company::new(forum.folder.path(), "zeta");
     let request = zeta.init(&["--founding", &draft], "Zeta", "FR");
     run(&["charter", "admit", request.to_str().unwrap(), "--role", "FULL", "--into", &draft]).ends_with(0);
     let sign = ["charter", "sign", &draft, "--key", &key];
@@ -53,4 +53,94 @@ fn a_founder_key_is_encrypted_and_signs_without_a_node() {
     let signed = Ran::of(program().args(sign).env("STAYDOWN_PASSPHRASE_FILE", &right), b"").ends_with(0);
     assert!(signed.err.contains("Enough founders have signed"), "{signed:?}");
     zeta.kill();
+}
+
+#[test]
+fn keys_are_shown_renewed_and_their_changes_asked_for() {
+    let mut forum = Forum::found(1);
+    let request = forum.path("key-change.sdj");
+    let stranger = Company::new(forum.folder.path(), "stranger");
+    stranger.run(&["key", "show"]).ends_with(65);
+    stranger.run(&["cert", "show"]).ends_with(65);
+    stranger.run(&["key", "rotate", "--tls", "--out", &request]).ends_with(4);
+    forum.join();
+    let acme = &forum.companies[0];
+
+    let shown = acme.does(&["key", "show", "--json"]).json();
+    assert_eq!((&shown["log_root_listed"], &shown["tls"]["listed"]), (&true.into(), &true.into()), "{shown}");
+    let pin = shown["tls"]["pin"].as_str().unwrap();
+    let renewed = acme.does(&["cert", "renew", "--json"]).json();
+    assert_eq!(renewed["pin"], pin, "no charter is needed");
+    assert!(renewed["not_after_ms"].as_u64() >= shown["tls"]["not_after_ms"].as_u64());
+    assert!(acme.does(&["cert", "show"]).out.contains("days left"));
+    // A certificate that was lost is made again.
+    fs::remove_file(acme.data.join("keys/tls.cert.pem")).unwrap();
+    acme.does(&["cert", "renew"]);
+
+    // The next TLS key, asked for in a charter that lists both.
+    let told = acme.does(&["key", "rotate", "--tls", "--out", &request]);
+    assert_eq!(told.out.trim().split('-').count(), 8, "eight key words: {told:?}");
+    let again = acme.does(&["key", "rotate", "--tls", "--out", &request]);
+    assert!(again.err.contains("waits already"), "{again:?}");
+    let shown = acme.does(&["key", "show", "--json"]).json();
+    assert_eq!((&shown["tls"]["pin"], &shown["tls_next"]["listed"]), (&pin.into(), &false.into()));
+    let (charter, next) = (forum.path("charter-2.sdc"), shown["tls_next"]["pin"].as_str().unwrap());
+    acme.does(&["charter", "admit", &request, "--out", &charter]);
+    run(&["charter", "sign", &charter, "--key", &forum.path("founder-acme.pem")]).ends_with(0);
+    let listed = run(&["charter", "show", &charter, "--json"]).ends_with(0).json();
+    assert_eq!(listed["members"][0]["pins"], serde_json::json!([pin, next]), "{listed}");
+    assert_eq!(listed["members"][0]["roles"], serde_json::json!(["FULL"]), "and nothing else changes");
+
+    // The next log root key, under the same member id.
+    let told = acme.does(&["key", "rotate", "--root", "--out", &request]);
+    assert!(told.err.contains("charter admit") && told.err.contains("--new-key"), "{told:?}");
+    assert_eq!(acme.does(&["key", "show", "--json"]).json()["log_root_next"], true);
+    acme.run(&["charter", "admit", &request, "--out", &forum.path("charter-3.sdc")]).ends_with(4);
+    run(&["key", "rotate"]).ends_with(2);
+}
+
+#[test]
+fn a_backup_of_a_running_node_comes_back_as_the_same_member() {
+    let mut forum = Forum::found(3);
+    forum.join();
+    let (copy, bare) = (forum.path("copy"), forum.path("bare"));
+    let (early, late) = (format!("sha256:{}", hash(1)), format!("sha256:{}", hash(2)));
+    let mut acme = forum.companies.remove(0);
+    acme.does(&["submit", &early, "--label", "symbol", "--wait-peers", "2"]);
+    let told = acme.does(&["backup", &copy, "--keys", "--json"]).json();
+    assert_eq!(told["forum_id"], forum.fingerprint);
+    acme.does(&["backup", &bare]);
+    acme.run(&["backup", &copy]).ends_with(4);
+    assert!(!std::path::Path::new(&bare).join("keys").exists());
+    // What is said after the copy is in no backup: the peers have it.
+    acme.does(&["submit", &late, "--label", "symbol", "--wait-peers", "2"]);
+    acme.run(&["restore", &copy]).ends_with(73);
+    acme.stop();
+    acme.run(&["restore", &copy]).ends_with(4);
+
+    let mut again = Company::new(forum.folder.path(), "acme-again");
+    let journal = std::path::Path::new(&bare).join("journal");
+    let whole = fs::read(&journal).unwrap();
+    fs::write(&journal, &whole[1..]).unwrap();
+    let told = again.run(&["restore", &bare, "--json"]).ends_with(6);
+    assert!(cause(&told).contains("journal was changed after it was copied"), "{told:?}");
+    again.run(&["restore", &forum.path("none")]).ends_with(65);
+    again.does(&["restore", &copy]);
+    assert!(again.data.join("restored").exists(), "marked, so that it asks its peers first");
+    assert!(!again.data.join("replica").exists() && !again.data.join("place").exists());
+    again.start(&["run"]);
+    again.ready(2);
+    wait_for("what was said after the backup is back", || (again.run(&["match", &late]).code == Some(0)).then_some(()));
+    let third = format!("sha256:{}", hash(3));
+    let told = again.does(&["submit", &third, "--label", "symbol", "--wait-peers", "2", "--json"]).json();
+    assert_eq!(told["state"], "DURABLE", "{told}");
+    forum.companies.insert(0, again);
+    forum.agree();
+    for company in &forum.companies {
+        let status = company.status();
+        assert_eq!(status["proofs"], 0, "nothing was signed twice: {status}");
+        for item in [&early, &late, &third] {
+            company.does(&["match", item]);
+        }
+    }
 }

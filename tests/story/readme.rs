@@ -194,7 +194,7 @@ fn the_commands_of_the_joining_section_do_what_it_says() {
             }
         }
     }
-    assert_eq!((founding.len(), invited), (8, 1), "{founding:#?}");
+    assert_eq!((founding.len(), invited), (9, 1), "{founding:#?}");
     for company in &companies[..3] {
         wait_for("[3/3] and Joined are told", || company.log().contains("Joined.").then_some(()));
         company.ready(2);

@@ -86,8 +86,7 @@ struct Copied {
 
 pub(super) async fn backup(args: &BackupArgs, at: &Invocation) -> Outcome {
     let data = at.config()?.data;
-    let none = || Failure::new(Exit::Refused, format!("{} holds no joined node", data.display()));
-    let member = init::member(&data)?.ok_or_else(none)?;
+    let member = init::member_here(&data)?;
     let chain = charter::current_chain(at).await?;
     if args.folder.exists() {
         let failure = Failure::new(Exit::Refused, format!("{} is already there", args.folder.display()));

@@ -19,6 +19,7 @@ pub(super) enum CertCommand {
 
 pub(super) fn cert(command: &CertCommand, at: &Invocation) -> Outcome {
     let data = at.config()?.data;
+    init::member_here(&data)?;
     let folder = data.join(init::KEYS_FOLDER);
     let shown = match command {
         CertCommand::Show => strict_unless_example(|permissions| TlsIdentity::load(&folder, permissions))?,

@@ -72,7 +72,7 @@ pub(super) async fn join(args: &JoinArgs, at: &Invocation) -> Outcome {
     Box::pin(run_and_watch(config, chain.version(), patience, at.terminal)).await
 }
 
-/// The fingerprint that people gave: now, at `init`, or when asked.
+/// The fingerprint that people gave: now, at `init`, at the first `join`, or when asked.
 fn fingerprint(args: &JoinArgs, data: &Path, at: &Invocation) -> Result<ForumId, Failure> {
     let wrong = |why: String| Failure::new(Exit::Usage, why);
     let given = args.forum.as_deref().map(show::fingerprint).transpose();
@@ -81,6 +81,11 @@ fn fingerprint(args: &JoinArgs, data: &Path, at: &Invocation) -> Result<ForumId,
         Some(Binding::Forum(forum)) => Some(forum),
         _ => None,
     };
+    let path = data.join(init::INVITATION_FILE);
+    if given.is_none() && bound.is_none() && path.exists() {
+        // The one that was kept when people named its forum: founders' requests are bound to a draft, not to a forum.
+        return Ok(Invitation::read(&path)?.forum);
+    }
     match (given, bound) {
         (Some(given), Some(bound)) if given != bound => {
             let failure = Failure::new(Exit::Refused, "--forum is not the forum that this node was made for");
@@ -121,7 +126,8 @@ fn admitted(chain: &CharterChain, data: &Path, file: &Path) -> Result<String, Fa
     let looked =
         format!("looked at charter {} of {} in {}", charter.version, show::date(charter.issued), file.display());
     let refuse = |cause: &str, why: String| {
-        let names: Vec<_> = charter.active().map(|member| show::clean(&member.name)).collect();
+        let mut names: Vec<_> = charter.active().map(|member| show::clean(&member.name)).collect();
+        names.sort();
         let failure = Failure::new(Exit::Refused, cause).culprit(why).culprit(looked.clone());
         Err(failure.culprit(format!("its members: {}", names.join(", "))))
     };

@@ -56,6 +56,7 @@ pub(super) async fn key(command: KeyCommand, at: &Invocation) -> Outcome {
 
 async fn show_keys(at: &Invocation) -> Outcome {
     let data = at.config()?.data;
+    init::member_here(&data)?;
     let keys = init::load_keys(&data)?;
     let next = next_tls(&data)?;
     let root = KeyId::of(keys.root.verifying_key().as_bytes());
@@ -240,8 +241,7 @@ struct Us {
 impl Us {
     async fn find(at: &Invocation) -> Result<Self, Failure> {
         let data = at.config()?.data;
-        let none = || Failure::new(Exit::Refused, format!("{} holds no node yet", data.display())).fix("staydown init");
-        let me = init::member(&data)?.ok_or_else(none)?;
+        let me = init::member_here(&data)?;
         let chain = charter::current_chain(at).await?;
         let effective = chain.effective().version;
         let newest = chain.from(effective).first().map(|(signed, _)| signed.body.clone()).unwrap_or_default();

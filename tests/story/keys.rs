@@ -144,3 +144,35 @@ fn a_backup_of_a_running_node_comes_back_as_the_same_member() {
         }
     }
 }
+
+#[test]
+fn secrets_from_systemd_win_over_the_folder_and_are_only_read() {
+    let forum = Forum::found(1);
+    let credentials = forum.folder.path().join("credentials");
+    fs::create_dir(&credentials).unwrap();
+    let acme = &forum.companies[0];
+    for name in ["log-root.pem", "log-seed", "tls.key.pem"] {
+        fs::rename(acme.data.join("keys").join(name), credentials.join(name)).unwrap();
+        // As systemd shows an access list for the service's user.
+        fs::set_permissions(credentials.join(name), fs::Permissions::from_mode(0o440)).unwrap();
+    }
+    let ask = |arguments: &[&str]| {
+        let mut command = program();
+        command.env("CREDENTIALS_DIRECTORY", &credentials).arg("--data").arg(&acme.data);
+        Ran::of(command.args(arguments), b"")
+    };
+    acme.run(&["key", "show"]).ends_with(74);
+    let (file, fingerprint) = (forum.folder.path().join("invite.sdi"), &forum.fingerprint);
+    ask(&["join", file.to_str().unwrap(), "--forum", fingerprint, "--once"]).ends_with(0);
+    let shown = ask(&["key", "show", "--json"]).ends_with(0).json();
+    assert_eq!((&shown["log_root_listed"], &shown["tls"]["listed"]), (&true.into(), &true.into()), "{shown}");
+    ask(&["cert", "renew"]).ends_with(0);
+    for key in ["--log", "--tls", "--root"] {
+        let told = ask(&["key", "rotate", key, "--json"]).ends_with(4);
+        assert!(cause(&told).contains("comes from systemd's credentials"), "{told:?}");
+        assert!(told.json()["error"]["fix"].as_str().unwrap().contains("LoadCredential="), "{told:?}");
+    }
+    let others = credentials.join("log-seed");
+    fs::set_permissions(&others, fs::Permissions::from_mode(0o444)).unwrap();
+    ask(&["key", "show"]).ends_with(65);
+}

@@ -18,7 +18,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
-use crate::replica::block::{Frame, RECORDS_PER_BLOCK_MAX};
+use crate::replica::block::{Frame, RECORDS_PER_BLOCK_MAX, Slot};
 use crate::replica::charter::{Applied, CharterChain, CharterError};
 use crate::replica::exchange::{Ask, Call, PeerEvent, Published, Trouble};
 use crate::replica::ids::{BlockId, Class, ForumId, MemberId, Origin, Seq, TimeMs};
@@ -41,6 +41,9 @@ const WRITE_BYTES: usize = 8 << 20;
 /// How long the engine waits for readers between two blocks: enough for a thread to wake up, a fifth of what the block
 /// takes, so that readers who never cease cannot stop it.
 const GIVE_WAY_MAX: Duration = Duration::from_micros(200);
+/// Times that stored blocks are read in a row to derive the list: what they say of finality and suspensions is known
+/// after the first, so a third changes nothing.
+const REBUILDS_MAX: usize = 4;
 /// Asks that wait for one follower: it has at most one call and one stream under way.
 const ASKS_MAX: usize = 8;
 /// Name of the own journal in the data directory.
@@ -54,6 +57,8 @@ pub const STORE_FOLDER: &str = "replica";
 enum Message {
     Input(Box<Input>),
     Submit(Class, Vec<Bytes>, oneshot::Sender<Result<Answer, Failed>>),
+    Close(Option<[u8; 32]>, u32, oneshot::Sender<Result<Answer, Failed>>),
+    Resubmit(oneshot::Sender<Result<Answer, Failed>>),
     ApplyCharter(proto::SignedCharter, oneshot::Sender<Result<u64, CharterError>>),
     Stop,
 }
@@ -166,13 +171,35 @@ impl Handle {
     /// # Errors
     /// [`Failed`]: whether the records are durable is not known; they were not acknowledged.
     pub async fn submit(&self, class: Class, records: Vec<Bytes>) -> Result<Answer, Failed> {
+        self.ask(|answer| Message::Submit(class, records, answer)).await
+    }
+
+    /// Ends the logs that this node writes; new ones have keys from `next_seed`, if there is one.
+    ///
+    /// # Errors
+    /// [`Failed`] as for [`Handle::submit`].
+    pub async fn close_logs(&self, next_seed: Option<[u8; 32]>, reason: u32) -> Result<Answer, Failed> {
+        self.ask(|answer| Message::Close(next_seed, reason, answer)).await
+    }
+
+    /// Says again what stands in blocks of ours that do not count any more, as far as it is still our word.
+    ///
+    /// # Errors
+    /// [`Failed`] as for [`Handle::submit`].
+    pub async fn resubmit(&self) -> Result<Answer, Failed> {
+        self.ask(Message::Resubmit).await
+    }
+
+    async fn ask(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<Answer, Failed>>) -> Message,
+    ) -> Result<Answer, Failed> {
         if let Some(failed) = self.shared.failure() {
             return Err(failed);
         }
         let (sender, answer) = oneshot::channel();
-        let sent = self.inputs.send(Message::Submit(class, records, sender)).await;
         let stopped = || self.shared.failure().unwrap_or_else(|| Failed("the engine has stopped".into()));
-        sent.map_err(|_closed| stopped())?;
+        self.inputs.send(message(sender)).await.map_err(|_closed| stopped())?;
         answer.await.map_err(|_dropped| stopped())?
     }
 
@@ -387,6 +414,7 @@ impl Engine {
         let mut effects = Vec::new();
         let mut submitted = false;
         let mut charters = Vec::new();
+        let mut resubmissions = Vec::new();
         {
             let mut replica = shared.replica_mut();
             for message in batch.drain(..) {
@@ -397,6 +425,11 @@ impl Engine {
                         let ticket = self.ticket(answer);
                         effects.extend(replica.handle(Input::Submit { ticket, class, records }, now));
                     }
+                    Message::Close(next_seed, reason, answer) => {
+                        let ticket = self.ticket(answer);
+                        effects.extend(replica.handle(Input::Close { ticket, next_seed, reason }, now));
+                    }
+                    Message::Resubmit(answer) => resubmissions.push(answer),
                     Message::ApplyCharter(charter, answer) => charters.push((charter, answer)),
                     Message::Stop => {}
                 }
@@ -409,6 +442,45 @@ impl Engine {
         for (charter, answer) in charters {
             self.apply_charter(charter, answer);
         }
+        for answer in resubmissions {
+            self.resubmit(answer);
+        }
+    }
+
+    /// Our journal has everything that we ever signed here, the store what peers gave back: whatever of it does not count
+    /// is said again.
+    fn resubmit(&mut self, answer: oneshot::Sender<Result<Answer, Failed>>) {
+        let ticket = self.ticket(answer);
+        let shared = Arc::clone(&self.shared);
+        let me = shared.replica().me();
+        let mut lapsed: BTreeMap<Bytes, TimeMs> = BTreeMap::new();
+        let mut look = |bytes: &[u8]| {
+            let Ok(frame) = Frame::decode(Bytes::copy_from_slice(bytes)) else { return };
+            let (header, replica) = (frame.header.header(), shared.replica());
+            let held = replica.logs().get(&header.id.origin).and_then(|log| log.hash_at(header.id.seq));
+            if held == Some(frame.header.hash()) && header.id.seq <= replica.prefix(header.id.origin) {
+                return;
+            }
+            let records = frame.slots.iter().filter_map(|s| if let Slot::Record(r) = s { Some(r.clone()) } else { None });
+            lapsed.extend(records.map(|record| (record, header.time)));
+        };
+        let journal = salvage(&shared.data.join(JOURNAL_FILE));
+        let read = journal.and_then(|mut journal| journal.for_each(|_, bytes| look(bytes)));
+        let read = read.map_err(|e| e.to_string()).and_then(|_frames| {
+            let own = |id: BlockId, bytes: &[u8]| {
+                if id.origin.member == me {
+                    look(bytes);
+                }
+                ControlFlow::Continue(())
+            };
+            shared.store.for_each_block(own).map_err(|e| e.to_string())
+        });
+        if let Err(error) = read {
+            return self.fail(&Failed(error));
+        }
+        let said = lapsed.into_iter().map(|(record, time)| (time, record)).collect();
+        let effects = self.shared.replica_mut().handle(Input::Resubmit { ticket, said }, clock::now());
+        self.carry_out(effects);
     }
 
     fn ticket(&mut self, answer: oneshot::Sender<Result<Answer, Failed>>) -> Ticket {
@@ -539,7 +611,8 @@ impl Engine {
                     effects.extend(self.shared.replica_mut().handle(input, clock::now()));
                 }
             }
-            Effect::Rebuild => self.rebuild(),
+            Effect::Rebuild => self.rebuild(effects),
+            Effect::Redact(ids) => self.redact(&ids),
             Effect::Roster => self.shared.roster.send_modify(|n| *n += 1),
             Effect::Alarm(alarm) => {
                 let text = alarm.text(|member| self.shared.replica().name_of(member));
@@ -560,29 +633,48 @@ impl Engine {
         }
     }
 
-    /// Derives the view again from all stored blocks, while lookups go on with the one before.
-    fn rebuild(&mut self) {
-        let now = clock::now();
-        let mut view = self.shared.replica().empty_view(now);
-        let keyring = self.shared.replica().keyring();
-        let folded = self.shared.store.for_each_block(|id, bytes| {
-            let within = {
+    /// Derives the view again from all stored blocks, while lookups go on with the one before. What the blocks say may
+    /// change how far logs count: then they are read once more.
+    fn rebuild(&mut self, effects: &mut Vec<Effect>) {
+        for _ in 0..REBUILDS_MAX {
+            let now = clock::now();
+            let (mut rebuild, keyring) = {
                 let replica = self.shared.replica();
-                id.seq <= replica.prefix(id.origin)
+                (replica.begin_rebuild(now), replica.keyring())
             };
-            let block = if within {
-                Frame::decode(Bytes::copy_from_slice(bytes)).ok().and_then(|f| keyring.verify(f).ok())
-            } else {
-                None
-            };
-            if let Some(block) = block {
-                view.fold(block.header(), block.records());
+            let folded = self.shared.store.for_each_block(|_, bytes| {
+                let frame = Frame::decode(Bytes::copy_from_slice(bytes)).ok();
+                if let Some(block) = frame.and_then(|f| keyring.verify(f).ok()) {
+                    self.shared.replica().rebuild(&mut rebuild, &block);
+                }
+                ControlFlow::Continue(())
+            });
+            if let Err(error) = folded {
+                return self.fail(&Failed(error.to_string()));
             }
-            ControlFlow::Continue(())
-        });
-        match folded {
-            Ok(()) => self.shared.replica_mut().install(view),
-            Err(error) => self.fail(&Failed(error.to_string())),
+            if self.shared.replica_mut().finish_rebuild(rebuild, now, effects) {
+                return;
+            }
+        }
+        tracing::error!("the list does not settle: please report this");
+    }
+
+    /// Erases records on disk: a written order of the founders, which nobody's copy outlives.
+    fn redact(&mut self, ids: &[BlockId]) {
+        let keyring = self.shared.replica().keyring();
+        let redacted = |bytes: &[u8]| {
+            let mut frame = Frame::decode(Bytes::copy_from_slice(bytes)).ok()?;
+            keyring.redact(&mut frame).then(|| frame.encode().to_vec())
+        };
+        let mut batch = Vec::new();
+        for id in ids {
+            if let Some(bytes) = self.shared.store.block(*id).ok().flatten().and_then(|bytes| redacted(&bytes)) {
+                batch.push((*id, bytes));
+            }
+        }
+        let writes: Vec<_> = batch.iter().map(|(id, bytes)| store::Write::Block(*id, bytes)).collect();
+        if let Err(error) = self.shared.store.write(&writes) {
+            self.fail(&Failed(error.to_string()));
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::net::limits::{self, MESSAGE_BYTES_MAX};
 use crate::net::local::LocalService;
 use crate::net::peer::PeerService;
 use crate::net::tls::{AcceptLimits, Connections, Roster, SharedRoster, Tls, accept_loop};
+use crate::replica::charter::SEMANTICS_MAX;
 use crate::replica::exchange::{Call, PeerEvent, Trouble};
 use crate::replica::ids::MemberId;
 use crate::replica::{Input, Settings};
@@ -151,6 +152,9 @@ fn plan(data: &Path) -> Result<Plan, NodeError> {
         log_seed: *keys.log_seed,
         seed: u64::from_be_bytes(clock::random()),
         rules: Default::default(),
+        instance: u64::from_be_bytes(clock::random()),
+        moved: false,
+        semantics_max: SEMANTICS_MAX,
     };
     Ok(Plan { keys, settings, invitation })
 }

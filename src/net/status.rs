@@ -42,6 +42,9 @@ pub fn of_refusal(refusal: &Refusal) -> Status {
     let message = refusal.to_string();
     match refusal {
         Refusal::NotActive(_) => refuse(Code::PermissionDenied, "NOT_MEMBER", message),
+        Refusal::Suspended(_) => refuse(Code::PermissionDenied, "SUSPENDED", message),
+        Refusal::RootKey(_) => refuse(Code::FailedPrecondition, "ROOT_KEY", message),
+        Refusal::GuardPending => refuse(Code::FailedPrecondition, "GUARD_PENDING", message),
         Refusal::Role(_) => refuse(Code::PermissionDenied, "ROLE", message),
         Refusal::Record(index, why) => bad_field(format!("statements[{index}]"), *why),
         Refusal::Guard(index, why) => {

@@ -8,9 +8,10 @@ use super::ids::{Class, KeyId, LogNo, MemberId, Origin, Seq};
 use super::log::Log;
 use super::record::Statement;
 
-/// Whether `roles` may make `statement`. Inert otherwise.
-pub fn may_say(roles: Roles, statement: &Statement) -> bool {
+/// Whether `roles` may make `statement` in a forum of semantics `level`. Inert otherwise.
+pub fn may_say(level: u32, roles: Roles, statement: &Statement) -> bool {
     let allowed = match statement {
+        _ if statement.level() > level => return false,
         Statement::LogOpen(_) | Statement::LogClose => return true,
         Statement::Opinion(_) => Roles::FULL.and(Roles::SMALL),
         Statement::Retract { .. } => Roles::FULL,
@@ -18,12 +19,21 @@ pub fn may_say(roles: Roles, statement: &Statement) -> bool {
         Statement::Referral { .. } => Roles::REFERRAL,
         Statement::Incident { .. } => Roles::FULL.and(Roles::STEWARD),
         Statement::Evidence => return !(roles == Roles::STEWARD),
+        Statement::Attest { .. } => Roles::FULL.and(Roles::SMALL).and(Roles::OBSERVER).and(Roles::AUDITOR),
+        Statement::Suspend { .. } => Roles::STEWARD,
+        Statement::AuditNote => Roles::AUDITOR,
+        Statement::Resource => Roles::CERTIFIER,
+        Statement::Preserve | Statement::Outcome => Roles::FULL.and(Roles::SMALL),
     };
     roles.has_any(allowed)
 }
 
-/// How many blocks of `log` the charter lets count (layer 3, after forks were cut): all, up to a cutoff, or none.
-pub fn prefix(charter: &Charter, log: &Log) -> Seq {
+/// How many blocks of `log` the charter lets count, where `settled` of them do by proofs and finality and `fork` is the
+/// lowest disputed place (layer 3): all, up to a cutoff, or none.
+///
+/// A cutoff picks the chain, and counts across a fork: the founders' threshold is the one word above attestations, and
+/// the only one in a forum too small for them.
+pub fn prefix(charter: &Charter, log: &Log, settled: Seq, fork: Option<Seq>) -> Seq {
     let origin = log.origin();
     let Some(member) = charter.member(origin.member) else { return Seq(0) };
     let expulsion = charter.expulsions.get(&origin.member);
@@ -31,14 +41,24 @@ pub fn prefix(charter: &Charter, log: &Log) -> Seq {
         return Seq(0);
     }
     let Some(cutoff) = charter.cutoffs.get(&origin) else {
-        // Logs of an expelled member, and logs opened under a root key that was replaced, count only where listed.
+        // Logs of a member that was cut off, and logs opened under a root key that was replaced, count only where
+        // listed: else whoever holds its keys would go on, relayed by others.
         let current = log.opening().root_key_id == KeyId::of(member.root_key.as_bytes());
-        return if current && expulsion.is_none() { log.len() } else { Seq(0) };
+        let goes_on = current && expulsion.is_none() && member.status == MemberStatus::Active;
+        return if goes_on { settled } else { Seq(0) };
     };
     match log.hash_at(cutoff.seq) {
-        Some(hash) if hash != cutoff.hash => Seq(0), // the cutoff picks the other chain
-        _ => log.len().min(cutoff.seq),
+        Some(hash) if hash == cutoff.hash => cutoff.seq,
+        Some(_) => fork.map_or(Seq(0), |fork| fork.previous().min(cutoff.seq)), // it picks another chain
+        None => settled.min(cutoff.seq),
     }
+}
+
+/// Whether the charter knows the log that was opened under `root`: logs of replaced keys are history only where a
+/// cutoff is listed, and else a stolen old key could take log numbers that the member still wants to use.
+pub fn knows(charter: &Charter, origin: Origin, root: KeyId) -> bool {
+    let current = charter.member(origin.member).is_some_and(|m| KeyId::of(m.root_key.as_bytes()) == root);
+    current || charter.cutoffs.contains_key(&origin)
 }
 
 /// Whether what `member` says besides support still counts: votes of a former member lapse.
@@ -115,10 +135,10 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::replica::ids::TimeMs;
+    use crate::replica::ids::{Head, HeaderHash, TimeMs};
     use crate::replica::record::{self, Parsed};
     use crate::replica::testing::{
-        FULL, START, TestForum, allow, id, incident, key, opinion, origin, public, referral, retract,
+        FULL, START, TestForum, allow, id, incident, key, opinion, origin, public, referral, retract, subject,
     };
     use crate::replica::{charter, proto};
 
@@ -139,7 +159,16 @@ mod tests {
             let record = proto::Record { kind: kind as u32, salt: vec![1; 16].into(), body: body() };
             Bytes::from(prost::Message::encode_to_vec(&record))
         };
-        let table: [(&str, Bytes, &str); 12] = [
+        let head = crate::replica::heads::head_to_proto(origin(1, 0), Head { seq: Seq(1), hash: HeaderHash([1; 32]) });
+        let attest = proto::Attest { heads: vec![head], ..Default::default() };
+        let suspend = proto::Suspend { member_id: vec![1; 16].into(), until_ms: 1, ..Default::default() };
+        let about = Some(subject(1).to_proto());
+        let preserve = proto::Preserve { subject: about.clone(), until_ms: 1, contact: 1 };
+        let outcome = proto::Outcome { subject: about, result: 1, acted_ms: 1 };
+        let note = proto::AuditNote { finding: 1, ..Default::default() };
+        let resource = proto::Resource { listed: true, ..Default::default() };
+        let body = |message: &dyn Fn() -> Vec<u8>| Bytes::from(message());
+        let table: [(&str, Bytes, &str); 18] = [
             ("submit", opinion(1, 1), "FS"),
             ("endorse", opinion(1, 2), "FS"),
             ("dispute", opinion(1, 3), "FS"),
@@ -152,12 +181,19 @@ mod tests {
             ("evidence", encode(proto::Kind::Evidence, &|| prost::Message::encode_to_vec(&evidence).into()), "FSORCA"),
             ("open", encode(proto::Kind::LogOpen, &|| prost::Message::encode_to_vec(&open).into()), "FSORCAW"),
             ("close", encode(proto::Kind::LogClose, &|| prost::Message::encode_to_vec(&close).into()), "FSORCAW"),
+            ("attest", encode(proto::Kind::Attest, &|| body(&|| prost::Message::encode_to_vec(&attest))), "FSOA"),
+            ("suspend", encode(proto::Kind::Suspend, &|| body(&|| prost::Message::encode_to_vec(&suspend))), "W"),
+            ("note", encode(proto::Kind::AuditNote, &|| body(&|| prost::Message::encode_to_vec(&note))), "A"),
+            ("resource", encode(proto::Kind::Resource, &|| body(&|| prost::Message::encode_to_vec(&resource))), "C"),
+            ("preserve", encode(proto::Kind::Preserve, &|| body(&|| prost::Message::encode_to_vec(&preserve))), "FS"),
+            ("outcome", encode(proto::Kind::Outcome, &|| body(&|| prost::Message::encode_to_vec(&outcome))), "FS"),
         ];
         for (what, record, allowed) in table {
             let statement = says(&record);
             for (bit, letter) in "FSORCAW".chars().enumerate() {
                 let roles = Roles::from_bits(1 << bit);
-                assert_eq!(may_say(roles, &statement), allowed.contains(letter), "{what} by {letter}");
+                assert_eq!(may_say(2, roles, &statement), allowed.contains(letter), "{what} by {letter}");
+                assert!(!may_say(statement.level() - 1, roles, &statement), "{what} below its level");
             }
         }
     }
@@ -165,9 +201,9 @@ mod tests {
     #[test]
     fn roles_together_say_what_each_of_them_may() {
         let certifier_and_steward = Roles::CERTIFIER.and(Roles::STEWARD);
-        assert!(may_say(certifier_and_steward, &says(&allow(1, true, START))));
-        assert!(may_say(certifier_and_steward, &says(&incident(1, 1, true, START))));
-        assert!(!may_say(certifier_and_steward, &says(&opinion(1, 1))));
+        assert!(may_say(1, certifier_and_steward, &says(&allow(1, true, START))));
+        assert!(may_say(1, certifier_and_steward, &says(&incident(1, 1, true, START))));
+        assert!(!may_say(1, certifier_and_steward, &says(&opinion(1, 1))));
     }
 
     /// A log of member 1 with five blocks, and how much of it counts after a change to the charter.
@@ -218,13 +254,48 @@ mod tests {
                 }),
                 5,
             ),
+            ("suspended by a charter", Box::new(|c| c.members[0].status = 2), 0),
+            (
+                "suspended, with a cutoff",
+                Box::new(|c| {
+                    c.members[0].status = 2;
+                    c.cutoffs = vec![at(0, 3, hash(3))];
+                }),
+                3,
+            ),
             ("no longer listed", Box::new(|c| drop(c.members.remove(0))), 0),
         ];
         for (what, change, expected) in cases {
             let mut changed = forum.clone();
             changed.issue(change);
-            assert_eq!(prefix(&changed.charter(), &log), Seq(expected), "{what}");
+            assert_eq!(prefix(&changed.charter(), &log, log.len(), None), Seq(expected), "{what}");
         }
+    }
+
+    /// A log of five blocks, disputed from block 3 on.
+    #[test]
+    fn a_cutoff_picks_a_chain_across_a_fork() {
+        let forum = TestForum::of_full(2);
+        let mut ring = forum.keyring();
+        let mut writer = forum.log(1, 0, Class::Normal);
+        let blocks: Vec<_> = (1..=5).map(|n| writer.block(&mut ring, &[opinion(n, 1)])).collect();
+        let mut log = Log::open(&blocks[0]).unwrap();
+        blocks.iter().for_each(|block| drop(log.extend(block, &ring)));
+        let counts = |seq: u64, hash: [u8; 32], settled: u64| {
+            let mut forum = forum.clone();
+            forum.issue(|c| {
+                c.cutoffs = vec![proto::Cutoff {
+                    origin: Some(crate::replica::heads::origin_to_proto(origin(1, 0))),
+                    last_seq: seq,
+                    last_hash: hash.to_vec().into(),
+                }];
+            });
+            prefix(&forum.charter(), &log, Seq(settled), Some(Seq(3))).0
+        };
+        assert_eq!(counts(4, blocks[3].hash().0, 2), 4, "the founders' word is above the fork");
+        assert_eq!(counts(4, [7; 32], 2), 2, "it picks the other chain: what both have in common");
+        assert_eq!(counts(1, [7; 32], 2), 1);
+        assert_eq!(counts(9, [7; 32], 2), 2, "nobody knows yet on which chain it lies");
     }
 
     #[test]

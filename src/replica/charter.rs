@@ -7,15 +7,17 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use prost::Message as _;
 use thiserror::Error;
 
-use super::block::{sign, signature_holds};
-use super::ids::{CharterHash, ForumId, Head, HeaderHash, KeyId, LogNo, MemberId, Origin, Pin, Seq, TimeMs, sha256};
+use super::block::{RECORDS_PER_BLOCK_MAX, sign, signature_holds};
+use super::ids::{
+    BlockId, CharterHash, ForumId, Head, HeaderHash, KeyId, LogNo, MemberId, Origin, Pin, Seq, TimeMs, sha256,
+};
 use super::proto;
 use super::strict::{self, Scanned};
 
 /// Length of a charter body.
 pub const CHARTER_SIZE_MAX: usize = 1 << 20;
 /// The highest semantics level that this release understands.
-pub const SEMANTICS_MAX: u32 = 1;
+pub const SEMANTICS_MAX: u32 = 2;
 /// Entries of a have vector; members times log limit is held against it when a charter is proposed.
 pub const HAVE_MAX: usize = 8_192;
 /// Pins of one node entry: two are needed while a key changes.
@@ -128,6 +130,8 @@ pub struct Member {
     pub admitted: TimeMs,
     /// ISO 3166 codes.
     pub jurisdictions: Vec<String>,
+    /// BCP 47 tags of what it works in.
+    pub languages: Vec<String>,
 }
 
 /// The forum's numbers (PROTOCOL C7).
@@ -147,6 +151,8 @@ pub struct Policy {
     pub stale_grace_ms: u64,
     /// Bytes of frames a member.
     pub log_bytes_max: u64,
+    /// Whether auditors' attestations count, too.
+    pub auditors_attest: bool,
 }
 
 /// How far a former member's logs still count.
@@ -183,6 +189,8 @@ pub struct Charter {
     pub expulsions: BTreeMap<MemberId, ExpulsionPolicy>,
     /// Last block that counts, by log.
     pub cutoffs: BTreeMap<Origin, Head>,
+    /// Records whose bytes are erased everywhere: by block, the record's index and the leaf hash that stays.
+    pub erasures: BTreeMap<BlockId, BTreeMap<u32, [u8; 32]>>,
     /// When it was proposed.
     pub issued: TimeMs,
     /// When it becomes stale.
@@ -235,6 +243,7 @@ impl Charter {
             pops: p.members.iter().filter_map(|m| Some((MemberId::from_slice(&m.id)?, m.pop.clone()))).collect(),
             members: members(&p.members, before)?,
             cutoffs: cutoffs(&p)?,
+            erasures: erasures(&p.erasures)?,
             expulsions,
             issued: TimeMs(p.issued_ms),
             valid_until: TimeMs(p.valid_until_ms),
@@ -363,6 +372,7 @@ fn policy(policy: Option<&proto::Policy>) -> Result<Policy, CharterError> {
         quota_per_day: quota,
         stale_grace_ms: p.stale_grace_ms,
         log_bytes_max: p.log_bytes_max,
+        auditors_attest: p.auditors_attest,
     })
 }
 
@@ -432,6 +442,7 @@ fn member(m: &proto::Member, before: Option<&Charter>) -> Result<Member, Charter
         endpoints: m.nodes.iter().flat_map(|n| n.endpoints.iter().cloned()).collect(),
         admitted: TimeMs(m.admitted_ms),
         jurisdictions: m.jurisdictions.clone(),
+        languages: m.languages.clone(),
     })
 }
 
@@ -457,6 +468,26 @@ fn cutoffs(p: &proto::Charter) -> Result<BTreeMap<Origin, Head>, CharterError> {
     };
     let cutoffs: Option<_> = all.map(read).collect();
     cutoffs.ok_or(CharterError::Field("cutoffs", "name no log or no block"))
+}
+
+/// Every record that is ordered to be erased. A log's opening holds no statement, and without it the log's blocks could
+/// not be verified any more.
+fn erasures(orders: &[proto::Erasure]) -> Result<BTreeMap<BlockId, BTreeMap<u32, [u8; 32]>>, CharterError> {
+    let refuse = |why| CharterError::Field("erasures", why);
+    let mut erasures: BTreeMap<BlockId, BTreeMap<u32, [u8; 32]>> = BTreeMap::new();
+    for order in orders {
+        let origin = order.origin.as_ref().and_then(super::heads::origin_from_proto);
+        let origin = origin.ok_or_else(|| refuse("name no log"))?;
+        let leaf = order.leaf_hash[..].try_into().map_err(|_wrong| refuse("have a leaf hash that has not 32 bytes"))?;
+        if order.seq == 0 || order.index as usize >= RECORDS_PER_BLOCK_MAX || (order.seq, order.index) == (1, 0) {
+            return Err(refuse("name no record, or a log's opening"));
+        }
+        let block = erasures.entry(BlockId { origin, seq: Seq(order.seq) }).or_default();
+        if block.insert(order.index, leaf).is_some() {
+            return Err(refuse("name a record twice"));
+        }
+    }
+    Ok(erasures)
 }
 
 /// The charters that count, in order, and what makes the last of them effective.
@@ -685,7 +716,8 @@ mod tests {
 
     use super::*;
     use crate::replica::testing::{
-        AUDITOR, FULL, NONCE, REFERRAL, TestForum, first_charter, founder, id, key, member, public, root, sign_by,
+        AUDITOR, FULL, NONCE, REFERRAL, TestForum, first_charter, founder, id, key, member, origin, public, root,
+        sign_by,
     };
 
     /// A point of order 8.
@@ -944,6 +976,15 @@ mod tests {
             ("threshold is not more than half", |c| c.threshold = 1),
             ("threshold is not more than half", |c| c.threshold = 4),
             ("semantics is 0", |c| c.semantics = 0),
+            ("erasures name no log", |c| erase(c, |e| e.origin = None)),
+            ("erasures have a leaf hash that has not 32", |c| erase(c, |e| e.leaf_hash = vec![1; 31].into())),
+            ("erasures name no record", |c| erase(c, |e| e.seq = 0)),
+            ("erasures name no record, or a log's opening", |c| erase(c, |e| (e.seq, e.index) = (1, 0))),
+            ("erasures name no record", |c| erase(c, |e| e.index = 512)),
+            ("erasures name a record twice", |c| {
+                erase(c, |_| ());
+                c.erasures.push(c.erasures[0].clone());
+            }),
             ("does not allow erasures", |c| c.erasures = vec![proto::Erasure::default()]),
             ("does not allow erasures, peppers", |c| c.peppers = vec![proto::SealedPepper::default()]),
             ("or audiences yet", |c| c.audiences = vec![proto::Audience { index: 1, ..Default::default() }]),
@@ -959,6 +1000,16 @@ mod tests {
         }
     }
 
+    /// A charter of level 2 that orders one erasure.
+    fn erase(charter: &mut proto::Charter, change: impl FnOnce(&mut proto::Erasure)) {
+        charter.semantics = 2;
+        let origin = Some(crate::replica::heads::origin_to_proto(origin(1, 0)));
+        let mut order =
+            proto::Erasure { origin, seq: 1, index: 511, leaf_hash: vec![7; 32].into(), ..Default::default() };
+        change(&mut order);
+        charter.erasures.push(order);
+    }
+
     #[test]
     fn what_a_charter_may_say() {
         type Change = fn(&mut proto::Charter);
@@ -970,6 +1021,7 @@ mod tests {
             |c| c.members[1].nodes[0].tls_spki_sha256 = (10..14).map(|n| vec![n; 32].into()).collect(),
             |c| c.members[1].nodes.clear(),
             |c| c.semantics = SEMANTICS_MAX + 1,
+            |c| erase(c, |_| ()),
         ];
         for (number, change) in cases.iter().enumerate() {
             let forum = TestForum::of(&TWO);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::block::SignedHeader;
 use super::charter::CharterChain;
 use super::heads::Have;
-use super::ids::{BlockId, CharterHash, Class, Head, Origin, Seq, TimeMs};
+use super::ids::{BlockId, CharterHash, Class, Head, HeaderHash, Origin, Seq, TimeMs};
 use super::proto;
 use super::signed::{Unverified, VerifiedBlock, VerifiedHeader};
 
@@ -94,6 +94,10 @@ pub struct Greeting {
     pub time: TimeMs,
     /// What it holds.
     pub have: Have,
+    /// Drawn anew by every process; 0: not told.
+    pub instance: u64,
+    /// What the answering side says of the asking one: another copy of it is connected.
+    pub second_copy: bool,
 }
 
 /// A peer's sign of life on a stream.
@@ -107,8 +111,8 @@ pub struct Tick {
     pub charter_hash: CharterHash,
     /// Hour of its view digest.
     pub view_hour: TimeMs,
-    /// Its view digest at that hour.
-    pub view_digest: [u8; 32],
+    /// Its view digest at that hour; none while the charter is of a level that it does not know.
+    pub view_digest: Option<[u8; 32]>,
 }
 
 /// Why a call ended that should not have.
@@ -203,9 +207,53 @@ impl Search {
     }
 }
 
+/// The fetching of another chain's header hashes, from the first disputed place on: whether that chain is final can only
+/// be told when they are all there.
+#[derive(Clone, Debug)]
+struct Trace {
+    origin: Origin,
+    from: Seq,
+    to: Seq,
+    /// Hash of the header before the next one wanted.
+    prev: HeaderHash,
+    hashes: Vec<HeaderHash>,
+}
+
+impl Trace {
+    fn next(&self) -> Seq {
+        Seq(self.from.0 + self.hashes.len() as u64)
+    }
+}
+
+/// Headers that a peer is asked for, for one reason or another.
+#[derive(Clone, Debug)]
+enum Quest {
+    Search(Search),
+    Trace(Trace),
+}
+
+impl Quest {
+    fn origin(&self) -> Origin {
+        match self {
+            Self::Search(search) => search.origin,
+            Self::Trace(trace) => trace.origin,
+        }
+    }
+
+    fn ask(&self) -> Ask {
+        let (from, to) = match self {
+            Self::Search(search) => (search.wants(), search.wants()),
+            Self::Trace(trace) => (trace.next(), trace.to.min(Seq(trace.next().0 + HEADERS_MAX as u64 - 1))),
+        };
+        Ask::Headers { origin: self.origin(), from, to }
+    }
+}
+
 /// What a search found.
 #[derive(Debug)]
 pub enum Found {
+    /// The peer's chain of a log from a place on, each header's author and place in the chain checked.
+    Chain(Origin, Seq, Vec<HeaderHash>),
     /// The peer's header at the first place that differs: with ours, a fork proof.
     Fork(Box<VerifiedHeader>),
     /// Up to our head all is equal, so the block after it is its author's fault.
@@ -234,7 +282,7 @@ pub struct Exchange {
     greet_wanted: bool,
     held_until: Option<TimeMs>,
     last_missed: Option<TimeMs>,
-    searches: VecDeque<Search>,
+    quests: VecDeque<Quest>,
     answered: bool,
     unshown: Option<Origin>,
     theirs: Have,
@@ -257,7 +305,7 @@ impl Exchange {
             greet_wanted: false,
             held_until: None,
             last_missed: None,
-            searches: VecDeque::new(),
+            quests: VecDeque::new(),
             answered: false,
             unshown: None,
             theirs: Have::default(),
@@ -329,7 +377,7 @@ impl Exchange {
             self.held_until = None;
             self.greet_wanted = true;
         }
-        if self.talk == Talk::Quiet && self.following && !self.searches.is_empty() {
+        if self.talk == Talk::Quiet && self.following && !self.quests.is_empty() {
             return self.rest_or_search();
         }
         let due = !self.following || self.greet_wanted;
@@ -370,13 +418,10 @@ impl Exchange {
     }
 
     /// The peer answered our greeting.
-    ///
-    /// # Errors
-    /// When it takes back what it said before: it is answerable for that.
-    pub fn greeted(&mut self, greeting: &Greeting, ours: &Ours<'_>, now: TimeMs) -> Result<Option<Ask>, Trouble> {
+    pub fn greeted(&mut self, greeting: &Greeting, ours: &Ours<'_>, now: TimeMs) -> Option<Ask> {
         self.heard(now, greeting.time);
         if self.talk != Talk::Greeting {
-            return Ok(None);
+            return None;
         }
         self.banned = false;
         self.theirs = greeting.have.clone();
@@ -387,9 +432,9 @@ impl Exchange {
             self.talk = Talk::Charters;
             // From the start: two chains may differ further back, and of two that differ in length too, only this
             // shows the first version at which they do (C4). Chains are short.
-            return Ok(Some(Ask::Charters { from: 2 }));
+            return Some(Ask::Charters { from: 2 });
         }
-        Ok(Some(self.ask_proofs(ours)))
+        Some(self.ask_proofs(ours))
     }
 
     fn ask_proofs(&mut self, ours: &Ours<'_>) -> Ask {
@@ -412,8 +457,10 @@ impl Exchange {
             (Call::Talk, Talk::Pulling) => self.rest_or_search(),
             (Call::Talk, Talk::Searching) => {
                 // Ended without the header that was asked for: whoever claims a head must be able to show it.
-                if !std::mem::take(&mut self.answered) {
-                    self.unshown = self.searches.pop_front().map(|search| search.origin);
+                if !std::mem::take(&mut self.answered)
+                    && let Some(Quest::Search(search)) = self.quests.pop_front()
+                {
+                    self.unshown = Some(search.origin);
                 }
                 self.rest_or_search()
             }
@@ -439,10 +486,9 @@ impl Exchange {
 
     fn rest_or_search(&mut self) -> Option<Ask> {
         self.talk = Talk::Quiet;
-        let search = self.searches.front()?;
+        let ask = self.quests.front()?.ask();
         self.talk = Talk::Searching;
-        let at = search.wants();
-        Some(Ask::Headers { origin: search.origin, from: at, to: at })
+        Some(ask)
     }
 
     /// A call failed.
@@ -468,7 +514,7 @@ impl Exchange {
         self.talk = Talk::Quiet;
         self.following = false;
         self.answered = false;
-        self.searches.clear();
+        self.quests.clear();
         was_talking.then_some(Ask::Hangup)
     }
 
@@ -491,35 +537,92 @@ impl Exchange {
 
     /// The peer's chain of `origin` is not ours at `differs`: find the first difference.
     pub fn search(&mut self, origin: Origin, differs: Seq, next: Option<SignedHeader>) -> Option<Ask> {
-        let known = self.searches.iter().any(|s| s.origin == origin);
-        if known || self.searches.len() >= SEARCHES_MAX || differs == Seq(0) {
+        if differs == Seq(0) {
             return None;
         }
-        self.searches.push_back(Search { origin, same: Seq(0), differs, theirs: None, next });
+        self.quest(Quest::Search(Search { origin, same: Seq(0), differs, theirs: None, next }))
+    }
+
+    /// The peer holds another chain of `origin` than we do, and it may be the one that counts: fetch its header hashes
+    /// from `from` to `to`. `prev`: the hash before, on which both agree.
+    pub fn trace(&mut self, origin: Origin, from: Seq, to: Seq, prev: HeaderHash) -> Option<Ask> {
+        self.quest(Quest::Trace(Trace { origin, from, to, prev, hashes: Vec::new() }))
+    }
+
+    fn quest(&mut self, quest: Quest) -> Option<Ask> {
+        let same = |q: &Quest| {
+            q.origin() == quest.origin() && std::mem::discriminant(q) == std::mem::discriminant(&quest)
+        };
+        if self.quests.len() >= SEARCHES_MAX || self.quests.iter().any(same) {
+            return None;
+        }
+        self.quests.push_back(quest);
         if self.talk == Talk::Quiet { self.rest_or_search() } else { None }
     }
 
-    /// A header that a search asked for; `ours` is the hash of our header at its place.
-    pub fn header(&mut self, header: VerifiedHeader, ours: Option<super::ids::HeaderHash>) -> Option<Found> {
+    /// A header that a quest asked for; `ours` is the hash of our header at its place.
+    pub fn header(&mut self, header: VerifiedHeader, ours: Option<HeaderHash>) -> Option<Found> {
+        let found = match self.quests.front_mut()? {
+            Quest::Search(search) => search.header(header, ours),
+            Quest::Trace(trace) => trace.header(&header),
+        };
+        self.answered |= !matches!(found, Step::Foreign);
+        match found {
+            Step::Foreign | Step::On => None,
+            Step::End(found) => {
+                self.quests.pop_front();
+                found
+            }
+        }
+    }
+}
+
+/// What a header was to a quest.
+enum Step {
+    /// Not what was asked for.
+    Foreign,
+    /// More are wanted.
+    On,
+    /// The last one.
+    End(Option<Found>),
+}
+
+impl Search {
+    fn header(&mut self, header: VerifiedHeader, ours: Option<HeaderHash>) -> Step {
         let id = header.header().id;
-        let search = self.searches.front_mut().filter(|s| s.origin == id.origin && s.wants() == id.seq)?;
-        self.answered = true;
+        if (id.origin, id.seq) != (self.origin, self.wants()) {
+            return Step::Foreign;
+        }
         let equal = ours == Some(header.signed().hash());
-        if equal && search.theirs.is_none() {
-            let search = self.searches.pop_front()?;
-            return search.next.map(|bad| Found::Fault(search.origin, Box::new(bad)));
+        if equal && self.theirs.is_none() {
+            let next = self.next.take();
+            return Step::End(next.map(|bad| Found::Fault(self.origin, Box::new(bad))));
         }
         if equal {
-            search.same = id.seq;
+            self.same = id.seq;
         } else {
-            search.differs = id.seq;
-            search.theirs = Some(header);
+            self.differs = id.seq;
+            self.theirs = Some(header);
         }
-        if search.differs.0 - search.same.0 > 1 {
-            return None;
+        if self.differs.0 - self.same.0 > 1 {
+            return Step::On;
         }
-        let search = self.searches.pop_front()?;
-        search.theirs.map(|theirs| Found::Fork(Box::new(theirs)))
+        Step::End(self.theirs.take().map(|theirs| Found::Fork(Box::new(theirs))))
+    }
+}
+
+impl Trace {
+    fn header(&mut self, header: &VerifiedHeader) -> Step {
+        let fields = header.header();
+        if (fields.id.origin, fields.id.seq) != (self.origin, self.next()) || fields.prev != self.prev {
+            return Step::Foreign;
+        }
+        self.prev = header.signed().hash();
+        self.hashes.push(self.prev);
+        if self.next() <= self.to {
+            return Step::On;
+        }
+        Step::End(Some(Found::Chain(self.origin, self.from, std::mem::take(&mut self.hashes))))
     }
 }
 
@@ -659,11 +762,13 @@ mod tests {
                 semantics_max: 1,
                 time: START,
                 have: self.have.clone(),
+                instance: 0,
+                second_copy: false,
             }
         }
 
         fn greeted(&self, exchange: &mut Exchange, greeting: &Greeting) -> Option<Ask> {
-            self.with(|ours| exchange.greeted(greeting, ours, START)).unwrap()
+            self.with(|ours| exchange.greeted(greeting, ours, START))
         }
 
         fn ended(&self, exchange: &mut Exchange, call: Call) -> Option<Ask> {
@@ -933,7 +1038,7 @@ mod tests {
         for log_no in 0..200 {
             assert_eq!(exchange.search(origin(1, log_no), Seq(5), None), None);
         }
-        assert_eq!(exchange.searches.len(), SEARCHES_MAX);
+        assert_eq!(exchange.quests.len(), SEARCHES_MAX);
     }
 
     #[test]
@@ -942,7 +1047,7 @@ mod tests {
         let mut exchange = us.following();
         assert!(exchange.search(origin(1, 0), Seq(5), None).is_some());
         assert_eq!(us.ended(&mut exchange, Call::Talk), None);
-        assert!(exchange.searches.is_empty());
+        assert!(exchange.quests.is_empty());
     }
 
     /// A log of a lane with so many blocks, as it is published.

@@ -11,7 +11,8 @@ use prost::Message as _;
 use thiserror::Error;
 
 use super::block::{self, Slot};
-use super::ids::{HeaderHash, MemberId, Origin, Seq, sha256};
+use super::ids::{HeaderHash, KeyId, MemberId, Origin, Seq, sha256};
+use super::log::Log;
 use super::merkle::CompactRange;
 use super::proto;
 use super::signed::{Keyring, Unverified, VerifiedHeader, counts_hold, log_leaf};
@@ -52,6 +53,7 @@ impl FaultRule {
 #[derive(Clone, Debug)]
 pub struct VerifiedProof {
     origin: Origin,
+    root: KeyId,
     seq: Seq,
     hash: [u8; 32],
     message: proto::Proof,
@@ -61,6 +63,11 @@ impl VerifiedProof {
     /// The convicted log.
     pub fn origin(&self) -> Origin {
         self.origin
+    }
+
+    /// The root key that opened it: a log of another root key has another history.
+    pub fn root(&self) -> KeyId {
+        self.root
     }
 
     /// The place from which on it counts no more; at least 1.
@@ -78,9 +85,10 @@ impl VerifiedProof {
         &self.message
     }
 
-    fn new(origin: Origin, seq: Seq, proof: proto::proof::P) -> Self {
+    fn new(against: &VerifiedHeader, proof: proto::proof::P) -> Self {
+        let (id, root) = (against.header().id, against.opening().root_key_id);
         let message = proto::Proof { p: Some(proof) };
-        Self { origin, seq: seq.max(Seq(1)), hash: proof_hash(&message), message }
+        Self { origin: id.origin, root, seq: id.seq.max(Seq(1)), hash: proof_hash(&message), message }
     }
 }
 
@@ -89,16 +97,17 @@ pub fn proof_hash(message: &proto::Proof) -> [u8; 32] {
     sha256(&[b"staydown/proof/v1\n", &message.encode_to_vec()])
 }
 
-/// Two different headers for one place: the author told two stories.
+/// Two different headers for one place: the author told two stories. Not so if two root keys opened the log: whoever
+/// stole a key that was replaced would else convict what its owner writes under the new one.
 pub fn fork_proof(a: &VerifiedHeader, b: &VerifiedHeader) -> Option<VerifiedProof> {
-    let id = a.header().id;
-    if id != b.header().id || a.signed().hash() == b.signed().hash() {
+    let same_root = a.opening().root_key_id == b.opening().root_key_id;
+    if a.header().id != b.header().id || a.signed().hash() == b.signed().hash() || !same_root {
         return None;
     }
     // One order of the two, so that whoever finds the fork writes the same bytes.
     let (a, b) = if a.signed().hash() < b.signed().hash() { (a, b) } else { (b, a) };
     let proof = proto::ForkProof { a: Some(a.to_proto()), b: Some(b.to_proto()) };
-    Some(VerifiedProof::new(id.origin, id.seq, proto::proof::P::Fork(proof)))
+    Some(VerifiedProof::new(a, proto::proof::P::Fork(proof)))
 }
 
 /// `bad` breaks `rule`, given the header before it and the tree of the header hashes before that one.
@@ -123,8 +132,7 @@ pub fn fault_proof(
     };
     let frontier = with_range.then(|| before_prev.clone());
     fault_holds(rule, prev, bad, frontier.as_ref(), &fault.slots).ok()?;
-    let id = bad.header().id;
-    Some(VerifiedProof::new(id.origin, id.seq, proto::proof::P::Fault(fault)))
+    Some(VerifiedProof::new(bad, proto::proof::P::Fault(fault)))
 }
 
 /// Checks a proof as received. Charter forks are the charter chain's business.
@@ -176,8 +184,7 @@ fn verify_fault(fault: proto::FaultProof, keyring: &Keyring) -> Result<VerifiedP
     }
     let frontier = frontier(&fault, prev.as_ref())?;
     fault_holds(rule, prev.as_ref(), &bad, frontier.as_ref(), &fault.slots)?;
-    let id = bad.header().id;
-    Ok(VerifiedProof::new(id.origin, id.seq, proto::proof::P::Fault(fault)))
+    Ok(VerifiedProof::new(&bad, proto::proof::P::Fault(fault)))
 }
 
 fn frontier(fault: &proto::FaultProof, prev: Option<&VerifiedHeader>) -> Result<Option<CompactRange>, ProofError> {
@@ -256,46 +263,61 @@ fn counts_are_broken(bad: &VerifiedHeader, slots: &[proto::Slot]) -> Result<bool
     Ok(!counts_hold(bad.header(), &slots))
 }
 
-/// The proofs that a node holds: for each convicted log the one with the lowest place, so that their number is
-/// bounded by the number of logs.
+/// The proofs that a node holds: for each convicted log, by the root key that opened it, the one with the lowest place,
+/// so that their number is bounded by the number of logs.
 #[derive(Clone, Debug, Default)]
 pub struct Proofs {
-    by_origin: BTreeMap<Origin, VerifiedProof>,
+    by_log: BTreeMap<(Origin, KeyId), VerifiedProof>,
 }
 
 impl Proofs {
     /// Takes in a proof; tells whether it says more than what was known.
     pub fn add(&mut self, proof: VerifiedProof) -> bool {
-        if self.fork(proof.origin).is_some_and(|known| known <= proof.seq) {
+        if self.fork_under(proof.origin, proof.root).is_some_and(|known| known <= proof.seq) {
             return false;
         }
-        self.by_origin.insert(proof.origin, proof);
+        self.by_log.insert((proof.origin, proof.root), proof);
         true
     }
 
-    /// The lowest disputed place of `origin`: `fork(o)` of PROTOCOL layer 1.
+    /// The lowest disputed place of the logs that `root` opened as `origin`: `fork(o)` of PROTOCOL layer 1.
+    pub fn fork_under(&self, origin: Origin, root: KeyId) -> Option<Seq> {
+        self.by_log.get(&(origin, root)).map(VerifiedProof::seq)
+    }
+
+    /// The lowest disputed place of `log`.
+    pub fn fork_of(&self, log: &Log) -> Option<Seq> {
+        self.fork_under(log.origin(), log.opening().root_key_id)
+    }
+
+    /// The lowest disputed place of `origin`, whichever root key opened it.
     pub fn fork(&self, origin: Origin) -> Option<Seq> {
-        self.by_origin.get(&origin).map(|proof| proof.seq)
+        self.iter().filter(|proof| proof.origin == origin).map(VerifiedProof::seq).min()
+    }
+
+    /// The proof that `proof` would take the place of.
+    pub fn weaker_than(&self, proof: &VerifiedProof) -> Option<&VerifiedProof> {
+        self.by_log.get(&(proof.origin, proof.root))
     }
 
     /// Whether any log of `member` is convicted.
     pub fn taints(&self, member: MemberId) -> bool {
-        self.by_origin.keys().any(|origin| origin.member == member)
+        self.iter().any(|proof| proof.origin.member == member)
     }
 
     /// All proofs, by log.
     pub fn iter(&self) -> impl Iterator<Item = &VerifiedProof> {
-        self.by_origin.values()
+        self.by_log.values()
     }
 
     /// How many.
     pub fn len(&self) -> usize {
-        self.by_origin.len()
+        self.by_log.len()
     }
 
     /// Whether nobody is convicted.
     pub fn is_empty(&self) -> bool {
-        self.by_origin.is_empty()
+        self.by_log.is_empty()
     }
 }
 

@@ -4,7 +4,11 @@ use super::block::{Header, SignedHeader};
 use super::forks::{FaultRule, VerifiedProof, fault_proof};
 use super::ids::{Head, HeaderHash, Origin, Seq, TimeMs};
 use super::merkle::CompactRange;
+use super::record::{Parsed, Statement};
 use super::signed::{Keyring, Opening, VerifiedBlock, VerifiedHeader, log_leaf};
+
+/// Bytes of a block beside its records: header and signature.
+const SIGNED_BYTES: u64 = 252 + 64;
 
 /// What we hold of one log: a gap-free prefix of one chain (I3).
 #[derive(Clone, Debug)]
@@ -16,9 +20,10 @@ pub struct Log {
     range: CompactRange,
     range_before: CompactRange,
     last: Option<SignedHeader>,
-    frame_bytes: u64,
+    bytes: u64,
     durable: Seq,
-    frozen: bool,
+    /// Where its author ended it (`LogClose`).
+    ended: Option<Seq>,
 }
 
 /// What became of a block that was offered.
@@ -36,8 +41,8 @@ pub enum Extension {
     Diverges,
     /// Its author broke a rule, and here is the proof.
     Fault(Box<VerifiedProof>),
-    /// The log is convicted and not extended any more.
-    Frozen,
+    /// Its author had ended the log: whoever goes on in it has stolen its key.
+    Ended,
 }
 
 impl Log {
@@ -55,9 +60,9 @@ impl Log {
             range: CompactRange::default(),
             range_before: CompactRange::default(),
             last: None,
-            frame_bytes: 0,
+            bytes: 0,
             durable: Seq(0),
-            frozen: false,
+            ended: None,
         }
     }
 
@@ -102,9 +107,20 @@ impl Log {
         self.last.as_ref().map_or(TimeMs(0), |signed| signed.header().time)
     }
 
-    /// Sum of the frames' lengths in bytes.
-    pub fn frame_bytes(&self) -> u64 {
-        self.frame_bytes
+    /// What its blocks take: header, signature and records as they were signed, in bytes. The same before and after an
+    /// erasure, so that the limit on it does not depend on when the order arrived.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Where its author ended it.
+    pub fn ended(&self) -> Option<Seq> {
+        self.ended
+    }
+
+    /// The place and hash of block `seq`, if it is held.
+    pub fn head_at(&self, seq: Seq) -> Option<Head> {
+        Some(Head { seq, hash: self.hash_at(seq)? })
     }
 
     /// Header fields that the next own block must have: place, `prev`, `log_root`.
@@ -115,8 +131,8 @@ impl Log {
     /// Extends the log by `block`, if it is the next one. Rules 5, 6 and 7.
     pub fn extend(&mut self, block: &VerifiedBlock, keyring: &Keyring) -> Extension {
         let (seq, head) = (block.id().seq, self.len());
-        if self.frozen {
-            return Extension::Frozen;
+        if self.ended.is_some_and(|ended| seq > ended) {
+            return Extension::Ended;
         }
         if seq > head.next() {
             return Extension::Gap;
@@ -131,7 +147,10 @@ impl Log {
         if let Some(rule) = self.broken_rule(block.header()) {
             return self.diverging(rule, block, keyring);
         }
-        self.push(block.signed(), block.frame().encoded_len() as u64);
+        self.push(block.signed());
+        if block.records().iter().any(|record| matches!(record, Parsed::Says(Statement::LogClose))) {
+            self.ended = Some(seq);
+        }
         Extension::Extended
     }
 
@@ -164,27 +183,29 @@ impl Log {
         fault_proof(rule, prev.as_ref(), &bad, &self.range_before, Vec::new())
     }
 
-    fn push(&mut self, signed: &SignedHeader, frame_bytes: u64) {
+    fn push(&mut self, signed: &SignedHeader) {
         let hash = signed.hash();
         self.hashes.push(hash);
         self.range_before = self.range.clone();
         self.range.append(log_leaf(hash));
         self.last = Some(signed.clone());
-        self.frame_bytes += frame_bytes;
+        self.bytes += SIGNED_BYTES + u64::from(signed.header().payload_len);
     }
 
-    /// Cuts the log before `fork` and extends it at most up to there (PROTOCOL layer 3 without finality). Blocks
-    /// from `fork` on stay in the store as evidence.
-    pub fn convict(&mut self, fork: Seq) {
-        let keep = usize::try_from(fork.previous().0).unwrap_or(usize::MAX);
-        if self.hashes.len() >= keep {
-            self.frozen = true;
+    /// Forgets everything after `seq`: another chain is the one that counts.
+    pub fn cut(&mut self, seq: Seq) {
+        let keep = usize::try_from(seq.0).unwrap_or(usize::MAX);
+        if self.hashes.len() <= keep {
+            return;
         }
-        if self.hashes.len() > keep {
-            self.hashes.truncate(keep);
-            self.last = None;
-            self.durable = self.durable.min(self.len());
-        }
+        self.hashes.truncate(keep);
+        self.range = CompactRange::default();
+        self.hashes.iter().for_each(|hash| self.range.append(log_leaf(*hash)));
+        // Without the last header no fault of the next can be proven; what counts from here on was attested by others.
+        self.range_before = CompactRange::default();
+        self.last = None;
+        self.durable = self.durable.min(self.len());
+        self.ended = self.ended.filter(|ended| *ended <= seq);
     }
 }
 
@@ -192,6 +213,7 @@ impl Log {
 mod tests {
     use super::*;
     use crate::replica::ids::Class;
+    use crate::replica::{proto, record};
     use crate::replica::testing::{TestForum, TestLog, opinion};
 
     /// What became of a block, as a word.
@@ -203,7 +225,7 @@ mod tests {
             Extension::Contradicts => "contradicts",
             Extension::Diverges => "diverges",
             Extension::Fault(_) => "fault",
-            Extension::Frozen => "frozen",
+            Extension::Ended => "ended",
         }
     }
 
@@ -284,29 +306,35 @@ mod tests {
     }
 
     #[test]
-    fn a_conviction_cuts_the_log_before_the_disputed_place_for_good() {
+    fn a_chain_makes_way_for_another_from_a_place_on() {
         let (ring, ours, theirs, _) = two_chains();
         let mut log = holding(&ours, 6, &ring);
         log.mark_durable(Seq(6));
-        log.convict(Seq(4));
-        assert_eq!(log.len(), Seq(3));
-        assert_eq!(log.durable_head(), Some(Head { seq: Seq(3), hash: ours[2].hash() }));
-        for block in ours.iter().chain(&theirs) {
-            assert_eq!(word(&log.extend(block, &ring)), "frozen", "{}", block.id());
+        log.cut(Seq(3));
+        assert_eq!((log.len(), log.durable_head()), (Seq(3), log.head_at(Seq(3))));
+        for block in &theirs[3..] {
+            assert_eq!(word(&log.extend(block, &ring)), "extended", "{}", block.id());
         }
-        log.convict(Seq(1));
+        assert_eq!(log.hash_at(Seq(6)), Some(theirs[5].hash()));
+        log.cut(Seq(6));
+        assert_eq!(log.len(), Seq(6), "there is nothing to cut");
+        log.cut(Seq(0));
         assert_eq!((log.len(), log.durable_head()), (Seq(0), None));
     }
 
     #[test]
-    fn a_convicted_log_may_still_be_completed_up_to_the_disputed_place() {
-        let (ring, ours, _, _) = two_chains();
-        let mut log = holding(&ours, 1, &ring);
-        log.convict(Seq(4));
-        assert_eq!(word(&log.extend(&ours[1], &ring)), "extended");
-        assert_eq!(word(&log.extend(&ours[2], &ring)), "extended");
-        log.convict(Seq(4));
-        assert_eq!(word(&log.extend(&ours[3], &ring)), "frozen");
+    fn nothing_follows_the_close_of_a_log() {
+        let (mut ring, ours, _, mut author) = two_chains();
+        let close = record::encode(proto::Kind::LogClose, [1; 16], &proto::LogClose { reason: 10, next_log_no: 1 });
+        let mut log = holding(&ours, 6, &ring);
+        let last = author.block(&mut ring, &[close]);
+        assert_eq!(word(&log.extend(&last, &ring)), "extended");
+        assert_eq!(log.ended(), Some(Seq(7)));
+        let thief = author.block(&mut ring, &[opinion(1, 4)]);
+        assert_eq!(word(&log.extend(&thief, &ring)), "ended");
+        assert_eq!(word(&log.extend(&last, &ring)), "known");
+        log.cut(Seq(6));
+        assert_eq!(log.ended(), None);
     }
 
     #[test]
@@ -329,7 +357,7 @@ mod tests {
         assert_eq!(log.hash_at(Seq(3)), Some(ours[2].hash()));
         assert_eq!(log.hash_at(Seq(4)), None);
         assert_eq!(log.hash_at(Seq(u64::MAX)), None);
-        let bytes: u64 = ours[..3].iter().map(|b| b.frame().encode().len() as u64).sum();
-        assert_eq!(log.frame_bytes(), bytes);
+        let bytes: u64 = ours[..3].iter().map(|b| 316 + u64::from(b.header().payload_len)).sum();
+        assert_eq!(log.bytes(), bytes);
     }
 }

@@ -9,8 +9,10 @@
 //!
 //! The modules below are declared in the order in which a stranger should read them.
 
+mod attest;
 mod receive;
 mod restore;
+mod standing;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,7 @@ pub mod admission;
 pub mod block;
 pub mod charter;
 pub mod exchange;
+pub mod finality;
 pub mod forks;
 pub mod heads;
 pub mod ids;
@@ -30,6 +33,7 @@ pub mod record;
 pub mod signal;
 pub mod signed;
 pub mod strict;
+pub mod suspension;
 pub mod taxonomy;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -56,7 +60,7 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
 use self::block::SignedHeader;
-use self::charter::{CharterChain, CharterError, MemberStatus, SEMANTICS_MAX};
+use self::charter::{CharterChain, CharterError, MemberStatus};
 use self::exchange::{Ask, Draw, Exchange, Greeting, Ours, PeerEvent, Published, REPAIR_MS, Tick};
 use self::forks::{Proofs, VerifiedProof};
 use self::heads::Have;
@@ -68,6 +72,7 @@ use self::view::View;
 use self::wrong::Rules;
 
 pub use self::restore::{Break, Restore};
+pub use self::standing::Rebuild;
 
 /// Who we are, and what we sign with.
 #[derive(Clone)]
@@ -82,6 +87,12 @@ pub struct Settings {
     pub seed: u64,
     /// The protocol's rules; the simulator may break one.
     pub rules: Rules,
+    /// Names this process among copies of the node: drawn at its start.
+    pub instance: u64,
+    /// The data directory is a copy or a backup, as far as the files tell: its logs are not written any more.
+    pub moved: bool,
+    /// The highest semantics level that this release understands: [`charter::SEMANTICS_MAX`] but in tests of mixed versions.
+    pub semantics_max: u32,
 }
 
 /// What can happen to a replica.
@@ -113,6 +124,23 @@ pub enum Input {
     Charter(proto::SignedCharter),
     /// Our header at the place of a foreign one, as [`Effect::Confront`] asked for.
     Confronted(Box<SignedHeader>, Box<VerifiedHeader>),
+    /// Ends the logs that we write, each with a `LogClose`; what is said from now on goes into new ones.
+    Close {
+        /// Names the caller in [`Effect::Answer`].
+        ticket: Ticket,
+        /// Keys of new logs come from this seed from now on.
+        next_seed: Option<[u8; 32]>,
+        /// Number of the reason; 0: not stated.
+        reason: u32,
+    },
+    /// Says again what stands in blocks of ours that do not count: records with the times of their blocks. What we said
+    /// since on the same subjects is left alone.
+    Resubmit {
+        /// Names the caller in [`Effect::Answer`].
+        ticket: Ticket,
+        /// Records and the times of their blocks.
+        said: Vec<(TimeMs, Bytes)>,
+    },
     /// Somebody waits for peers to hold what we said: ask them how far they are.
     Probe,
 }
@@ -132,8 +160,11 @@ pub enum Effect {
     Ask(MemberId, Ask),
     /// Read our own header at this place and come back with [`Input::Confronted`].
     Confront(BlockId, Box<VerifiedHeader>),
-    /// The view must be derived again from all stored blocks: see [`Replica::empty_view`].
+    /// The view must be derived again from all stored blocks: see [`Replica::begin_rebuild`].
     Rebuild,
+    /// Records of these blocks are to be erased: whatever is on disk of them is to be written again as
+    /// [`signed::Keyring::redact`] leaves it, and nothing of the old bytes may stay.
+    Redact(Vec<BlockId>),
     /// The charter changed: members' pins and endpoints are to be read again.
     Roster,
     /// Somebody should know.
@@ -174,6 +205,8 @@ pub enum Alarm {
     OutboxRefused(u64, String),
     /// A peer sent a charter that does not count.
     CharterRefused(MemberId, String),
+    /// A peer sees another copy of this node.
+    SecondCopy(MemberId),
 }
 
 /// What is written but not yet known to be durable.
@@ -213,6 +246,8 @@ pub struct Replica {
     alarms: BTreeSet<Alarm>,
     next_repair: TimeMs,
     draw: Draw,
+    standing: standing::Standing,
+    attester: attest::Attester,
     /// For the wrong rules "reject from the future" and "expel on arrival" only.
     rejected: BTreeSet<Origin>,
     arrived: BTreeMap<Origin, Seq>,
@@ -235,6 +270,8 @@ impl Replica {
             Input::Peer(peer, event) => self.peer(peer, event, now, &mut effects),
             Input::Charter(charter) => self.charter(None, charter, &mut effects),
             Input::Confronted(ours, theirs) => self.confronted(&ours, &theirs, &mut effects),
+            Input::Close { ticket, next_seed, reason } => self.close(ticket, next_seed, reason, now, &mut effects),
+            Input::Resubmit { ticket, said } => self.resubmit(ticket, said, now, &mut effects),
             Input::Probe => self.exchanges.values_mut().for_each(Exchange::want_greeting),
         }
         effects
@@ -310,9 +347,11 @@ impl Replica {
         Greeting {
             charter_version: self.chain.version(),
             charter_hash: self.chain.head(),
-            semantics_max: SEMANTICS_MAX,
+            semantics_max: self.settings.semantics_max,
             time: now,
             have: self.published.have(),
+            instance: self.settings.instance,
+            second_copy: false,
         }
     }
 
@@ -324,7 +363,7 @@ impl Replica {
             have_digest: self.published.have().digest(),
             charter_hash: self.chain.head(),
             view_hour,
-            view_digest,
+            view_digest: self.understands().then_some(view_digest),
         }
     }
 
@@ -358,33 +397,14 @@ impl Replica {
         self.logs.get(&origin).map(Log::opening)
     }
 
-    /// How far the blocks of `origin` count (PROTOCOL layer 3).
-    pub fn prefix(&self, origin: Origin) -> Seq {
-        let Some(log) = self.logs.get(&origin) else { return Seq(0) };
-        if self.settings.rules.break_rule(wrong::WrongRule::ExpelOnArrival)
-            && let Some(arrived) = self.arrived.get(&origin)
-        {
-            return (*arrived).min(log.len());
-        }
-        let durable = log.durable_head().map_or(Seq(0), |head| head.seq);
-        admission::prefix(self.chain.effective(), log).min(durable)
-    }
-
-    /// A view to fold all stored blocks into that are within [`Replica::prefix`], log by log in order; then
-    /// [`Replica::install`] it.
-    pub fn empty_view(&self, now: TimeMs) -> View {
+    fn empty_view(&self, now: TimeMs) -> View {
         #[cfg_attr(not(feature = "wrong-rules"), expect(unused_mut, reason = "changed for the simulator only"))]
-        let mut view = View::new(self.chain.effective(), now);
+        let mut view = View::new(self.law(), now);
         #[cfg(feature = "wrong-rules")]
         if self.settings.rules.break_rule(wrong::WrongRule::QuotaByArrival) {
             view.count_quota_by_arrival();
         }
         view
-    }
-
-    /// Puts a view in the place of the one that became stale.
-    pub fn install(&mut self, view: View) {
-        self.view = view;
     }
 
     /// How the node is, with reasons: GREEN has none.
@@ -399,13 +419,18 @@ impl Replica {
         for alarm in &self.alarms {
             note(alarm.level(), alarm.text(|member| self.name_of(member)));
         }
-        if charter.semantics > SEMANTICS_MAX {
+        if !self.understands() {
             note(Health::Red, format!("charter {} needs a newer release: upgrade", charter.version));
         }
         if charter.valid_until > TimeMs(0) && now > charter.valid_until {
             let grace = now.since(charter.valid_until) <= charter.policy.stale_grace_ms;
             let at = if grace { Health::Yellow } else { Health::Red };
             note(at, format!("charter {} is stale: founders must issue a new one", charter.version));
+        }
+        for (member, until) in charter.active().filter_map(|m| Some((m, self.suspended(m.id)?))) {
+            let at = if member.id == self.settings.me { Health::Red } else { Health::Yellow };
+            let hours = until.since(now).div_ceil(TimeMs::HOUR_MS);
+            note(at, format!("{} is suspended by a steward for another {hours} h", member.name));
         }
         if self.guard_pending() {
             note(Health::Yellow, "submissions are queued until enough peers told us their heads of our logs".into());
@@ -430,6 +455,10 @@ impl Replica {
 
     fn tick(&mut self, now: TimeMs, effects: &mut Vec<Effect>) {
         self.view.advance(now);
+        if self.suspensions_are_due(now) && self.weigh(now, effects) {
+            effects.push(Effect::Rebuild);
+        }
+        self.attest(now);
         self.seal(now, effects);
         if now >= self.next_repair {
             self.next_repair = now.plus(self.draw.around(REPAIR_MS));
@@ -462,12 +491,16 @@ impl Replica {
                 records += block.records().len();
             }
             match staged {
-                Staged::Block(block) => self.count(&block, &mut changed),
+                Staged::Block(block) => self.count(&block, now, &mut changed),
                 Staged::Answer(ticket, answer) => push_answer(ticket, answer, &mut answers),
                 Staged::Charter(charter) => self.apply(*charter, &mut changed, effects),
                 Staged::CharterFork(fork) => self.apply_fork(&fork, &mut changed, effects),
                 Staged::Proof(proof) => self.convict(*proof, &mut changed, effects),
             }
+        }
+        if changed.standing {
+            changed.rebuild |= self.weigh(now, effects);
+            changed.published = true;
         }
         if changed.rebuild || self.view.is_stale() {
             effects.push(Effect::Rebuild);
@@ -491,27 +524,25 @@ impl Replica {
     }
 
     /// A block is durable: it may be seen.
-    fn count(&mut self, block: &VerifiedBlock, changed: &mut Changed) {
+    fn count(&mut self, block: &VerifiedBlock, now: TimeMs, changed: &mut Changed) {
         let id = block.id();
         let Some(log) = self.logs.get_mut(&id.origin) else { return };
         if log.hash_at(id.seq) != Some(block.hash()) {
-            return; // convicted in the meantime
+            return; // another chain took its place in the meantime
         }
         log.mark_durable(id.seq);
         changed.published = true;
-        let cutoff = self.chain.effective().cutoffs.get(&id.origin);
-        changed.rebuild |= cutoff.is_some_and(|c| c.seq == id.seq && c.hash != block.hash());
-        if id.seq <= self.prefix(id.origin) {
-            self.view.fold(block.header(), block.records());
-        }
+        changed.standing |= self.note_standing(block);
+        changed.standing |= !self.fold(block);
+        self.note_for_attests(block, now);
         if id.origin.member == self.settings.me {
             self.own.note_client_keys(id, block.records());
         }
     }
 
     fn republish(&mut self) {
-        let heads = self.logs.iter().filter_map(|(origin, log)| {
-            Some((*origin, (Class::from_number(log.opening().class), log.durable_head()?)))
+        let heads = self.logs.iter().filter(|(_, log)| self.knows(log)).filter_map(|(origin, log)| {
+            Some((*origin, (Class::from_number(log.opening().class), log.head_at(self.settled(log))?)))
         });
         self.published = Arc::new(Published {
             heads: heads.collect(),
@@ -524,6 +555,11 @@ impl Replica {
                 .chain(self.charter_fork().map(|(hash, _)| hash))
                 .collect(),
         });
+    }
+
+    /// Whether the log was opened under a key that the charter still knows.
+    fn knows(&self, log: &Log) -> bool {
+        admission::knows(self.chain.effective(), log.origin(), log.opening().root_key_id)
     }
 
     fn apply(&mut self, charter: proto::SignedCharter, changed: &mut Changed, effects: &mut Vec<Effect>) {
@@ -549,17 +585,34 @@ impl Replica {
     }
 
     fn charter_changed(&mut self, changed: &mut Changed, effects: &mut Vec<Effect>) {
+        let erased: BTreeSet<_> = self.keyring.erasures().collect();
         Arc::make_mut(&mut self.keyring).renew(&self.chain);
+        let held = |id: &BlockId| self.logs.get(&id.origin).is_some_and(|log| id.seq <= log.len());
+        let ordered: Vec<_> = self.keyring.erasures().filter(|id| !erased.contains(id) && held(id)).collect();
+        if !ordered.is_empty() {
+            effects.push(Effect::Redact(ordered));
+        }
+        self.close_what_is_cut();
         self.meet_peers();
         changed.rebuild = true;
+        changed.standing = true;
         changed.published = true;
         effects.push(Effect::Roster);
+    }
+
+    /// The founders ended logs of ours: what we say from now on counts in new ones only.
+    fn close_what_is_cut(&mut self) {
+        let cut: Vec<_> = self.law().cutoffs.keys().filter(|o| o.member == self.settings.me).map(|o| o.log_no).collect();
+        for log_no in cut {
+            self.own.close(log_no);
+        }
     }
 
     /// One conversation for every other active member.
     fn meet_peers(&mut self) {
         let me = self.settings.me;
-        let peers: BTreeSet<_> = self.chain.effective().active().map(|m| m.id).filter(|id| *id != me).collect();
+        let listed = self.chain.effective().active().map(|m| m.id).filter(|id| self.suspended(*id).is_none());
+        let peers: BTreeSet<_> = listed.filter(|id| *id != me).collect();
         self.exchanges.retain(|id, _| peers.contains(id));
         self.own.claimed_by.retain(|id| peers.contains(id));
         for peer in peers {
@@ -579,10 +632,9 @@ impl Replica {
         if self.settings.rules.break_rule(wrong::WrongRule::FirstSeenWins) {
             return;
         }
-        if let Some(log) = self.logs.get_mut(&origin) {
-            changed.rebuild |= log.len() >= fork;
-            log.convict(fork);
-        }
+        // Attestations are read for convicted logs only: those of this one are collected now.
+        changed.rebuild = true;
+        changed.standing = true;
         if origin.member == self.settings.me {
             self.own.close(origin.log_no);
             self.alarm(Alarm::OwnLogElsewhere(origin), effects);
@@ -613,8 +665,20 @@ impl Replica {
         Origin { member: self.settings.me, log_no }
     }
 
+    /// Whether the charter in force is of a semantics level that this release knows.
+    pub fn understands(&self) -> bool {
+        self.chain.effective().semantics <= self.settings.semantics_max
+    }
+
+    /// Keys that may connect at this moment, with their members. [`Effect::Roster`] says when to ask again.
+    pub fn listed(&self) -> Vec<(ids::Pin, MemberId)> {
+        let active = self.chain.effective().active().filter(|m| self.suspended(m.id).is_none());
+        active.flat_map(|m| m.pins.iter().map(|pin| (*pin, m.id))).collect()
+    }
+
     fn is_active(&self) -> bool {
-        self.chain.effective().member(self.settings.me).is_some_and(|m| m.status == MemberStatus::Active)
+        let me = self.chain.effective().member(self.settings.me);
+        me.is_some_and(|m| m.status == MemberStatus::Active) && self.suspended(self.settings.me).is_none()
     }
 
     /// A charter was offered, by a peer or by a person.
@@ -684,6 +748,8 @@ fn push_answer(ticket: Ticket, answer: Answer, answers: &mut Vec<Effect>) {
 #[derive(Default)]
 struct Changed {
     published: bool,
+    /// How far logs count may have changed.
+    standing: bool,
     rebuild: bool,
 }
 
@@ -712,7 +778,7 @@ impl Health {
 impl Alarm {
     fn level(&self) -> Health {
         match self {
-            Self::OwnLogElsewhere(_) | Self::CharterFork(_) | Self::Diverged(_) => Health::Red,
+            Self::OwnLogElsewhere(_) | Self::CharterFork(_) | Self::Diverged(_) | Self::SecondCopy(_) => Health::Red,
             _ => Health::Yellow,
         }
     }
@@ -742,6 +808,10 @@ impl Alarm {
             Self::Upgrade => "something of a later release arrived: upgrade".into(),
             Self::OutboxRefused(id, why) => format!("queued submission {id} was refused: {why}"),
             Self::CharterRefused(peer, why) => format!("{} sent a charter that does not count: {why}", name(*peer)),
+            Self::SecondCopy(peer) => format!(
+                "another copy of this node is connected to {}: stop one of the two (only one may say anything for our company)",
+                name(*peer)
+            ),
         }
     }
 }

@@ -52,6 +52,12 @@ pub enum Answer {
 pub enum Refusal {
     #[error("our company is not an active member of the forum under charter {0}")]
     NotActive(u64),
+    #[error("our company is suspended by a steward for another {0} h")]
+    Suspended(u64),
+    #[error("charter {0} names another log root key for our company than the one this node has")]
+    RootKey(u64),
+    #[error("not while submissions are queued: enough peers must tell us their heads of our logs first")]
+    GuardPending,
     #[error("our company's roles ({0}) do not allow this kind of statement")]
     Role(String),
     #[error("statement {0} {1}")]
@@ -108,15 +114,19 @@ pub(super) struct Own {
     pub(super) client_keys: BTreeMap<ClientKey, (BlockId, u32)>,
     /// Records of damaged journal frames, to be said again where the block itself cannot be had back (W5).
     pub(super) orphans: BTreeMap<BlockId, (TimeMs, Vec<Bytes>)>,
+    /// Something of our own was lost, moved or taken over: what we said before may stand at peers alone.
+    pub(super) lost: bool,
     /// Heads of our logs that peers hold beyond ours: what is still to be pulled back.
     pub(super) expected: BTreeMap<LogNo, Seq>,
 }
 
 impl Own {
-    pub(super) fn new(peers: usize) -> Self {
+    /// `moved`: this is a copy or a backup, so more than half of the peers must be asked, or two copies could each ask
+    /// others.
+    pub(super) fn new(peers: usize, moved: bool) -> Self {
         let guard = match peers {
             0 => Guard::Open,
-            n => Guard::Pending { needed: (n / 2).max(1), answered: BTreeSet::new() },
+            n => Guard::Pending { needed: (n / 2 + usize::from(moved)).max(1), answered: BTreeSet::new() },
         };
         Self {
             lanes: BTreeMap::new(),
@@ -132,6 +142,7 @@ impl Own {
             client_keys: BTreeMap::new(),
             orphans: BTreeMap::new(),
             expected: BTreeMap::new(),
+            lost: false,
         }
     }
 

@@ -3,11 +3,11 @@
 use super::block::SignedHeader;
 use super::exchange::{FUTURE_MS, Found, Greeting, PeerEvent, Tick, Trouble};
 use super::forks::{self, FaultRule, VerifiedProof};
-use super::ids::{BlockId, MemberId, Origin, Seq, TimeMs};
+use super::ids::{BlockId, KeyId, MemberId, Origin, Seq, TimeMs};
 use super::log::{Extension, Log};
 use super::signed::{Unverified, VerifiedBlock, VerifiedHeader};
 use super::wrong::WrongRule;
-use super::{Alarm, Effect, Replica, Staged, Write, proto};
+use super::{Alarm, Effect, Replica, Staged, Write, admission, proto};
 
 impl Replica {
     /// A peer said something.
@@ -54,10 +54,10 @@ impl Replica {
             return;
         }
         self.watch_own_logs(peer, greeting, now, effects);
-        match self.with_exchange(peer, |exchange, ours| exchange.greeted(greeting, ours, now)) {
-            Some(Ok(ask)) => effects.extend(ask.map(|ask| Effect::Ask(peer, ask))),
-            Some(Err(trouble)) => self.trouble(peer, &trouble, now, effects),
-            None => {}
+        let ask = self.with_exchange(peer, |exchange, ours| exchange.greeted(greeting, ours, now));
+        effects.extend(ask.flatten().map(|ask| Effect::Ask(peer, ask)));
+        for (origin, head) in greeting.have.iter() {
+            self.trace(peer, origin, head, effects);
         }
         if !self.settings.rules.break_rule(WrongRule::VectorWithoutHash) {
             self.compare(peer, greeting, effects);
@@ -79,7 +79,37 @@ impl Replica {
     }
 
     pub(super) fn is_convicted_at(&self, origin: Origin, seq: Seq) -> bool {
-        self.proofs.fork(origin).is_some_and(|fork| fork <= seq)
+        self.fork(origin).is_some_and(|fork| fork <= seq)
+    }
+
+    /// The key that opened the log of a block.
+    fn root_of(&self, block: &VerifiedBlock) -> Option<KeyId> {
+        let opening = block.opening().or_else(|| self.keyring.opening(block.id().origin, block.header().key_id));
+        opening.map(|opening| opening.root_key_id)
+    }
+
+    /// Whether a block may be taken at all: its log was opened under a key that the charter knows, and it does not
+    /// stand on a disputed chain, unless that is the one that counts.
+    fn is_taken(&mut self, block: &VerifiedBlock) -> bool {
+        let id = block.id();
+        let Some(root) = self.root_of(block) else { return false };
+        if !admission::knows(self.chain.effective(), id.origin, root) {
+            return false;
+        }
+        let replaced = |log: &Log| log.opening().root_key_id != root && !self.knows(log);
+        if id.seq == Seq(1) && self.logs.get(&id.origin).is_some_and(replaced) {
+            // Written under a key that was replaced: it makes room for the log that counts.
+            self.logs.remove(&id.origin);
+        }
+        let disputed = self.proofs.fork_under(id.origin, root).is_some_and(|fork| fork <= id.seq);
+        if !disputed || self.settings.rules.break_rule(WrongRule::FirstSeenWins) {
+            return true;
+        }
+        let certified = self.is_certified(block);
+        if certified {
+            self.make_way(block);
+        }
+        certified
     }
 
     pub(super) fn search(
@@ -97,7 +127,9 @@ impl Replica {
     /// A block that verified. Validity never depends on the receiver's clock, on the peer, or on what came first.
     fn block(&mut self, peer: MemberId, block: VerifiedBlock, now: TimeMs, effects: &mut Vec<Effect>) {
         let id = block.id();
-        if self.is_convicted_at(id.origin, id.seq) && !self.settings.rules.break_rule(WrongRule::FirstSeenWins) {
+        // Verified, perhaps, before the charter came that orders the erasure.
+        let block = self.keyring.redact_block(block);
+        if !self.is_taken(&block) {
             return;
         }
         if self.rejected.contains(&id.origin) {
@@ -122,7 +154,7 @@ impl Replica {
                 effects.push(Effect::Store(Write::Block(id, block.frame().encode())));
                 self.staged.push_back(Staged::Block(Box::new(block)));
             }
-            Extension::Known | Extension::Frozen => {}
+            Extension::Known | Extension::Ended => {}
             Extension::Gap => self.gap(peer, now),
             Extension::Contradicts => self.confront(&block, effects),
             Extension::Diverges => {
@@ -157,7 +189,7 @@ impl Replica {
 
     /// Beyond `log_bytes_max` a member's logs are not extended until a charter raises it (layer 4).
     fn is_full(&self, member: MemberId) -> bool {
-        let bytes: u64 = self.logs.values().filter(|l| l.origin().member == member).map(Log::frame_bytes).sum();
+        let bytes: u64 = self.logs.values().filter(|l| l.origin().member == member).map(Log::bytes).sum();
         bytes > self.chain.effective().policy.log_bytes_max
     }
 
@@ -184,10 +216,11 @@ impl Replica {
 
     fn stage_proof(&mut self, proof: VerifiedProof, effects: &mut Vec<Effect>) {
         let waits = self.staged.iter().any(|s| matches!(s, Staged::Proof(p) if p.hash() == proof.hash()));
-        if waits || self.is_convicted_at(proof.origin(), proof.seq()) {
+        let known = self.proofs.fork_under(proof.origin(), proof.root()).is_some_and(|fork| fork <= proof.seq());
+        if waits || known {
             return;
         }
-        if let Some(weaker) = self.proofs.iter().find(|p| p.origin() == proof.origin()) {
+        if let Some(weaker) = self.proofs.weaker_than(&proof) {
             effects.push(Effect::Store(Write::DropProof(weaker.hash())));
         }
         let bytes = prost::Message::encode_to_vec(proof.message()).into();
@@ -243,6 +276,7 @@ impl Replica {
                 }
                 effects.push(Effect::Confront(at, theirs));
             }
+            Some(Found::Chain(origin, from, hashes)) => self.traced(peer, origin, from, hashes),
             Some(Found::Fault(origin, bad)) => {
                 let proof =
                     self.logs.get(&origin).and_then(|log| log.prove_fault(FaultRule::Chain, &bad, &self.keyring));
@@ -263,6 +297,8 @@ impl Replica {
         let comparable = tick.have_digest == ours.have_digest
             && tick.charter_hash == ours.charter_hash
             && tick.view_hour == ours.view_hour
+            && tick.view_digest.is_some()
+            && ours.view_digest.is_some()
             && self.staged.is_empty()
             && !self.view.is_stale();
         let Some(exchange) = self.exchanges.get_mut(&peer) else { return };

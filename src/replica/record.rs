@@ -3,11 +3,14 @@
 //! A record that fails its own checks is *inert*: it is stored and relayed like any other, and changes nothing. One
 //! bad record never stops a log, and a record of a later release passes through an older node unharmed.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use prost::Message as _;
 
 use super::block::RECORD_SIZE_MAX;
-use super::ids::TimeMs;
+use super::heads::head_from_proto;
+use super::ids::{Head, MemberId, Origin, TimeMs};
 use super::proto;
 use super::signal::{self, Subject};
 use super::strict::{self, Scanned, Schema};
@@ -16,6 +19,9 @@ use super::strict::{self, Scanned, Schema};
 pub const SALT_SIZE: usize = 16;
 /// An ALLOW must end: at most this many days after its block's time (PROTOCOL layer 6).
 pub const ALLOW_DAYS_MAX: u64 = 400;
+
+/// Heads in one attestation (PROTOCOL W8): they fit into a record.
+pub const ATTEST_HEADS_MAX: usize = 48;
 
 /// 16 bytes that a caller chooses so that the same submission is not made twice.
 pub type ClientKey = [u8; 16];
@@ -69,8 +75,47 @@ pub enum Statement {
     },
     /// "I hold this proof."
     Evidence,
-    /// The end of a log.
+    /// The end of a log: nothing that follows counts.
     LogClose,
+    /// "I durably hold these chains up to here" (level 2).
+    Attest {
+        /// At most [`ATTEST_HEADS_MAX`].
+        heads: Vec<(Origin, Head)>,
+    },
+    /// A steward cuts a member off for some days (level 2).
+    Suspend {
+        /// Whom.
+        member: MemberId,
+        /// What of its logs still counts; a log that is not listed does not count at all.
+        marks: BTreeMap<Origin, Head>,
+        /// Until when.
+        until: TimeMs,
+        /// Number of the reason; 0: not stated.
+        reason: u8,
+    },
+    /// An auditor's finding (level 2).
+    AuditNote,
+    /// A certified counter-narrative (level 2).
+    Resource,
+    /// "I kept a copy" (level 2).
+    Preserve,
+    /// What a company did (level 2).
+    Outcome,
+}
+
+impl Statement {
+    /// The semantics level that gives it a meaning; below, it is carried and inert.
+    pub fn level(&self) -> u32 {
+        match self {
+            Self::Attest { .. }
+            | Self::Suspend { .. }
+            | Self::AuditNote
+            | Self::Resource
+            | Self::Preserve
+            | Self::Outcome => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// A member's stance on a subject.
@@ -199,8 +244,38 @@ fn try_parse(bytes: &[u8]) -> Result<Statement, &'static str> {
         Ok(proto::Kind::Incident) => incident(&decode(body, &strict::INCIDENT)?),
         Ok(proto::Kind::Evidence) => decode::<proto::Evidence>(body, &strict::EVIDENCE).map(|_| Statement::Evidence),
         Ok(proto::Kind::LogClose) => decode::<proto::LogClose>(body, &strict::LOG_CLOSE).map(|_| Statement::LogClose),
-        _ => Err("kind is unknown or of a later semantics level"),
+        Ok(proto::Kind::Attest) => attest(&decode(body, &strict::ATTEST)?),
+        Ok(proto::Kind::Suspend) => suspend(&decode(body, &strict::SUSPEND)?),
+        Ok(proto::Kind::AuditNote) => {
+            decode::<proto::AuditNote>(body, &strict::AUDIT_NOTE).map(|_| Statement::AuditNote)
+        }
+        Ok(proto::Kind::Resource) => decode::<proto::Resource>(body, &strict::RESOURCE).map(|_| Statement::Resource),
+        Ok(proto::Kind::Preserve) => {
+            subject(decode::<proto::Preserve>(body, &strict::PRESERVE)?.subject.as_ref()).map(|_| Statement::Preserve)
+        }
+        Ok(proto::Kind::Outcome) => {
+            subject(decode::<proto::Outcome>(body, &strict::OUTCOME)?.subject.as_ref()).map(|_| Statement::Outcome)
+        }
+        Ok(proto::Kind::None) | Err(_) => Err("kind is unknown"),
     }
+}
+
+fn attest(a: &proto::Attest) -> Result<Statement, &'static str> {
+    if a.heads.is_empty() || a.heads.len() > ATTEST_HEADS_MAX {
+        return Err("an attestation names 1 to 48 heads");
+    }
+    let heads: Option<_> = a.heads.iter().map(head_from_proto).collect();
+    Ok(Statement::Attest { heads: heads.ok_or("an attestation has a head without log, place or hash")? })
+}
+
+fn suspend(s: &proto::Suspend) -> Result<Statement, &'static str> {
+    let marks: Option<BTreeMap<_, _>> = s.marks.iter().map(head_from_proto).collect();
+    let member = MemberId::from_slice(&s.member_id).ok_or("a suspension names no member")?;
+    let marks = marks.ok_or("a suspension has a mark without log, place or hash")?;
+    if marks.len() != s.marks.len() || marks.keys().any(|origin| origin.member != member) {
+        return Err("a suspension marks a log twice, or another member's");
+    }
+    Ok(Statement::Suspend { member, marks, until: TimeMs(s.until_ms), reason: known_reason(s.reason)? })
 }
 
 fn decode<M: prost::Message + Default>(bytes: &[u8], schema: &'static Schema) -> Result<M, &'static str> {

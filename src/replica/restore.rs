@@ -32,6 +32,8 @@ pub struct Restore {
     /// salvage brought it back.
     waiting: BTreeMap<Bytes, u64>,
     effects: Vec<Effect>,
+    /// Blocks of which the disk still has what was ordered to be erased: a crash came between.
+    to_redact: BTreeSet<BlockId>,
 }
 
 impl Restore {
@@ -57,7 +59,7 @@ impl Restore {
             proofs: Proofs::default(),
             logs: BTreeMap::new(),
             view: View::new(chain.effective(), now),
-            own: Own::new(0),
+            own: Own::new(0, false),
             exchanges: BTreeMap::new(),
             staged: VecDeque::new(),
             durable_left: 0,
@@ -66,6 +68,8 @@ impl Restore {
             alarms: BTreeSet::new(),
             next_repair: now.plus(draw.around(super::REPAIR_MS)),
             draw,
+            standing: Default::default(),
+            attester: Default::default(),
             rejected: BTreeSet::new(),
             arrived: BTreeMap::new(),
             chain,
@@ -73,7 +77,7 @@ impl Restore {
         };
         replica.view = replica.empty_view(now);
         replica.meet_peers();
-        replica.own = Own::new(replica.exchanges.len());
+        replica.own = Own::new(replica.exchanges.len(), replica.settings.moved);
         Ok(Self {
             replica,
             now,
@@ -81,6 +85,7 @@ impl Restore {
             closed: BTreeSet::new(),
             waiting: BTreeMap::new(),
             effects: Vec::new(),
+            to_redact: BTreeSet::new(),
         })
     }
 
@@ -104,7 +109,7 @@ impl Restore {
             self.replica.alarms.insert(super::Alarm::CharterFork(version));
             self.replica.view = self.replica.empty_view(self.now);
             self.replica.meet_peers();
-            self.replica.own.guard = Own::new(self.replica.exchanges.len()).guard;
+            self.replica.own.guard = Own::new(self.replica.exchanges.len(), self.replica.settings.moved).guard;
         }
         held.is_ok()
     }
@@ -122,8 +127,14 @@ impl Restore {
     /// # Errors
     /// Why it is not used. Its log is closed, and its records are said again unless the block comes back from a peer.
     pub fn journaled(&mut self, bytes: &Bytes) -> Result<(), Break> {
-        let frame = Frame::decode(bytes.clone()).map_err(|e| Break::Frame(e.to_string()))?;
+        let mut frame = Frame::decode(bytes.clone()).map_err(|e| Break::Frame(e.to_string()))?;
         let id = frame.header.header().id;
+        let bytes = &if self.replica.keyring.redact(&mut frame) {
+            self.to_redact.insert(id);
+            frame.encode()
+        } else {
+            bytes.clone()
+        };
         if id.origin.member != self.replica.settings.me {
             return Err(Break::NotOurs(id));
         }
@@ -186,9 +197,16 @@ impl Restore {
             let Some(log) = self.replica.logs.get(&origin) else { continue };
             // W4 a: a log is ours to write only if the journal holds all of it.
             let whole = self.journaled.get(&log_no) == Some(&log.len());
-            let convicted = self.replica.proofs.fork(origin).is_some();
+            let convicted = self.replica.proofs.fork_of(log).is_some();
+            let cut = self.replica.law().cutoffs.contains_key(&origin);
+            // Another seed than this log's, or another root key: somebody else could not verify what we would sign.
+            let ours = log.opening().key_id == self.replica.log_key_id(log_no) && self.replica.opened_now(log);
             if whole
+                && ours
                 && !convicted
+                && !cut
+                && log.ended().is_none()
+                && !self.replica.settings.moved
                 && !self.closed.contains(&log_no)
                 && let Some(class) = super::Class::from_number(log.opening().class)
             {
@@ -197,8 +215,13 @@ impl Restore {
         }
         let own = &mut self.replica.own;
         own.closed.extend(own.log_nos.iter().filter(|no| !own.lanes.values().any(|open| open == *no)));
-        if self.replica.view.is_stale() {
+        own.lost |= own.closed.iter().any(|no| !self.journaled.contains_key(no)) || self.replica.settings.moved;
+        let moved = self.replica.weigh(self.now, &mut self.effects);
+        if moved || self.replica.view.is_stale() {
             self.effects.push(Effect::Rebuild);
+        }
+        if !self.to_redact.is_empty() {
+            self.effects.push(Effect::Redact(self.to_redact.into_iter().collect()));
         }
         self.replica.republish();
         self.effects.push(Effect::Publish);
@@ -213,28 +236,29 @@ impl Restore {
     /// Verifies and folds one block that is on stable storage.
     fn take(&mut self, id: BlockId, bytes: Bytes) -> Result<(), Break> {
         let replica = &mut self.replica;
-        if replica.proofs.fork(id.origin).is_some_and(|fork| fork <= id.seq) {
-            return Ok(()); // evidence: stays in the store, outside the view
+        let mut frame = Frame::decode(bytes).map_err(|e| Break::Block(id, e.to_string()))?;
+        if replica.keyring.redact(&mut frame) {
+            self.to_redact.insert(id);
         }
-        let frame = Frame::decode(bytes).map_err(|e| Break::Block(id, e.to_string()))?;
-        let block = replica.keyring.verify(frame).map_err(|e| Break::Block(id, e.to_string()))?;
-        if block.id() != id {
-            return Err(Break::Block(id, format!("it is block {}", block.id())));
-        }
-        if !matches!(replica.extend(&block), Extension::Extended) {
-            return Err(Break::Chain(id));
+        let disputed = replica.fork(id.origin).is_some_and(|fork| fork <= id.seq);
+        let block = match replica.keyring.verify(frame) {
+            Ok(block) if block.id() == id => block,
+            _ if disputed => return Ok(()),
+            Ok(block) => return Err(Break::Block(id, format!("it is block {}", block.id()))),
+            Err(error) => return Err(Break::Block(id, error.to_string())),
+        };
+        match replica.extend(&block) {
+            Extension::Extended => {}
+            // Evidence, or what is left of a chain that made way for another: stays in the store, outside the view.
+            _ if disputed => return Ok(()),
+            _ => return Err(Break::Chain(id)),
         }
         if let Some(log) = replica.logs.get_mut(&id.origin) {
             log.mark_durable(id.seq);
         }
-        // A cutoff's hash is known only at its place: whatever was folded before is taken back by a rebuild.
-        let cutoff = replica.chain.effective().cutoffs.get(&id.origin).copied();
-        if cutoff.is_some_and(|c| c.seq == id.seq && c.hash != block.hash()) {
-            self.effects.push(Effect::Rebuild);
-        }
-        if id.seq <= replica.prefix(id.origin) {
-            replica.view.fold(block.header(), block.records());
-        }
+        replica.note_standing(&block);
+        replica.note_for_attests(&block, self.now);
+        replica.fold(&block);
         if id.origin.member == replica.settings.me {
             replica.own.note_client_keys(id, block.records());
             self.forget_waiting(&block);

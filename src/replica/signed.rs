@@ -70,12 +70,19 @@ pub struct Keyring {
     forum: ForumId,
     roots: BTreeMap<(super::ids::MemberId, KeyId), (VerifyingKey, u32)>,
     openings: BTreeMap<(Origin, KeyId), Opening>,
+    /// Records that any charter held orders to be erased, with the leaf that stays. An order is never taken back.
+    erasures: BTreeMap<BlockId, BTreeMap<u32, merkle::Hash>>,
 }
 
 impl Keyring {
     /// The keys of every charter in `chain`: a root key that was replaced still verifies what it opened.
     pub fn new(chain: &CharterChain) -> Self {
-        let mut ring = Self { forum: chain.forum(), roots: BTreeMap::new(), openings: BTreeMap::new() };
+        let mut ring = Self {
+            forum: chain.forum(),
+            roots: BTreeMap::new(),
+            openings: BTreeMap::new(),
+            erasures: BTreeMap::new(),
+        };
         ring.renew(chain);
         ring
     }
@@ -89,6 +96,46 @@ impl Keyring {
             let root = self.roots.entry((member.id, id)).or_insert((member.root_key, 0));
             root.1 = root.1.max(member.log_limit);
         }
+        for (block, orders) in chain.history().flat_map(|c| &c.erasures) {
+            self.erasures.entry(*block).or_default().extend(orders);
+        }
+    }
+
+    /// Blocks of which something is to be erased.
+    pub fn erasures(&self) -> impl Iterator<Item = BlockId> + '_ {
+        self.erasures.keys().copied()
+    }
+
+    /// Puts the leaf in the place of every record that is to be erased; tells whether there was one.
+    pub fn redact(&self, frame: &mut Frame) -> bool {
+        let Some(orders) = self.erasures.get(&frame.header.header().id) else { return false };
+        let mut redacted = false;
+        for (index, leaf) in orders {
+            let slot = usize::try_from(*index).ok().and_then(|index| frame.slots.get_mut(index));
+            // An order for other bytes than these was given for another chain.
+            if let Some(slot) = slot.filter(|s| matches!(s, Slot::Record(_)) && s.leaf() == *leaf) {
+                *slot = Slot::Redacted(*leaf);
+                redacted = true;
+            }
+        }
+        redacted
+    }
+
+    /// As [`Keyring::redact`], for a block that was verified before the order came.
+    pub fn redact_block(&self, mut block: VerifiedBlock) -> VerifiedBlock {
+        if self.redact(&mut block.frame) {
+            block.records = parsed(&block.frame);
+        }
+        block
+    }
+
+    /// Every redacted slot stands where an order says so.
+    fn covers(&self, frame: &Frame) -> bool {
+        let orders = self.erasures.get(&frame.header.header().id);
+        (0..).zip(&frame.slots).all(|(index, slot)| match slot {
+            Slot::Record(_) => true,
+            Slot::Redacted(leaf) => orders.and_then(|orders| orders.get(&index)) == Some(leaf),
+        })
     }
 
     /// Remembers the opening in `block`, if it is the first of its log.
@@ -102,6 +149,9 @@ impl Keyring {
     pub fn merge(&mut self, other: &Self) {
         self.roots.extend(other.roots.iter().map(|(id, root)| (*id, *root)));
         self.openings.extend(other.openings.iter().map(|(id, opening)| (*id, opening.clone())));
+        for (block, orders) in &other.erasures {
+            self.erasures.entry(*block).or_default().extend(orders);
+        }
     }
 
     /// The opening of `origin` whose key is `key_id`.
@@ -113,8 +163,8 @@ impl Keyring {
     ///
     /// # Errors
     /// [`Unverified`] says whose fault it is.
-    pub fn verify(&self, frame: Frame) -> Result<VerifiedBlock, Unverified> {
-        let header = frame.header.header();
+    pub fn verify(&self, mut frame: Frame) -> Result<VerifiedBlock, Unverified> {
+        let header = &frame.header.header().clone();
         self.is_of_forum(header)?;
         let opening = self.opening_of(&frame)?;
         if header.key_id != opening.key_id || !frame.header.is_signed_by(&opening.key) {
@@ -129,23 +179,24 @@ impl Keyring {
         if header.flags != 0 {
             return Err(Unverified::Flags(header.id, header.flags));
         }
-        if frame.slots.iter().any(|s| matches!(s, Slot::Redacted(_))) {
+        if !self.covers(&frame) {
+            return Err(Unverified::Redacted(header.id));
+        }
+        self.redact(&mut frame);
+        let whole = frame.slots.iter().all(|slot| matches!(slot, Slot::Record(_)));
+        if !whole && !counts_may_hold(header, &frame.slots) {
             return Err(Unverified::Redacted(header.id));
         }
         // A block of the wrong lane breaks rule 6 as well, and that is what the log will prove: a header without the
         // one before it could not be checked against an opening that was signed for another lane.
         let in_its_lane = (header.class, header.audience) == (opening.class, opening.audience);
-        if in_its_lane && !counts_hold(header, &frame.slots) {
+        if whole && in_its_lane && !counts_hold(header, &frame.slots) {
             let bad = VerifiedHeader { signed: frame.header.clone(), opening: opening.clone() };
             let slots = frame.slots.iter().map(slot_to_proto).collect();
             return Err(Unverified::Fault(Box::new(bad), FaultRule::Counts, slots));
         }
         let opening = (header.id.seq == Seq(1)).then(|| opening.clone());
-        let parsed = frame
-            .slots
-            .iter()
-            .map(|s| if let Slot::Record(r) = s { record::parse(r) } else { Parsed::Inert("redacted") });
-        Ok(VerifiedBlock { hash: frame.header.hash(), records: parsed.collect(), opening, frame })
+        Ok(VerifiedBlock { hash: frame.header.hash(), records: parsed(&frame), opening, frame })
     }
 
     /// Verifies a header that travels without its payload, by the opening that travels with it.
@@ -220,6 +271,21 @@ impl Keyring {
         }
         Ok(Opening { key_id: KeyId::of(key.as_bytes()), key, root_key_id, class, audience, message })
     }
+}
+
+fn parsed(frame: &Frame) -> Vec<Parsed> {
+    let read = |slot: &Slot| if let Slot::Record(r) = slot { record::parse(r) } else { Parsed::Inert("redacted") };
+    frame.slots.iter().map(read).collect()
+}
+
+/// Rule 8, as far as it can be told where records were erased.
+fn counts_may_hold(header: &Header, slots: &[Slot]) -> bool {
+    let present = slots.iter().map(|s| if let Slot::Record(bytes) = s { bytes.len() } else { 0 }).sum::<usize>();
+    let (count, declared) = (header.record_count as usize, header.payload_len as usize);
+    (1..=RECORDS_PER_BLOCK_MAX).contains(&count)
+        && count == slots.len()
+        && declared <= PAYLOAD_SIZE_MAX
+        && present <= declared
 }
 
 /// Rule 8, for slots none of which is redacted.

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
 use super::block::{Frame, Header, PAYLOAD_SIZE_MAX, RECORDS_PER_BLOCK_MAX, SignedHeader, Slot};
-use super::charter::SEMANTICS_MAX;
 use super::exchange::Greeting;
 use super::ids::{BlockId, Class, LogNo, Origin, Seq, TimeMs, sha256};
 use super::log::{Extension, Log};
@@ -65,16 +64,22 @@ impl Replica {
         if records.len() > RECORDS_PER_SUBMISSION_MAX || payload > PAYLOAD_SIZE_MAX - 1024 {
             return Err(Refusal::TooLarge(records.len()));
         }
-        if charter.semantics > SEMANTICS_MAX {
+        if !self.understands() {
             return Err(Refusal::Semantics(u64::from(charter.semantics)));
+        }
+        if let Some(until) = self.suspended(self.settings.me) {
+            return Err(Refusal::Suspended(until.since(now).div_ceil(TimeMs::HOUR_MS)));
         }
         let member = charter.member(self.settings.me).filter(|_| self.is_active());
         let member = member.ok_or(Refusal::NotActive(charter.version))?;
+        if member.root_key != self.settings.root.verifying_key() {
+            return Err(Refusal::RootKey(charter.version)); // what we sign would count nowhere
+        }
         for (index, parsed) in parsed.iter().enumerate() {
             match parsed {
                 Parsed::Inert(why) => return Err(Refusal::Record(index, why)),
                 Parsed::Says(statement) => {
-                    if !admission::may_say(member.roles, statement) {
+                    if !admission::may_say(charter.semantics, member.roles, statement) {
                         return Err(Refusal::Role(member.roles.names().join(", ")));
                     }
                     guard(statement, &records[index]).map_err(|refusal| Refusal::Guard(index, refusal))?;
@@ -117,8 +122,98 @@ impl Replica {
         }
     }
 
+    /// Whether the normal lane has a log, or may begin one.
+    pub(super) fn may_open_a_log(&self) -> bool {
+        let limit = self.chain.effective().member(self.settings.me).map_or(0, |m| m.log_limit);
+        let roots = self.chain.effective().member(self.settings.me).map(|m| m.root_key);
+        roots == Some(self.settings.root.verifying_key())
+            && (self.own.lanes.contains_key(&Class::Normal) || self.own.next_log_no().0 < limit)
+    }
+
+    /// Whether peers hold blocks of ours that we do not have back yet.
+    pub(super) fn is_missing_own_blocks(&self) -> bool {
+        let len = |log_no: &LogNo| self.logs.get(&self.my_origin(*log_no)).map_or(Seq(0), Log::len);
+        self.own.expected.iter().any(|(log_no, seq)| len(log_no) < *seq)
+    }
+
+    /// Ends the logs that we write: each with a `LogClose`, after which nothing in it counts, whoever has its key.
+    pub(super) fn close(
+        &mut self,
+        ticket: Ticket,
+        next_seed: Option<[u8; 32]>,
+        reason: u32,
+        now: TimeMs,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.own.may_sign() {
+            effects.push(Effect::Answer(ticket, Answer::Refused(Refusal::GuardPending)));
+            return;
+        }
+        self.seal(now, effects);
+        let written: Vec<_> = self.own.lanes.iter().map(|(class, log_no)| (*class, *log_no)).collect();
+        match self.staged.is_empty() {
+            _ if !written.is_empty() => {}
+            true => effects.push(Effect::Answer(ticket, Answer::Durable(Vec::new()))),
+            false => self.staged.push_back(Staged::Answer(ticket, Answer::Durable(Vec::new()))),
+        }
+        let next = self.own.next_log_no();
+        for (class, log_no) in written {
+            let close = proto::LogClose { reason, next_log_no: next.0 };
+            let salt = self.salt_of(&[&self.my_origin(log_no).to_bytes()[..], b"close"].concat());
+            let bytes = record::encode(proto::Kind::LogClose, salt, &close);
+            let mut drafts = [Draft { ticket: Some(ticket), bytes }].into_iter().peekable();
+            if let Err(refusal) = self.sign_block(class, &mut drafts, now, effects) {
+                effects.push(Effect::Answer(ticket, Answer::Refused(refusal)));
+                return;
+            }
+            self.own.close(log_no);
+        }
+        if let Some(seed) = next_seed {
+            self.settings.log_seed = seed;
+        }
+    }
+
+    /// Says again what stands in blocks of ours that do not count, as far as it is still our word.
+    pub(super) fn resubmit(
+        &mut self,
+        ticket: Ticket,
+        said: Vec<(TimeMs, Bytes)>,
+        now: TimeMs,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut lost: Vec<_> = said.into_iter().filter(|(time, r)| self.is_still_our_word(r, *time, now)).collect();
+        // The last word on a subject stays the last.
+        lost.sort_by_key(|(time, _)| *time);
+        let mut refused = None;
+        let mut records = Vec::new();
+        for (_, record) in lost {
+            let parsed = record::parse(&record);
+            match self.check(Class::Normal, std::slice::from_ref(&record), std::slice::from_ref(&parsed), now) {
+                Ok(()) => records.push(record),
+                Err(refusal) => refused = Some(refusal),
+            }
+        }
+        if records.is_empty() {
+            let answer = refused.map_or(Answer::Durable(Vec::new()), Answer::Refused);
+            effects.push(Effect::Answer(ticket, answer));
+        } else if self.own.may_sign() {
+            let drafts = records.into_iter().map(|bytes| Draft { ticket: Some(ticket), bytes });
+            self.own.open.entry(Class::Normal).or_default().extend(drafts);
+            self.seal(now, effects);
+        } else {
+            for chunk in records.chunks(RECORDS_PER_SUBMISSION_MAX) {
+                let answer = self.queue(Class::Normal, chunk.to_vec(), effects);
+                if let Answer::Refused(_) = answer {
+                    effects.push(Effect::Answer(ticket, answer));
+                    return;
+                }
+            }
+            self.staged.push_back(Staged::Answer(ticket, Answer::Queued));
+        }
+    }
+
     fn own_frame_bytes(&self) -> u64 {
-        self.logs.values().filter(|l| l.origin().member == self.settings.me).map(Log::frame_bytes).sum()
+        self.logs.values().filter(|l| l.origin().member == self.settings.me).map(Log::bytes).sum()
     }
 
     fn queue(&mut self, class: Class, records: Vec<Bytes>, effects: &mut Vec<Effect>) -> Answer {
@@ -250,9 +345,29 @@ impl Replica {
         SigningKey::from_bytes(&seed)
     }
 
+    /// Name of the key with which we would write `log_no` now.
+    pub(super) fn log_key_id(&self, log_no: LogNo) -> super::ids::KeyId {
+        super::ids::KeyId::of(self.log_key(log_no).verifying_key().as_bytes())
+    }
+
+    /// Whether a log of ours was opened under the root key that we have.
+    pub(super) fn opened_now(&self, log: &Log) -> bool {
+        log.opening().root_key_id == super::ids::KeyId::of(self.settings.root.verifying_key().as_bytes())
+    }
+
     /// The salt of a record that we make ourselves: unknown to others, and the same when made again.
     fn salt(&self, origin: Origin) -> [u8; SALT_SIZE] {
-        let hash = sha256(&[b"staydown/salt/v1\n", &self.settings.log_seed, &origin.to_bytes()]);
+        self.salt_of(&origin.to_bytes())
+    }
+
+    /// The salt of an attestation.
+    pub(super) fn draw_salt(&self, heads: &[(Origin, super::ids::Head)]) -> [u8; SALT_SIZE] {
+        let hashes: Vec<_> = heads.iter().flat_map(|(_, head)| head.hash.0).collect();
+        self.salt_of(&hashes)
+    }
+
+    fn salt_of(&self, what: &[u8]) -> [u8; SALT_SIZE] {
+        let hash = sha256(&[b"staydown/salt/v1\n", &self.settings.log_seed, what]);
         let mut salt = [0; SALT_SIZE];
         salt.copy_from_slice(&hash[..SALT_SIZE]);
         salt
@@ -300,6 +415,15 @@ impl Replica {
         if self.settings.rules.break_rule(WrongRule::RestoreAndGoOn) {
             self.own.guard = Guard::Open;
         }
+        if greeting.second_copy {
+            // Both would sign the next block, and one of the two would be evidence against us.
+            self.alarm(Alarm::SecondCopy(peer), effects);
+            if let Some(exchange) = self.exchanges.get_mut(&peer) {
+                exchange.missed(now);
+            }
+            return;
+        }
+        self.alarms.remove(&Alarm::SecondCopy(peer));
         let claims = self.claims_on_own_logs(greeting);
         for (origin, seq) in &claims {
             // A claim is only somebody's word: close nothing before the header is here and our own keys signed it.
@@ -351,6 +475,7 @@ impl Replica {
     /// of this node, or a stolen key. Whichever it is, we write there no more (W4 b, and the own-log watch).
     pub(super) fn own_log_elsewhere(&mut self, id: BlockId, effects: &mut Vec<Effect>) {
         self.own.close(id.origin.log_no);
+        self.own.lost = true;
         self.alarm(Alarm::OwnLogElsewhere(id.origin), effects);
         let held = self.logs.get(&id.origin).map_or(Seq(0), Log::len);
         if id.seq > held {
@@ -375,8 +500,14 @@ impl Replica {
                     self.own.leaving_outbox.push(id);
                 }
                 // Tomorrow, after the next charter, or with the next release.
-                Err(Refusal::Quota { .. } | Refusal::LogsUsedUp(_) | Refusal::NotActive(_) | Refusal::Semantics(_)) => {
-                }
+                Err(
+                    Refusal::Quota { .. }
+                    | Refusal::LogsUsedUp(_)
+                    | Refusal::NotActive(_)
+                    | Refusal::Suspended(_)
+                    | Refusal::RootKey(_)
+                    | Refusal::Semantics(_),
+                ) => {}
                 Err(refusal) => {
                     self.own.outbox.remove(&id);
                     effects.push(Effect::Store(Write::DropOutbox(id)));
@@ -398,8 +529,7 @@ impl Replica {
     /// W5: records of damaged journal frames are said again, unless the block itself came back from a peer.
     pub(super) fn reoffer_orphans(&mut self, now: TimeMs, effects: &mut Vec<Effect>) {
         let len = |replica: &Self, log_no| replica.logs.get(&replica.my_origin(log_no)).map_or(Seq(0), Log::len);
-        let still_expected = self.own.expected.iter().any(|(log_no, seq)| len(self, *log_no) < *seq);
-        if self.own.orphans.is_empty() || !self.own.may_sign() || still_expected {
+        if self.own.orphans.is_empty() || !self.own.may_sign() || self.is_missing_own_blocks() {
             return;
         }
         for (id, (time, records)) in std::mem::take(&mut self.own.orphans) {
@@ -435,7 +565,7 @@ impl Replica {
             origin: Some(super::heads::origin_to_proto(origin)),
             seq: seq.0,
         };
-        if self.own.may_sign() && self.is_active() && !self.own.lanes.is_empty() {
+        if self.own.may_sign() && self.is_active() && self.understands() && !self.own.lanes.is_empty() {
             let bytes = record::encode(proto::Kind::Evidence, self.salt(origin), &evidence);
             self.own.open.entry(Class::Normal).or_default().push(Draft { ticket: None, bytes });
         }

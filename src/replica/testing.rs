@@ -7,7 +7,7 @@ use ed25519_dalek::SigningKey;
 use prost::Message as _;
 
 use crate::replica::block::{Frame, Header, SignedHeader, Slot};
-use crate::replica::charter::{Charter, CharterChain, charter_hash, prove_possession, sign_charter};
+use crate::replica::charter::{Charter, CharterChain, SEMANTICS_MAX, charter_hash, prove_possession, sign_charter};
 use crate::replica::ids::{BlockId, Class, ForumId, HeaderHash, LogNo, MemberId, Origin, Seq, TimeMs, sha256};
 use crate::replica::signal::{Alg, Subject};
 use crate::replica::signed::{Keyring, Opening, VerifiedBlock, VerifiedHeader, log_leaf, open_log};
@@ -311,7 +311,16 @@ pub(crate) fn incident(number: u8, code: u32, open: bool, closes: TimeMs) -> Byt
 
 /// What the node of a member signs with.
 pub(crate) fn settings(me: u8) -> Settings {
-    Settings { me: id(me), root: root(me), log_seed: [me; 32], seed: u64::from(me), rules: Rules::default() }
+    Settings {
+        me: id(me),
+        root: root(me),
+        log_seed: [me; 32],
+        seed: u64::from(me),
+        rules: Rules::default(),
+        instance: u64::from(me),
+        moved: false,
+        semantics_max: SEMANTICS_MAX,
+    }
 }
 
 /// The node of a member that starts with nothing but the charters.

@@ -5,7 +5,7 @@ use ed25519_dalek::SigningKey;
 use prost::Message as _;
 
 use super::block::{Frame, Slot, slot_to_proto};
-use super::charter::{charter_hash, prove_possession, sign_charter};
+use super::charter::{SEMANTICS_MAX, charter_hash, prove_possession, sign_charter};
 use super::exchange::PeerEvent;
 use super::ids::{Class, ForumId, MemberId, TimeMs};
 use super::own::{Answer, Refusal, Ticket};
@@ -89,8 +89,16 @@ impl Forum {
     }
 
     fn restore(&self) -> Restore {
-        let settings =
-            Settings { me: MemberId([1; 16]), root: root(1), log_seed: [7; 32], seed: 1, rules: Default::default() };
+        let settings = Settings {
+            me: MemberId([1; 16]),
+            root: root(1),
+            log_seed: [7; 32],
+            seed: 1,
+            rules: Default::default(),
+            instance: 1,
+            moved: false,
+            semantics_max: SEMANTICS_MAX,
+        };
         Restore::new(settings, self.id, self.charters.clone(), NOW).unwrap()
     }
 }

@@ -349,7 +349,7 @@ impl View {
             let within = room.take(withdraws);
             match record {
                 Parsed::Says(statement)
-                    if within && !too_early && admission::may_say(self.seats[seat].roles, statement) =>
+                    if within && !too_early && admission::may_say(self.charter.semantics, self.seats[seat].roles, statement) =>
                 {
                     self.take(header, seat, index, statement);
                 }
@@ -407,7 +407,14 @@ impl View {
                 let register = place(Word::Referral(*open), *closes);
                 self.put_incident(*id, &register, *open, *code);
             }
-            Statement::LogOpen(_) | Statement::LogClose | Statement::Evidence => {}
+            // Structural, or read by the layers below the view.
+            Statement::LogOpen(_)
+            | Statement::LogClose
+            | Statement::Evidence
+            | Statement::Attest { .. }
+            | Statement::Suspend { .. } => {}
+            // Carried and counted; what a company sees of them comes with the opinions' own release.
+            Statement::AuditNote | Statement::Resource | Statement::Preserve | Statement::Outcome => {}
         }
     }
 

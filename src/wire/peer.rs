@@ -50,6 +50,7 @@ pub fn hello(forum: ForumId, greeting: &Greeting) -> proto::HelloRequest {
         semantics_max: greeting.semantics_max,
         time_ms: greeting.time.0,
         software: concat!("staydown/", env!("CARGO_PKG_VERSION")).into(),
+        instance: greeting.instance,
     }
 }
 
@@ -65,9 +66,14 @@ pub fn check_hello(hello: &proto::HelloRequest, forum: ForumId) -> Result<(), Wi
     Ok(())
 }
 
-/// The answer to a greeting.
+/// The answer to a greeting; `greeting.second_copy` is what we tell the caller of itself.
 pub fn hello_reply(forum: ForumId, greeting: &Greeting) -> proto::HelloReply {
-    proto::HelloReply { me: Some(hello(forum, greeting)), heads: greeting.have.to_proto(), max_frame: FRAME_MAX }
+    proto::HelloReply {
+        me: Some(hello(forum, greeting)),
+        heads: greeting.have.to_proto(),
+        max_frame: FRAME_MAX,
+        second_copy: greeting.second_copy,
+    }
 }
 
 /// A peer's answer to our greeting.
@@ -83,6 +89,8 @@ pub fn greeting(reply: &proto::HelloReply, forum: ForumId) -> Result<Greeting, W
         semantics_max: me.semantics_max,
         time: TimeMs(me.time_ms),
         have: Have::from_proto(&reply.heads)?,
+        instance: me.instance,
+        second_copy: reply.second_copy,
     })
 }
 
@@ -93,7 +101,7 @@ pub fn tick_to_proto(tick: &Tick) -> proto::Tick {
         have_digest: Bytes::copy_from_slice(&tick.have_digest),
         charter_hash: Bytes::copy_from_slice(&tick.charter_hash.0),
         view_hour: tick.view_hour.0,
-        view_digest: Bytes::copy_from_slice(&tick.view_digest),
+        view_digest: tick.view_digest.map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(&digest)),
     }
 }
 
@@ -107,6 +115,9 @@ pub fn tick(tick: &proto::Tick) -> Result<Tick, WireError> {
         have_digest: tick.have_digest[..].try_into().map_err(|_wrong| WireError::Field("have_digest"))?,
         charter_hash: CharterHash::from_slice(&tick.charter_hash).ok_or(WireError::Field("charter_hash"))?,
         view_hour: TimeMs(tick.view_hour),
-        view_digest: tick.view_digest[..].try_into().map_err(|_wrong| WireError::Field("view_digest"))?,
+        view_digest: match &tick.view_digest[..] {
+            [] => None,
+            digest => Some(digest.try_into().map_err(|_wrong| WireError::Field("view_digest"))?),
+        },
     })
 }

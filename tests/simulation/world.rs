@@ -12,6 +12,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use prost::Message;
 use staydown::replica::block::Frame;
+use staydown::replica::charter::SEMANTICS_MAX;
 use staydown::replica::exchange::{Ask, Call, Draw, Feed, Greeting, PeerEvent, Published, Tick, Trouble};
 use staydown::replica::heads::{Have, head_to_proto, origin_from_proto, origin_to_proto};
 use staydown::replica::ids::{BlockId, CharterHash, Class, Head, MemberId, Origin, Seq, TimeMs};
@@ -369,6 +370,9 @@ impl World {
             log_seed: company.log_seed,
             seed: self.draw.number(),
             rules: Rules::but_for(self.rule),
+            instance: self.draw.0,
+            moved: false,
+            semantics_max: SEMANTICS_MAX,
         };
         let charters =
             node.disk.charters.values().map(|c| proto::SignedCharter::decode(c.clone()).expect("we wrote it"));
@@ -444,7 +448,7 @@ impl World {
                     }
                 }
                 Effect::Rebuild => self.rebuild(i),
-                Effect::Roster => {}
+                Effect::Roster | Effect::Redact(_) => {}
                 Effect::Alarm(alarm) => self.alarm(i, &alarm),
             }
         }
@@ -466,24 +470,24 @@ impl World {
     fn rebuild(&mut self, i: usize) {
         let now = self.clock(i);
         let Some(replica) = self.nodes[i].replica.take() else { return };
-        let mut view = replica.empty_view(now);
         let (keyring, charter) = (replica.keyring(), replica.charters().version());
-        let disk: Vec<_> = self.nodes[i].disk.blocks.iter().map(|(id, bytes)| (*id, bytes.clone())).collect();
-        for (id, bytes) in disk {
-            if id.seq > replica.prefix(id.origin) {
-                continue;
-            }
-            if let Ok(block) =
-                Frame::decode(bytes).map_err(Unverified::Frame).and_then(|f| self.verify(&keyring, charter, f))
-            {
-                view.fold(block.header(), block.records());
+        let disk: Vec<_> = self.nodes[i].disk.blocks.values().cloned().collect();
+        let blocks = disk.into_iter().filter_map(|bytes| {
+            let frame = Frame::decode(bytes).map_err(Unverified::Frame);
+            frame.and_then(|frame| self.verify(&keyring, charter, frame)).ok()
+        });
+        let blocks: Vec<_> = blocks.collect();
+        let mut replica = replica;
+        let mut effects = Vec::new();
+        for _ in 0..4 {
+            let mut rebuild = replica.begin_rebuild(now);
+            blocks.iter().for_each(|block| replica.rebuild(&mut rebuild, block));
+            if replica.finish_rebuild(rebuild, now, &mut effects) {
+                break;
             }
         }
-        let node = &mut self.nodes[i];
-        node.replica = Some(replica);
-        if let Some(replica) = node.replica.as_mut() {
-            replica.install(view);
-        }
+        self.nodes[i].replica = Some(replica);
+        self.carry_out(i, effects);
         self.count("rebuilds");
     }
 
@@ -845,7 +849,7 @@ impl World {
                     time_ms: self.now,
                     ..Default::default()
                 };
-                vec![proto::HelloReply { me: Some(me), heads, max_frame: 0 }.encode_to_vec().into()]
+                vec![proto::HelloReply { me: Some(me), heads, ..Default::default() }.encode_to_vec().into()]
             }
             Method::Charters => {
                 let from = proto::ChartersRequest::decode(bytes.clone()).map_or(1, |r| r.from_version);
@@ -995,9 +999,10 @@ fn hello(greeting: &Greeting, forum: [u8; 32]) -> proto::HelloReply {
         semantics_max: greeting.semantics_max,
         time_ms: greeting.time.0,
         software: "simulation".into(),
+        instance: greeting.instance,
     };
     let heads = greeting.have.iter().map(|(origin, head)| head_to_proto(origin, head)).collect();
-    proto::HelloReply { me: Some(me), heads, max_frame: 1 << 20 }
+    proto::HelloReply { me: Some(me), heads, max_frame: 1 << 20, second_copy: greeting.second_copy }
 }
 
 fn greeting(reply: &proto::HelloReply) -> Result<Greeting, String> {
@@ -1008,6 +1013,8 @@ fn greeting(reply: &proto::HelloReply) -> Result<Greeting, String> {
         semantics_max: me.semantics_max,
         time: TimeMs(me.time_ms),
         have: Have::from_proto(&reply.heads).map_err(|error| error.to_string())?,
+        instance: me.instance,
+        second_copy: reply.second_copy,
     })
 }
 
@@ -1017,7 +1024,7 @@ fn tick_to_proto(tick: &Tick) -> proto::Tick {
         have_digest: Bytes::copy_from_slice(&tick.have_digest),
         charter_hash: Bytes::copy_from_slice(&tick.charter_hash.0),
         view_hour: tick.view_hour.0,
-        view_digest: Bytes::copy_from_slice(&tick.view_digest),
+        view_digest: tick.view_digest.map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(&digest)),
     }
 }
 
@@ -1027,6 +1034,6 @@ fn tick_from_proto(tick: &proto::Tick) -> Option<Tick> {
         have_digest: tick.have_digest[..].try_into().ok()?,
         charter_hash: CharterHash::from_slice(&tick.charter_hash)?,
         view_hour: TimeMs(tick.view_hour),
-        view_digest: tick.view_digest[..].try_into().ok()?,
+        view_digest: if tick.view_digest.is_empty() { None } else { Some(tick.view_digest[..].try_into().ok()?) },
     })
 }

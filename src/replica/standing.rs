@@ -1,0 +1,271 @@
+//! How far each log counts: proofs, finality, the charter's cutoffs and stewards' suspensions put together (PROTOCOL
+//! section 5, layers 1 to 3), and the view that follows from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::charter::Charter;
+use super::finality::{Attests, Law};
+use super::ids::{BlockId, HeaderHash, MemberId, Origin, Seq, TimeMs};
+use super::log::Log;
+use super::signed::VerifiedBlock;
+use super::suspension::{Suspended, Suspensions};
+use super::view::View;
+use super::wrong::WrongRule;
+use super::{Effect, Replica, admission};
+
+/// What the blocks held say about how far logs count, and what follows from it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    attests: Attests,
+    suspensions: Suspensions,
+    /// `final(o)` of the convicted logs, on the chains that we hold.
+    finals: BTreeMap<Origin, Seq>,
+    suspended: BTreeMap<MemberId, Suspended>,
+    /// How far the view has taken in each log.
+    counted: BTreeMap<Origin, Seq>,
+    /// Chains that count, though we hold others or nothing of them yet: from a place on, the header hashes.
+    certified: BTreeMap<Origin, (Seq, Vec<HeaderHash>)>,
+    /// The full hour at which suspensions were last looked at.
+    hour: TimeMs,
+}
+
+/// A view and all it rests on, being derived again from the stored blocks, log by log in order.
+#[derive(Debug)]
+pub struct Rebuild {
+    view: View,
+    attests: Attests,
+    suspensions: Suspensions,
+    counted: BTreeMap<Origin, Seq>,
+}
+
+impl Replica {
+    /// The charter by which logs and records count: the one in force, or the last before it whose semantics this
+    /// release knows.
+    pub fn law(&self) -> &Charter {
+        let effective = self.chain.effective();
+        let known = |c: &&Charter| c.version <= effective.version && c.semantics <= self.settings.semantics_max;
+        if self.understands() { effective } else { self.chain.history().filter(known).last().unwrap_or(effective) }
+    }
+
+    fn finality_law(&self) -> Law<'_> {
+        Law { charter: self.law(), proofs: &self.proofs, logs: &self.logs }
+    }
+
+    /// The lowest disputed place of `origin`, as far as the log that we hold or could hold is concerned.
+    pub(super) fn fork(&self, origin: Origin) -> Option<Seq> {
+        match self.logs.get(&origin) {
+            Some(log) => self.proofs.fork_of(log),
+            None => self.proofs.fork(origin),
+        }
+    }
+
+    /// How far a log counts by proofs and finality: what we publish of it.
+    pub(super) fn settled(&self, log: &Log) -> Seq {
+        let durable = log.durable_head().map_or(Seq(0), |head| head.seq);
+        let Some(fork) = self.proofs.fork_of(log) else { return durable };
+        if self.settings.rules.break_rule(WrongRule::FirstSeenWins) {
+            return durable;
+        }
+        let last = self.standing.finals.get(&log.origin()).copied().unwrap_or(Seq(0));
+        durable.min(fork.previous().max(last))
+    }
+
+    /// How far a log counts before suspensions.
+    fn unsuspended(&self, log: &Log) -> Seq {
+        if self.settings.rules.break_rule(WrongRule::ExpelOnArrival)
+            && let Some(arrived) = self.arrived.get(&log.origin())
+        {
+            return (*arrived).min(log.len());
+        }
+        let durable = log.durable_head().map_or(Seq(0), |head| head.seq);
+        admission::prefix(self.law(), log, self.settled(log), self.proofs.fork_of(log)).min(durable)
+    }
+
+    /// How far the blocks of `origin` count (PROTOCOL layer 3).
+    pub fn prefix(&self, origin: Origin) -> Seq {
+        let Some(log) = self.logs.get(&origin) else { return Seq(0) };
+        let mut prefix = self.unsuspended(log);
+        for mark in self.standing.suspended.get(&origin.member).into_iter().flat_map(|s| s.marks(origin)) {
+            prefix = match mark {
+                // A mark on another chain marks what both have in common.
+                Some(mark) if log.hash_at(mark.seq).is_some_and(|hash| hash != mark.hash) => {
+                    let common = self.proofs.fork_of(log).map_or(Seq(0), Seq::previous);
+                    prefix.min(common).min(mark.seq)
+                }
+                Some(mark) => prefix.min(mark.seq),
+                None => Seq(0),
+            };
+        }
+        prefix
+    }
+
+    /// Whether a steward has suspended `member`, and until when.
+    pub fn suspended(&self, member: MemberId) -> Option<TimeMs> {
+        self.standing.suspended.get(&member).map(|suspended| suspended.until)
+    }
+
+    /// A durable block, for the layers below the view: whether it may have changed how far any log counts.
+    pub(super) fn note_standing(&mut self, block: &VerifiedBlock) -> bool {
+        let proofs = &self.proofs;
+        let told = self.standing.attests.note(block, |origin| proofs.fork(origin).is_some());
+        let suspends = self.standing.suspensions.note(block);
+        let origin = block.id().origin;
+        let special = self.proofs.fork(origin).is_some() || self.law().cutoffs.contains_key(&origin);
+        !told.is_empty() || suspends || special || self.standing.suspended.contains_key(&origin.member)
+    }
+
+    /// Looks again at what is final and who is suspended; tells whether the list no longer rests on that.
+    pub(super) fn weigh(&mut self, now: TimeMs, effects: &mut Vec<Effect>) -> bool {
+        self.weigh_finality();
+        let before: BTreeSet<_> = self.standing.suspended.keys().copied().collect();
+        self.weigh_suspensions(now);
+        if !before.iter().eq(self.standing.suspended.keys()) {
+            self.meet_peers();
+            effects.push(Effect::Roster);
+        }
+        !self.stands()
+    }
+
+    pub(super) fn weigh_finality(&mut self) {
+        let law = self.finality_law();
+        let convicted = self.logs.values().filter(|log| self.proofs.fork_of(log).is_some());
+        let finality = |log: &Log| {
+            let durable = log.durable_head().map_or(Seq(0), |head| head.seq);
+            let at = |seq| log.hash_at(seq).filter(|_| seq <= durable);
+            (log.origin(), self.standing.attests.finality(law, log.origin(), at))
+        };
+        let finals = convicted.map(finality).collect();
+        self.standing.finals = finals;
+    }
+
+    pub(super) fn weigh_suspensions(&mut self, now: TimeMs) {
+        let hour = self.standing.hour.max(now.hour());
+        let counts = |id: BlockId| self.logs.get(&id.origin).is_some_and(|log| id.seq <= self.unsuspended(log));
+        let suspended = self.standing.suspensions.in_force(self.law(), hour, counts);
+        self.standing.suspended = suspended;
+        self.standing.hour = hour;
+    }
+
+    /// Whether suspensions have to be looked at because an hour has passed.
+    pub(super) fn suspensions_are_due(&self, now: TimeMs) -> bool {
+        !self.standing.suspended.is_empty() && now.hour() > self.standing.hour
+    }
+
+    /// Whether the view has taken in every log as far as it counts, and no further.
+    pub(super) fn stands(&self) -> bool {
+        self.logs.keys().all(|origin| self.prefix(*origin) == self.counted(*origin))
+    }
+
+    fn counted(&self, origin: Origin) -> Seq {
+        self.standing.counted.get(&origin).copied().unwrap_or(Seq(0))
+    }
+
+    /// Takes a durable block into the view, if it is the next that counts. `false`: it counts, and others before it are
+    /// not taken in.
+    pub(super) fn fold(&mut self, block: &VerifiedBlock) -> bool {
+        let id = block.id();
+        if id.seq > self.prefix(id.origin) {
+            return true;
+        }
+        if self.counted(id.origin).next() != id.seq {
+            return false;
+        }
+        self.view.fold(block.header(), block.records());
+        self.standing.counted.insert(id.origin, id.seq);
+        true
+    }
+
+    /// A view to hand all stored blocks to, log by log in order; then [`Replica::finish_rebuild`].
+    pub fn begin_rebuild(&self, now: TimeMs) -> Rebuild {
+        Rebuild {
+            view: self.empty_view(now),
+            attests: Attests::default(),
+            suspensions: Suspensions::default(),
+            counted: BTreeMap::new(),
+        }
+    }
+
+    /// Takes one stored block into `rebuild`.
+    pub fn rebuild(&self, rebuild: &mut Rebuild, block: &VerifiedBlock) {
+        let id = block.id();
+        let durable = |log: &Log| log.durable_head().is_some_and(|head| id.seq <= head.seq);
+        let log = self.logs.get(&id.origin).filter(|log| durable(log));
+        if log.and_then(|log| log.hash_at(id.seq)) != Some(block.hash()) {
+            return; // evidence, or what another chain left behind
+        }
+        rebuild.attests.note(block, |origin| self.proofs.fork(origin).is_some());
+        rebuild.suspensions.note(block);
+        if id.seq <= self.prefix(id.origin) {
+            rebuild.view.fold(block.header(), block.records());
+            rebuild.counted.insert(id.origin, id.seq);
+        }
+    }
+
+    /// Puts what was derived in the place of what was. `false`: what the blocks said changed how far logs count, so they
+    /// are to be read once more.
+    pub fn finish_rebuild(&mut self, rebuild: Rebuild, now: TimeMs, effects: &mut Vec<Effect>) -> bool {
+        self.standing.attests = rebuild.attests;
+        self.standing.suspensions = rebuild.suspensions;
+        self.standing.counted = rebuild.counted;
+        self.view = rebuild.view;
+        let again = self.weigh(now, effects);
+        self.republish();
+        effects.push(Effect::Publish);
+        !again
+    }
+
+    /// A peer holds another chain of a convicted log than we do. Where voters or founders may mean that one, its headers
+    /// are fetched: only then it can be told, and only then its blocks are taken.
+    pub(super) fn trace(&mut self, peer: MemberId, origin: Origin, head: super::ids::Head, effects: &mut Vec<Effect>) {
+        let log = self.logs.get(&origin);
+        let Some(fork) = self.fork(origin).filter(|fork| *fork <= head.seq) else { return };
+        let cutoff = self.law().cutoffs.get(&origin).map_or(Seq(0), |cutoff| cutoff.seq);
+        let to = head.seq.min(cutoff.max(self.standing.attests.reach(self.finality_law(), origin)));
+        let ours = |seq: Seq| log.and_then(|log| log.hash_at(seq));
+        let prev = if fork == Seq(1) { Some(HeaderHash::ZERO) } else { ours(fork.previous()) };
+        let counts = log.is_some_and(|log| to <= self.unsuspended(log));
+        let Some(prev) = prev.filter(|_| to >= fork && !counts && ours(head.seq) != Some(head.hash)) else { return };
+        let ask = self.exchanges.get_mut(&peer).and_then(|exchange| exchange.trace(origin, fork, to, prev));
+        effects.extend(ask.map(|ask| Effect::Ask(peer, ask)));
+    }
+
+    /// The header hashes of a peer's chain of `origin` are there: if they count, their blocks are wanted.
+    pub(super) fn traced(&mut self, peer: MemberId, origin: Origin, from: Seq, mut hashes: Vec<HeaderHash>) {
+        let log = self.logs.get(&origin);
+        let at = |seq: Seq| {
+            if seq < from {
+                return log.and_then(|log| log.hash_at(seq));
+            }
+            hashes.get(usize::try_from(seq.0 - from.0).ok()?).copied()
+        };
+        let cutoff = self.law().cutoffs.get(&origin).filter(|c| at(c.seq) == Some(c.hash)).map_or(Seq(0), |c| c.seq);
+        let counts = cutoff.max(self.standing.attests.finality(self.finality_law(), origin, at));
+        if counts < from {
+            return;
+        }
+        hashes.truncate(usize::try_from(counts.0 - from.0 + 1).unwrap_or(usize::MAX));
+        self.standing.certified.insert(origin, (from, hashes));
+        if let Some(exchange) = self.exchanges.get_mut(&peer) {
+            exchange.want_greeting();
+        }
+    }
+
+    /// Whether a block stands on a chain that counts although its log is disputed.
+    pub(super) fn is_certified(&self, block: &VerifiedBlock) -> bool {
+        let id = block.id();
+        let Some((from, hashes)) = self.standing.certified.get(&id.origin) else { return false };
+        let place = id.seq.0.checked_sub(from.0).and_then(|place| usize::try_from(place).ok());
+        place.and_then(|place| hashes.get(place)) == Some(&block.hash())
+    }
+
+    /// Another chain than the one that counts makes way for `block`. What we held of it was not final, and cannot become
+    /// so: no two chains can.
+    pub(super) fn make_way(&mut self, block: &VerifiedBlock) {
+        let id = block.id();
+        if let Some(log) = self.logs.get_mut(&id.origin)
+            && log.hash_at(id.seq).is_some_and(|hash| hash != block.hash())
+        {
+            log.cut(id.seq.previous());
+        }
+    }
+}

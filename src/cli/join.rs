@@ -490,7 +490,8 @@ mod tests {
         let judged = |chain: &CharterChain, dir: &tempfile::TempDir| admitted(chain, dir.path(), FILE.as_ref());
         let (chain, dir) = changed(|_, _| {});
         assert_eq!(judged(&chain, &dir).unwrap(), "acme");
-        let cases: [(&str, &str, fn(&mut crate::replica::proto::Member)); 3] = [
+        type Change = fn(&mut crate::replica::proto::Member);
+        let cases: [(&str, &str, Change); 3] = [
             ("this company is suspended", "ask the founders", |m| m.status = 2),
             ("this company is no member any more", "ask the founders", |m| m.status = 3),
             ("this company is admitted under another key", "charter admit", |m| {

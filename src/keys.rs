@@ -8,6 +8,14 @@
 //! | `tls.cert.pem` | a certificate of that key; renewed under the same key, so that the pin stays |
 //!
 //! Who can read these files can speak for the member, therefore a secret that others on the machine may read is refused.
+//!
+//! A key that is to follow stands beside the one in use until the charter names it: `tls.next.key.pem` with
+//! `tls.next.cert.pem`, and `log-root.next.pem`. A founder's key is no part of a node and is encrypted (`sealed.rs`).
+//!
+//! Under systemd, `log-root.pem`, `log-seed` and `tls.key.pem` in `$CREDENTIALS_DIRECTORY` win over the folder; they
+//! are only read.
+
+mod sealed;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -17,9 +25,9 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _};
+use ed25519_dalek::{SigningKey, VerifyingKey};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -29,8 +37,17 @@ use zeroize::Zeroizing;
 use crate::clock;
 use crate::replica::ids::{KeyId, Pin, TimeMs, hex, sha256};
 
+pub use self::sealed::{
+    PASSPHRASE_BYTES_MAX, PASSPHRASE_BYTES_MIN, PBKDF2_ROUNDS_MAX, Passphrase, SCRYPT, SCRYPT_BYTES_MAX,
+    SCRYPT_LANES_MAX, create_sealed_founder, load_sealed_founder,
+};
+
 /// File of the log root key.
 pub const LOG_ROOT_FILE: &str = "log-root.pem";
+/// File of the log root key that is to follow, until the charter lists it.
+pub const LOG_ROOT_NEXT_FILE: &str = "log-root.next.pem";
+/// File of the log root key before the one in use: a charter that is forked away may name it again.
+pub const LOG_ROOT_OLD_FILE: &str = "log-root.old.pem";
 /// File of the seed of the log keys.
 pub const LOG_SEED_FILE: &str = "log-seed";
 /// File of the TLS key.
@@ -119,8 +136,7 @@ impl NodeKeys {
         };
         create_dir(dir)?;
         write_whole(&dir.join(LOG_ROOT_FILE), signing_key_pem(&keys.root)?.as_bytes())?;
-        let seed = Zeroizing::new(format!("{}\n", *Zeroizing::new(hex(&*keys.log_seed))));
-        write_whole(&dir.join(LOG_SEED_FILE), seed.as_bytes())?;
+        write_whole(&dir.join(LOG_SEED_FILE), seed_text(&keys.log_seed).as_bytes())?;
         write_whole(&dir.join(TLS_KEY_FILE), keys.tls.key_pem()?.as_bytes())?;
         write_whole(&dir.join(TLS_CERT_FILE), keys.tls.certificate_pem().as_bytes())?;
         Ok(keys)
@@ -141,12 +157,98 @@ impl NodeKeys {
     /// [`EXAMPLE_PINS`].
     pub fn load_with(dir: &Path, permissions: Permissions) -> Result<Self, KeyError> {
         let tls = TlsIdentity::load(dir, permissions)?;
+        let credentials = credentials_directory();
+        let secret = |name: &str| secret_file(dir, name, credentials.as_deref());
         Ok(Self {
-            root: read_signing_key(&dir.join(LOG_ROOT_FILE), permissions)?,
-            log_seed: read_seed(&dir.join(LOG_SEED_FILE), permissions)?,
+            root: read_signing_key(&secret(LOG_ROOT_FILE), permissions)?,
+            log_seed: read_seed(&secret(LOG_SEED_FILE), permissions)?,
             tls,
         })
     }
+}
+
+/// The folder in which systemd hands credentials to this process, if it does.
+pub fn credentials_directory() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
+/// Whether this node's secret of this name comes from systemd's credentials, where only an administrator changes it.
+pub fn is_credential(name: &str) -> bool {
+    credentials_directory().is_some_and(|dir| dir.join(name).exists())
+}
+
+/// The secret file `name`: the credential of this name if there is one, else the file in the keys folder.
+fn secret_file(dir: &Path, name: &str, credentials: Option<&Path>) -> PathBuf {
+    let credential = credentials.map(|credentials| credentials.join(name)).filter(|path| path.exists());
+    credential.unwrap_or_else(|| dir.join(name))
+}
+
+/// Makes the log root key that is to follow, beside the one in use. One that waits already is kept and returned.
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn next_root(dir: &Path) -> Result<SigningKey, KeyError> {
+    if is_credential(LOG_ROOT_FILE) {
+        return Err(KeyError::Credential { name: LOG_ROOT_FILE });
+    }
+    let path = dir.join(LOG_ROOT_NEXT_FILE);
+    if path.exists() {
+        let waits = read_signing_key(&path, Permissions::Strict)?;
+        // A crash while it was taken into use has left it in both places.
+        if waits != read_signing_key(&dir.join(LOG_ROOT_FILE), Permissions::Strict)? {
+            return Ok(waits);
+        }
+    }
+    let key = new_signing_key();
+    write_whole(&path, signing_key_pem(&key)?.as_bytes())?;
+    Ok(key)
+}
+
+/// The log root key that the charter names, when it is not the one in use: the one that was to follow, which is in use
+/// from now on, or the one before, after a charter was undone. `None`: this node has no key that the charter names.
+/// The caller holds the lock of the data directory.
+///
+/// # Errors
+/// A file cannot be read or written; the key in use is the same as before then.
+pub fn adopt_root(dir: &Path, listed: &VerifyingKey) -> Result<Option<SigningKey>, KeyError> {
+    if is_credential(LOG_ROOT_FILE) {
+        return Ok(None);
+    }
+    let in_use = dir.join(LOG_ROOT_FILE);
+    for name in [LOG_ROOT_NEXT_FILE, LOG_ROOT_OLD_FILE] {
+        let path = dir.join(name);
+        if !path.exists() {
+            continue;
+        }
+        let key = read_signing_key(&path, Permissions::Strict)?;
+        if key.verifying_key() != *listed {
+            continue;
+        }
+        // First the copies, then the one change that counts: a crash in between loses no key.
+        let kept = if name == LOG_ROOT_OLD_FILE { LOG_ROOT_NEXT_FILE } else { LOG_ROOT_OLD_FILE };
+        write_whole(&dir.join(kept), &read_secret(&in_use, Permissions::Strict)?)?;
+        write_whole(&in_use, signing_key_pem(&key)?.as_bytes())?;
+        fs::remove_file(&path).map_err(KeyError::io(&path))?;
+        return Ok(Some(key));
+    }
+    Ok(None)
+}
+
+/// A new seed for the keys of single logs, in the place of the old one, whose logs must be closed by then.
+///
+/// # Errors
+/// [`KeyError::Credential`] if it comes from systemd; [`KeyError::Io`], and the old seed is whole then.
+pub fn replace_log_seed(dir: &Path) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+    if is_credential(LOG_SEED_FILE) {
+        return Err(KeyError::Credential { name: LOG_SEED_FILE });
+    }
+    let seed = Zeroizing::new(clock::random());
+    write_whole(&dir.join(LOG_SEED_FILE), seed_text(&seed).as_bytes())?;
+    Ok(seed)
+}
+
+fn seed_text(seed: &[u8; 32]) -> Zeroizing<String> {
+    Zeroizing::new(format!("{}\n", *Zeroizing::new(hex(seed))))
 }
 
 /// What a self-signed certificate says.
@@ -209,6 +311,39 @@ impl TlsIdentity {
         Ok(renewed)
     }
 
+    /// A new certificate for the key in `dir`, whatever is the matter with the old one, which it replaces at once.
+    ///
+    /// # Errors
+    /// The key cannot be read, or the certificate cannot be written.
+    pub fn certify_in(dir: &Path, terms: &CertificateTerms, permissions: Permissions) -> Result<Self, KeyError> {
+        let path = secret_file(dir, TLS_KEY_FILE, credentials_directory().as_deref());
+        let pem = read_secret(&path, permissions)?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(&pem)
+            .map_err(|error| KeyError::malformed(&path, format!("not a PKCS#8 private key in PEM: {error}")))?;
+        let made = Self::self_signed(&pair_of(key.secret_pkcs8_der())?, terms)?;
+        if permissions == Permissions::Lenient && !EXAMPLE_PINS.contains(&made.pin()) {
+            return Err(KeyError::NotAnExample { path, name: made.pin().to_string() });
+        }
+        write_whole(&dir.join(TLS_CERT_FILE), made.certificate_pem().as_bytes())?;
+        Ok(made)
+    }
+
+    /// Makes the key that is to follow, with its certificate, beside the one in use.
+    ///
+    /// # Errors
+    /// [`KeyError::Exists`] if one waits already; [`KeyError::Credential`] if the one in use comes from systemd.
+    pub fn create_next(dir: &Path, terms: &CertificateTerms) -> Result<Self, KeyError> {
+        if is_credential(TLS_KEY_FILE) {
+            return Err(KeyError::Credential { name: TLS_KEY_FILE });
+        }
+        refuse_existing(&dir.join(TLS_NEXT_KEY_FILE))?;
+        let next = Self::create(terms)?;
+        // The certificate last: a key without one is not the next yet.
+        write_whole(&dir.join(TLS_NEXT_KEY_FILE), next.key_pem()?.as_bytes())?;
+        write_whole(&dir.join(TLS_NEXT_CERT_FILE), next.certificate_pem().as_bytes())?;
+        Ok(next)
+    }
+
     /// Reads key and certificate in `dir`: at start, and again when the files have changed.
     ///
     /// # Errors
@@ -257,7 +392,8 @@ impl TlsIdentity {
     }
 
     fn load_files(dir: &Path, key: &str, cert: &str, permissions: Permissions) -> Result<Self, KeyError> {
-        let (key_path, cert_path) = (dir.join(key), dir.join(cert));
+        let key_path = secret_file(dir, key, credentials_directory().as_deref());
+        let cert_path = dir.join(cert);
         let key_pem = read_secret(&key_path, permissions)?;
         let cert_pem = read_bounded(&cert_path)?;
         let key = PrivatePkcs8KeyDer::from_pem_slice(&key_pem)
@@ -382,16 +518,14 @@ pub fn not_after_ms(der: &[u8]) -> Result<TimeMs, KeyError> {
     CertificateFacts::of(der).map(|facts| facts.not_after)
 }
 
-/// Makes a founder key in the file `path`.
+/// Makes a founder key in the file `path`, not encrypted.
 ///
 /// # Errors
 /// [`KeyError::Exists`] if there is a file already; [`KeyError::Io`] if it cannot be written.
 pub fn create_founder(path: &Path) -> Result<SigningKey, KeyError> {
     refuse_existing(path)?;
     let key = new_signing_key();
-    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        create_dir(dir)?;
-    }
+    parent_made(path)?;
     write_whole(path, signing_key_pem(&key)?.as_bytes())?;
     Ok(key)
 }
@@ -399,7 +533,7 @@ pub fn create_founder(path: &Path) -> Result<SigningKey, KeyError> {
 /// Reads the founder key in the file `path`.
 ///
 /// # Errors
-/// The file is missing, readable by others, or malformed.
+/// [`KeyError::Sealed`] if it is encrypted; the file is missing, readable by others, or malformed.
 pub fn load_founder(path: &Path) -> Result<SigningKey, KeyError> {
     load_founder_with(path, Permissions::Strict)
 }
@@ -409,6 +543,10 @@ pub fn load_founder(path: &Path) -> Result<SigningKey, KeyError> {
 /// # Errors
 /// As [`load_founder`]; and [`KeyError::NotAnExample`] for lenient reading of a key not in [`EXAMPLE_FOUNDERS`].
 pub fn load_founder_with(path: &Path, permissions: Permissions) -> Result<SigningKey, KeyError> {
+    // Before the mode: a sealed key may lie on a stick whose file system knows no owners.
+    if sealed::is_sealed(&String::from_utf8_lossy(&read_bounded(path)?)) {
+        return Err(KeyError::Sealed { path: path.to_owned() });
+    }
     let key = read_signing_key(path, permissions)?;
     let id = KeyId::of(key.verifying_key().as_bytes());
     if permissions == Permissions::Lenient && !EXAMPLE_FOUNDERS.contains(&id) {
@@ -489,6 +627,29 @@ pub enum KeyError {
         path: PathBuf,
         /// Pin or key id found.
         name: String,
+    },
+    /// A secret that systemd hands to this process.
+    #[error(
+        "{name} comes from systemd's credentials and cannot be changed from here; fix: put the new one where LoadCredential= takes it from, and restart the service"
+    )]
+    Credential {
+        /// Name of the file.
+        name: &'static str,
+    },
+    /// A passphrase that cannot be used.
+    #[error("the passphrase cannot be used: {0}")]
+    Passphrase(String),
+    /// An encrypted key, without its passphrase.
+    #[error("{} is encrypted; fix: give its passphrase (--passphrase-file FILE, or type it when asked)", path.display())]
+    Sealed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An encrypted key, with another passphrase than it was sealed with.
+    #[error("{} does not open with this passphrase", path.display())]
+    WrongPassphrase {
+        /// The file.
+        path: PathBuf,
     },
     /// An example key on an address that others can reach.
     #[error(
@@ -592,7 +753,10 @@ fn read_secret(path: &Path, permissions: Permissions) -> Result<Zeroizing<Vec<u8
     let file = File::open(path).map_err(KeyError::io(path))?;
     // The mode of the file that is open, not of whatever has the name a moment later.
     let mode = file.metadata().map_err(KeyError::io(path))?.permissions().mode() & 0o7777;
-    if permissions == Permissions::Strict && mode & 0o077 != 0 {
+    // Systemd shows an access list for the service's user as the group's bits.
+    let is_credential = credentials_directory().is_some_and(|dir| path.parent() == Some(&dir));
+    let others = if is_credential { 0o007 } else { 0o077 };
+    if permissions == Permissions::Strict && mode & others != 0 {
         return Err(KeyError::Readable { path: path.to_owned(), mode });
     }
     read_open(&file, path)
@@ -610,6 +774,13 @@ fn read_open(file: &File, path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         return Err(KeyError::TooLong { path: path.to_owned() });
     }
     Ok(bytes)
+}
+
+fn parent_made(path: &Path) -> Result<(), KeyError> {
+    match path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        Some(dir) => create_dir(dir),
+        None => Ok(()),
+    }
 }
 
 fn create_dir(dir: &Path) -> Result<(), KeyError> {
@@ -742,6 +913,52 @@ mod tests {
         }
         chmod(&dir.path().join(TLS_CERT_FILE), 0o644);
         NodeKeys::load(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_credential_wins_over_the_folder() {
+        let (folder, credentials) = (Path::new("/keys"), tempfile::tempdir().unwrap());
+        let path = |credentials: Option<&Path>| secret_file(folder, LOG_SEED_FILE, credentials);
+        assert_eq!(path(None), Path::new("/keys/log-seed"));
+        assert_eq!(path(Some(credentials.path())), Path::new("/keys/log-seed"), "there is none of this name");
+        fs::write(credentials.path().join(LOG_SEED_FILE), "x").unwrap();
+        assert_eq!(path(Some(credentials.path())), credentials.path().join(LOG_SEED_FILE));
+    }
+
+    #[test]
+    fn the_log_root_key_is_the_one_that_the_charter_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = NodeKeys::create(dir.path(), &terms()).unwrap().root;
+        let second = next_root(dir.path()).unwrap();
+        assert_eq!(next_root(dir.path()).unwrap().to_bytes(), second.to_bytes(), "one that waits is kept");
+        let in_use = || NodeKeys::load(dir.path()).unwrap().root.to_bytes();
+        assert_eq!(in_use(), first.to_bytes(), "until the charter names it");
+        assert!(adopt_root(dir.path(), &new_signing_key().verifying_key()).unwrap().is_none());
+        assert_eq!(in_use(), first.to_bytes());
+        let adopted = adopt_root(dir.path(), &second.verifying_key()).unwrap().unwrap();
+        assert_eq!((adopted.to_bytes(), in_use()), (second.to_bytes(), second.to_bytes()));
+        assert!(!dir.path().join(LOG_ROOT_NEXT_FILE).exists());
+        // A charter fork leads back to the version before.
+        adopt_root(dir.path(), &first.verifying_key()).unwrap().unwrap();
+        assert_eq!(in_use(), first.to_bytes());
+        assert_eq!(mode(&dir.path().join(LOG_ROOT_NEXT_FILE)), 0o600);
+        adopt_root(dir.path(), &second.verifying_key()).unwrap().unwrap();
+        assert_eq!(in_use(), second.to_bytes());
+    }
+
+    #[test]
+    fn a_next_tls_key_stands_beside_the_one_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = NodeKeys::create(dir.path(), &terms()).unwrap();
+        assert!(TlsIdentity::load_next(dir.path(), Permissions::Strict).unwrap().is_none());
+        let next = TlsIdentity::create_next(dir.path(), &terms()).unwrap();
+        assert!(matches!(TlsIdentity::create_next(dir.path(), &terms()), Err(KeyError::Exists { .. })));
+        let read = TlsIdentity::load_next(dir.path(), Permissions::Strict).unwrap().unwrap();
+        assert_eq!((read.pin(), mode(&dir.path().join(TLS_NEXT_KEY_FILE))), (next.pin(), 0o600));
+        assert_eq!(NodeKeys::load(dir.path()).unwrap().tls.pin(), before.tls.pin());
+        let seed = replace_log_seed(dir.path()).unwrap();
+        assert_ne!(seed, before.log_seed);
+        assert_eq!(NodeKeys::load(dir.path()).unwrap().log_seed, seed);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::engine::{self, Handle, OpenError};
 use crate::keys::{
-    CertificateTerms, KeyError, NodeKeys, RENEW_BEFORE_MS, TLS_CERT_FILE, TLS_KEY_FILE, TlsIdentity,
+    self, CertificateTerms, KeyError, NodeKeys, RENEW_BEFORE_MS, TLS_CERT_FILE, TLS_KEY_FILE, TlsIdentity,
     refuse_example_keys, strict_unless_example,
 };
 use crate::net::expiry;
@@ -211,24 +211,53 @@ async fn run_locked(
     let fail = |source| NodeError::Listen { address: config.peer.listen, source };
     refuse_example_keys(plan.keys.tls.pin(), listener.local_addr().map_err(fail)?)?;
     let plan = renew_certificate(plan, &config.data)?;
-    let (engine, started, thread) = engine::start(
-        &config.data,
-        plan.settings.clone(),
-        plan.invitation.forum,
-        plan.invitation.charters.clone(),
-        tokio::runtime::Handle::current(),
-    )?;
+    let (engine, started, thread) = open(&plan, &config.data)?;
+    let (plan, engine, started, thread) = match adopted(&plan, &config.data, &engine)? {
+        None => (plan, engine, started, thread),
+        // Which key the charter names is known only when the charters on disk were read. Under the old one nothing was
+        // signed yet: the startup guard has had no answer.
+        Some(plan) => {
+            stopped(engine, thread).await?;
+            let (engine, started, thread) = open(&plan, &config.data)?;
+            (plan, engine, started, thread)
+        }
+    };
     for healed in &started.healed {
         tracing::warn!(healed, "healed at start");
     }
     tracing::info!(blocks = started.blocks, "replica rebuilt");
     let served = serve(listener, &config, &plan, &engine, ready, shutdown).await;
+    stopped(engine, thread).await?;
+    served
+}
+
+fn open(plan: &Plan, data: &Path) -> Result<(Handle, engine::Started, std::thread::JoinHandle<()>), NodeError> {
+    let (settings, invitation) = (plan.settings.clone(), &plan.invitation);
+    let runtime = tokio::runtime::Handle::current();
+    Ok(engine::start(data, settings, invitation.forum, invitation.charters.clone(), runtime)?)
+}
+
+async fn stopped(engine: Handle, thread: std::thread::JoinHandle<()>) -> Result<(), NodeError> {
     engine.stop().await;
     // The engine's thread ends after what is on its queue; waiting for it lets the store close.
     if tokio::task::spawn_blocking(move || thread.join()).await.is_ok_and(|joined| joined.is_err()) {
         return Err(NodeError::Serve("the engine panicked: please report this".into()));
     }
-    served
+    Ok(())
+}
+
+/// The plan under the log root key that the charter names by now, if that is another one of ours.
+fn adopted(plan: &Plan, data: &Path, engine: &Handle) -> Result<Option<Plan>, NodeError> {
+    let listed = {
+        let replica = engine.shared().replica();
+        replica.charters().effective().member(plan.settings.me).map(|member| member.root_key)
+    };
+    let Some(listed) = listed.filter(|listed| *listed != plan.settings.root.verifying_key()) else { return Ok(None) };
+    if keys::adopt_root(&data.join(KEYS_FOLDER), &listed)?.is_none() {
+        return Ok(None);
+    }
+    tracing::info!("the charter lists the next log root key: it is in use from now on");
+    self::plan(data).map(Some)
 }
 
 fn renew_certificate(plan: Plan, data: &Path) -> Result<Plan, NodeError> {

@@ -10,10 +10,9 @@ use prost::Message as _;
 use super::client::Node;
 use super::drafting::{self, Standing};
 use super::failure::{Exit, Failure, Outcome};
-use super::{Invocation, init, json, show};
+use super::{Invocation, init, json, key, show};
 use crate::clock;
 use crate::config::Config;
-use crate::keys::{self, KeyError, strict_unless_example};
 use crate::replica::charter::{Charter, CharterChain, Roles, charter_hash, public_key};
 use crate::replica::ids::{ForumId, KeyId, TimeMs, hex};
 use crate::replica::proto;
@@ -23,11 +22,8 @@ use crate::wire::local;
 
 #[derive(Subcommand)]
 pub(super) enum CharterCommand {
-    /// Make a founder's key; its public half goes beside it
-    Key {
-        /// New file for the secret key
-        file: PathBuf,
-    },
+    /// Make a founder's key, encrypted under a passphrase; its public half goes beside it
+    Key(key::FounderKeyArgs),
     /// Begin a forum: a draft that members' requests are bound to
     Found(FoundArgs),
     /// Put companies into a draft, or into the next version of the charter
@@ -84,6 +80,8 @@ pub(super) struct SignArgs {
     /// The founder's secret key
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    #[command(flatten)]
+    passphrase: key::PassphraseArgs,
 }
 
 #[derive(Args)]
@@ -107,7 +105,7 @@ pub(super) struct InviteArgs {
 
 pub(super) async fn charter(command: CharterCommand, at: &Invocation) -> Outcome {
     match command {
-        CharterCommand::Key { file } => key(&file, at),
+        CharterCommand::Key(args) => key::founder(&args, at),
         CharterCommand::Found(args) => found(&args, at),
         CharterCommand::Admit(args) => admit(&args, at).await,
         CharterCommand::Sign(args) => sign(&args, at),
@@ -115,27 +113,6 @@ pub(super) async fn charter(command: CharterCommand, at: &Invocation) -> Outcome
         CharterCommand::Apply { file } => apply(&file, at).await,
         CharterCommand::Invite(args) => invite(&args, at).await,
     }
-}
-
-fn key(file: &Path, at: &Invocation) -> Outcome {
-    let mut public = file.file_name().unwrap_or_default().to_owned();
-    public.push(".pub");
-    let public = file.with_file_name(public);
-    if public.exists() {
-        return Err(KeyError::Exists { path: public }.into());
-    }
-    let key = keys::create_founder(file)?;
-    files::write_text(&public, &files::founder_file(&key.verifying_key()))?;
-    let id = KeyId::of(key.verifying_key().as_bytes());
-    if at.terminal.json {
-        let public_key = hex(key.verifying_key().as_bytes());
-        at.terminal.json(&serde_json::json!({ "key_id": id.to_string(), "public_key": public_key }))?;
-    } else {
-        at.terminal.data(files::founder_file(&key.verifying_key()).trim_end())?;
-    }
-    at.terminal.talk(format!("founder key {id}\n  secret  {}\n  public  {}", file.display(), public.display()));
-    at.terminal.talk("Keep the secret half off the network. Next: staydown charter found");
-    Ok(Exit::Ok)
 }
 
 fn found(args: &FoundArgs, at: &Invocation) -> Outcome {
@@ -205,7 +182,7 @@ fn roles(text: &str) -> Result<Roles, Failure> {
 
 fn sign(args: &SignArgs, at: &Invocation) -> Outcome {
     let file = CharterFile::read(&args.file)?;
-    let key = load_founder(&args.key)?;
+    let key = key::load_founder(&args.key, &args.passphrase, at)?;
     let signed = drafting::sign(&file, &key)?;
     if at.terminal.can_ask() {
         at.terminal.talk(words(&file)?);
@@ -224,11 +201,6 @@ fn sign(args: &SignArgs, at: &Invocation) -> Outcome {
         (missing, _) => format!("Still missing: {}", missing.join("; ")),
     });
     Ok(Exit::Ok)
-}
-
-/// Keys of `certs-example` may lie around in any mode: they are published.
-fn load_founder(path: &Path) -> Result<ed25519_dalek::SigningKey, Failure> {
-    Ok(strict_unless_example(|permissions| keys::load_founder_with(path, permissions))?)
 }
 
 async fn show(args: &ShowArgs, at: &Invocation) -> Outcome {
@@ -440,7 +412,7 @@ async fn invite(args: &InviteArgs, at: &Invocation) -> Outcome {
 }
 
 /// The charter chain of this node: asked of it if it runs, read from its folder if not.
-async fn current_chain(at: &Invocation) -> Result<CharterChain, Failure> {
+pub(super) async fn current_chain(at: &Invocation) -> Result<CharterChain, Failure> {
     let config = at.config()?;
     let unreachable = match Node::connect(&config.local.socket).await {
         Ok(node) => return running_chain(&node).await,

@@ -62,6 +62,8 @@ calls! {
     apply: apply_charter(ApplyCharterRequest) -> ApplyCharterResponse, CALL_TIMEOUT;
     /// Checks everything stored.
     verify: verify_log(VerifyLogRequest) -> VerifyLogResponse, VERIFY_TIMEOUT;
+    /// Closes our logs and goes on under new numbers and a new seed.
+    rotate_logs: rotate_logs(RotateLogsRequest) -> RotateLogsResponse, CALL_TIMEOUT;
 }
 
 impl Node {

@@ -144,7 +144,11 @@ impl From<KeyError> for Failure {
     fn from(error: KeyError) -> Self {
         let exit = match &error {
             KeyError::Io { .. } => Exit::Io,
-            KeyError::Exists { .. } | KeyError::ExampleKey { .. } => Exit::Refused,
+            KeyError::Exists { .. }
+            | KeyError::ExampleKey { .. }
+            | KeyError::WrongPassphrase { .. }
+            | KeyError::Credential { .. } => Exit::Refused,
+            KeyError::Passphrase(_) | KeyError::Sealed { .. } => Exit::Usage,
             _ => Exit::BadInput,
         };
         from_message(exit, &error.to_string())
@@ -155,7 +159,7 @@ impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
         match &error {
             FileError::Io { source, .. } if source.kind() != io::ErrorKind::NotFound => {
-                Self::new(Exit::Io, error.to_string())
+                room(source.kind(), Self::new(Exit::Io, error.to_string()))
             }
             _ => Self::new(Exit::BadInput, error.to_string()),
         }
@@ -204,7 +208,17 @@ impl From<LockError> for Failure {
 
 /// An operation on `what` failed for the operating system's reason.
 pub fn io_failure(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Failure {
-    move |error| Failure::new(Exit::Io, format!("{what}: {error}"))
+    move |error| room(error.kind(), Failure::new(Exit::Io, format!("{what}: {error}")))
+}
+
+/// A full disk has one cure, whatever was being written; files are written whole or not at all.
+fn room(kind: io::ErrorKind, failure: Failure) -> Failure {
+    match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            failure.fix("make room on that disk, then run this again: nothing was left half done")
+        }
+        _ => failure,
+    }
 }
 
 #[cfg(test)]
@@ -232,6 +246,17 @@ mod tests {
             ("it may be read by others", Some("chmod 600 it"))
         );
         assert_eq!(from_message(Exit::Io, "plain").fix, None);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_its_cure() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let file = FileError::Io { path: "forum.sdi".into(), source: full() };
+        for failure in [Failure::from(file), io_failure("forum.sdi")(full())] {
+            assert_eq!(failure.exit, Exit::Io);
+            assert!(failure.cause.starts_with("forum.sdi: ") && failure.fix.unwrap().starts_with("make room"));
+        }
+        assert_eq!(io_failure("x")(io::Error::from(io::ErrorKind::PermissionDenied)).fix, None);
     }
 
     #[test]

@@ -148,6 +148,12 @@ pub(super) fn member(data: &Path) -> Result<Option<MemberId>, Failure> {
     id.map(|id| Some(MemberId(id))).map_err(|why| Failure::new(Exit::BadInput, format!("{}: {why}", path.display())))
 }
 
+/// Our member id.
+pub(super) fn member_here(data: &Path) -> Result<MemberId, Failure> {
+    let none = || Failure::new(Exit::Refused, format!("{} holds no node yet", data.display()));
+    member(data)?.ok_or_else(|| none().fix("staydown init, or name the node's folder: --data DIR"))
+}
+
 /// What our request is bound to, if this folder has one.
 pub(super) fn stored_binding(data: &Path) -> Result<Option<Binding>, Failure> {
     let path = data.join(BINDING_FILE);

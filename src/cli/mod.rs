@@ -5,6 +5,8 @@ pub mod show;
 pub mod terminal;
 
 mod backfill;
+mod backup;
+mod cert;
 mod charter;
 mod client;
 mod demo;
@@ -15,6 +17,7 @@ mod init;
 mod item;
 mod join;
 pub mod json;
+mod key;
 mod list;
 mod log;
 mod lookup;
@@ -82,6 +85,10 @@ enum Command {
     Join(join::JoinArgs),
     /// Run the node until it is told to stop
     Run(run::RunArgs),
+    /// Copy this node, running or not: what nobody else has
+    Backup(backup::BackupArgs),
+    /// Put a backup into a data directory, marked so that the node asks its peers before it signs
+    Restore(backup::RestoreArgs),
     /// Show the state of the node
     Status,
     /// Compute the hashes of files; nothing is sent
@@ -105,6 +112,12 @@ enum Command {
     /// Check the logs of all members
     #[command(subcommand)]
     Log(log::LogCommand),
+    /// Show and change the keys of this node
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Show and renew the certificate of this node
+    #[command(subcommand)]
+    Cert(cert::CertCommand),
     /// Write a completion script for a shell
     Completions {
         /// bash, zsh, fish, elvish, powershell
@@ -207,6 +220,8 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Init(args) => init::init(&args, at),
         Command::Join(args) => Box::pin(join::join(&args, at)).await,
         Command::Run(args) => Box::pin(run::run(&args, at)).await,
+        Command::Backup(args) => Box::pin(backup::backup(&args, at)).await,
+        Command::Restore(args) => backup::restore(&args, at),
         Command::Status => status::status(at).await,
         Command::Hash(args) => hash::hash(&args, at),
         Command::Submit(args) => Box::pin(submit::submit(&args, at)).await,
@@ -216,6 +231,8 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Charter(command) => Box::pin(charter::charter(command, at)).await,
         Command::Peer(command) => peer::peer(command, at).await,
         Command::Log(command) => log::log(command, at).await,
+        Command::Key(command) => Box::pin(key::key(command, at)).await,
+        Command::Cert(command) => cert::cert(&command, at),
         Command::Completions { shell } => completions(shell, at.terminal),
     }
 }
@@ -261,6 +278,12 @@ mod tests {
             "staydown entry show sha256:ab --receipts --json",
             "staydown list search --type pdq --status ACTIVE --label symbol --member acme --limit 5",
             "staydown list search --all",
+            "staydown key show",
+            "staydown key rotate --tls --out change.sdj",
+            "staydown key rotate --log",
+            "staydown cert renew",
+            "staydown backup copy --keys",
+            "staydown restore copy",
             "staydown peer list",
             "staydown log verify",
             "staydown completions bash",
@@ -280,6 +303,8 @@ mod tests {
             "staydown entry dispute",
             "staydown --demo a --data b status",
             "staydown match",
+            "staydown key rotate",
+            "staydown key rotate --tls --root",
         ] {
             let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
             assert!(parse(line).is_err(), "{line}");

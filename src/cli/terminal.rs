@@ -66,6 +66,11 @@ impl Terminal {
         !self.json && !self.yes && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
+    /// Whether a person can type a secret, which no flag answers.
+    pub fn can_type(&self) -> bool {
+        !self.json && io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
     /// What a person types, without white space around it.
     ///
     /// # Errors

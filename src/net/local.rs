@@ -247,6 +247,13 @@ impl Forum for LocalService {
         let verified = verified.map_err(|e| refuse(Code::DataLoss, "STORE", e.to_string()))?;
         Ok(Response::new(verified_to_proto(verified)))
     }
+
+    async fn rotate_logs(
+        &self,
+        _request: Request<l::RotateLogsRequest>,
+    ) -> Result<Response<l::RotateLogsResponse>, Status> {
+        Err(refuse(Code::Unimplemented, "ROTATE_LOGS", "this release of the node cannot change the keys of its logs"))
+    }
 }
 
 /// What a check of the logs found, as it is told to people: the same for a running node and for a stopped one.

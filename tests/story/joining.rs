@@ -81,12 +81,19 @@ fn a_fourth_member_joins_a_forum_with_the_example_keys() {
     for number in [1, 3] {
         run(&["charter", "sign", &charter, "--key", &format!("{example}/founder-{number}.pem")]).ends_with(0);
     }
+    // Invited before the charter is applied: the peers do not know delta.
+    let hasty = forum.path("hasty.sdi");
+    acme.does(&["charter", "invite", "--from", &charter, "--out", &hasty]);
+    let told = delta.run(&["join", &hasty, "--once", "--timeout", "5", "--json"]).ends_with(4);
+    assert!(cause(&told).ends_with("refused this node"), "{told:?}");
+    assert!(told.json()["error"]["fix"].as_str().unwrap().contains("charter apply"), "{told:?}");
     assert_eq!(acme.does(&["charter", "apply", &charter, "--json"]).json()["version"], 2);
     acme.does(&["charter", "invite", "--out", &second]);
 
     // The first invitation is of the right forum, and too old.
     let told = delta.run(&["join", &first, "--once", "--json"]).ends_with(4);
     assert_eq!(cause(&told), "this node is not admitted yet");
+    assert!(told.out.contains("looked at charter 1 of ") && told.out.contains("acme, bolt, cyan"), "{told:?}");
     // Interrupted as soon as it has begun, and begun again.
     delta.start(&["join", &second]);
     wait_for("the join has begun", || delta.log().contains("[1/3]").then_some(()));
@@ -95,7 +102,8 @@ fn a_fourth_member_joins_a_forum_with_the_example_keys() {
     for expected in [
         "[1/3] Charter chain 1..2 verified, fingerprint agrees",
         "[2/3] Reached ",
-        "[3/3] Synced: 1 entries",
+        "this node has joined before: it goes on where it stopped",
+        "[3/3] Synced 1 of 1 entry, all signatures valid",
         "Joined.",
     ] {
         assert!(told.err.contains(expected), "{expected}: {}", told.err);
@@ -104,6 +112,8 @@ fn a_fourth_member_joins_a_forum_with_the_example_keys() {
     delta.does(&["join", &second, "--once"]);
     delta.start(&["run"]);
     delta.ready(3);
+    let told = delta.run(&["join", &second, "--once", "--json"]).ends_with(73);
+    assert_eq!(cause(&told), "this node has joined already, and runs");
     let found = delta.does(&["match", &value_of(&value), "--json"]).json();
     assert_eq!(found["matches"][0]["entry"]["said"][0]["member"], "acme");
     forum.companies.push(delta);
@@ -118,6 +128,35 @@ fn a_fourth_member_joins_a_forum_with_the_example_keys() {
 
 fn value_of(value: &str) -> String {
     format!("sha256:{value}")
+}
+
+#[test]
+fn a_forum_that_sleeps_is_named_endpoint_by_endpoint_and_a_newer_charter_is_fetched() {
+    let mut forum = Forum::found(2);
+    let (invitation, fingerprint, charter) =
+        (forum.path("invite.sdi"), forum.fingerprint.clone(), forum.path("charter-2.sdc"));
+    let mut acme = forum.companies.remove(0);
+    let bolt = &mut forum.companies[0];
+    let join = ["join", &invitation, "--forum", &fingerprint, "--once", "--timeout", "2", "--json"];
+    let told = acme.run(&join).ends_with(5);
+    assert!(cause(&told).contains("no peer was reached in "), "{told:?}");
+    assert!(told.out.contains(&bolt.address.to_string()), "each endpoint with its error: {told:?}");
+
+    bolt.start(&["join", &invitation, "--forum", &fingerprint]);
+    wait_for("bolt has begun", || bolt.log().contains("[1/3]").then_some(()));
+    wait_for("bolt answers", || (bolt.run(&["status"]).code == Some(0)).then_some(()));
+    // The same command goes on, and afterwards a newer charter is known to bolt alone.
+    acme.does(&["join", &invitation, "--once"]);
+    let request = acme.data.with_extension("sdj");
+    bolt.does(&["charter", "admit", request.to_str().unwrap(), "--role", "SMALL", "--out", &charter]);
+    for founder in ["acme", "bolt"] {
+        let key = forum.folder.path().join(format!("founder-{founder}.pem"));
+        run(&["charter", "sign", &charter, "--key", key.to_str().unwrap()]).ends_with(0);
+    }
+    bolt.does(&["charter", "apply", &charter]);
+    let told = acme.does(&["join", &invitation, "--once"]);
+    assert!(told.err.contains("The peers have charter 2 of "), "{told:?}");
+    acme.kill();
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod world;
 mod backfill;
 mod demo;
 mod joining;
+mod keys;
 mod malformed;
 mod readme;
 mod verifying;

@@ -239,7 +239,7 @@ impl Forum {
         let folder = TempDir::new().unwrap();
         let founders = COMPANIES[..count].iter().map(|(name, ..)| {
             let key = folder.path().join(format!("founder-{name}.pem"));
-            run(&["charter", "key", key.to_str().unwrap()]).ends_with(0);
+            run(&["charter", "key", key.to_str().unwrap(), "--no-passphrase"]).ends_with(0);
             key
         });
         let founders: Vec<_> = founders.collect();

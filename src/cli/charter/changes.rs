@@ -540,8 +540,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::cli::drafting;
     use crate::cli::drafting::tests::{NOW, founded, founder};
-    use crate::cli::drafting::{self, governing};
     use crate::replica::charter::charter_hash;
     use crate::replica::strict::{CHARTER, Field, Kind, Schema};
 
@@ -597,10 +597,10 @@ mod tests {
 
     fn put(out: &mut Vec<u8>, mut value: u64) {
         while value > 127 {
-            out.push((value & 127) as u8 | 128);
+            out.push(u8::try_from(value & 127).unwrap() | 128);
             value >>= 7;
         }
-        out.push(value as u8);
+        out.push(u8::try_from(value).unwrap());
     }
 
     /// A field of a message: its schema, and its content without tag and length.
@@ -754,7 +754,7 @@ mod tests {
                 |c| c.expulsions[0].policy = 2,
                 "~ member bolt is out: nothing that it ever said counts (VOID), reason education-research",
             ),
-            (|c| c.members[0].roles = 66, "~ member acme: roles FULL becomes SMALL+STEWARD"),
+            (|c| c.members[0].roles = 66, "~ member acme: roles: FULL becomes SMALL+STEWARD"),
             (
                 |c| c.members[0].group = "ACME, Inc".into(),
                 "~ member acme: group ACME becomes ACME, Inc: companies of one group count once",
@@ -808,6 +808,6 @@ mod tests {
 
     #[test]
     fn numbers_of_the_status_are_those_of_the_charter() {
-        assert_eq!((governing::ACTIVE, SUSPENDED, FORMER), (1, 2, 3));
+        assert_eq!((ACTIVE, SUSPENDED, FORMER), (1, 2, 3));
     }
 }

@@ -89,14 +89,17 @@ fn edit(
     file: &CharterFile,
     change: impl FnOnce(&mut proto::Charter) -> Result<(), Failure>,
 ) -> Result<CharterFile, Failure> {
-    let old = body(file)?;
-    let mut new = old.clone();
+    let mut new = body(file)?;
     change(&mut new)?;
-    if new == old {
+    if new == body(file)? {
         return Err(refused("the charter says so already: nothing would change").fix("staydown charter show"));
     }
-    check_have_vector(&new)?;
-    let file = CharterFile { proposed: unsigned(&new), before: file.before.clone() };
+    unsigned_again(file, &new)
+}
+
+fn unsigned_again(file: &CharterFile, new: &proto::Charter) -> Result<CharterFile, Failure> {
+    check_have_vector(new)?;
+    let file = CharterFile { proposed: unsigned(new), before: file.before.clone() };
     // A founding draft is no charter before it has members.
     if !new.members.is_empty() {
         Charter::decode(&file.proposed.body)?;
@@ -453,11 +456,11 @@ pub(in crate::cli) fn renew(file: &CharterFile, days: u64, now: TimeMs) -> Resul
     if !(1..=VALID_DAYS_MAX).contains(&days) {
         return Err(usage(format!("--days: got {days}, expected 1 to {VALID_DAYS_MAX}")));
     }
-    edit(file, |charter| {
-        charter.issued_ms = now.0;
-        charter.valid_until_ms = now.plus(days * TimeMs::DAY_MS).0;
-        Ok(())
-    })
+    let mut charter = body(file)?;
+    charter.issued_ms = now.0;
+    charter.valid_until_ms = now.plus(days * TimeMs::DAY_MS).0;
+    // The next version is a renewal by itself, so that nothing may be left to change here.
+    unsigned_again(file, &charter)
 }
 
 /// Lets a log count up to a block and no further.
@@ -800,6 +803,7 @@ mod tests {
         member(MemberChange { drop_pins: text(&"0c".repeat(32)), ..Default::default() }, "is the last pin");
         assert_eq!(set_role(&second(), "bolt", Roles::from_bits(9)).unwrap_err().exit, Exit::Usage);
         assert_eq!(set_role(&second(), "echo", Roles::FULL).unwrap_err().exit, Exit::NotFound);
+        assert!(renew(&second(), 400, NOW.plus(1)).is_ok(), "as long as the next version is valid anyway");
         assert_eq!(renew(&second(), 0, NOW).unwrap_err().exit, Exit::Usage);
         assert_eq!(renew(&second(), VALID_DAYS_MAX + 1, NOW).unwrap_err().exit, Exit::Usage);
         assert_eq!(set_semantics(&second(), SEMANTICS_MAX + 1).unwrap_err().exit, Exit::Usage);

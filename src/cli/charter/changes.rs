@@ -91,9 +91,9 @@ impl Diff<'_> {
         }
     }
 
-    fn compare(&mut self, what: &str, changed: bool, old: impl ToString, new: impl ToString) {
+    fn compare(&mut self, what: &str, changed: bool, old: impl Into<String>, new: impl Into<String>) {
         if changed {
-            self.say(format!("~ {what}: {} becomes {}", old.to_string(), new.to_string()));
+            self.say(format!("~ {what}: {} becomes {}", old.into(), new.into()));
         }
     }
 
@@ -282,7 +282,12 @@ impl Diff<'_> {
             };
             self.say(format!("~ {who} {words}"));
         }
-        self.compare(&format!("{who}: logs it may open"), *log_limit != old.log_limit, old.log_limit, log_limit);
+        self.compare(
+            &format!("{who}: logs it may open"),
+            *log_limit != old.log_limit,
+            old.log_limit.to_string(),
+            log_limit.to_string(),
+        );
         if *log_root_key != old.log_root_key {
             let id = |key: &[u8]| show::short(&KeyId::of(key).0);
             let meant = "logs opened under the old key count up to their cutoff, and not at all without one";

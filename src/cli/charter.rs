@@ -1,22 +1,26 @@
 //! `charter`: founding and governing a forum. A charter counts when enough founders have signed it; these commands only
-//! draw up files, until `apply` hands one to a node.
+//! draw up files, until `apply` hands one to a node. `propose` has the commands that change something, `changes` tells
+//! in words what they change, `chain` finds what they start from.
 
-use std::collections::BTreeMap;
+mod chain;
+mod changes;
+mod propose;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use prost::Message as _;
 
-use super::client::Node;
+pub(super) use self::chain::current_chain;
+use self::propose::{DraftArgs, HeadsArg, Proposal};
+pub(super) use self::propose::{place, says};
 use super::drafting::{self, Standing};
 use super::failure::{Exit, Failure, Outcome};
-use super::{Invocation, init, json, key, show};
+use super::{Invocation, json, key, show};
 use crate::clock;
-use crate::config::Config;
 use crate::replica::charter::{Charter, CharterChain, Roles, charter_hash, public_key};
-use crate::replica::ids::{ForumId, KeyId, TimeMs, hex};
+use crate::replica::ids::{CharterHash, ForumId, TimeMs, hex};
 use crate::replica::proto;
-use crate::store;
 use crate::wire::files::{self, CharterFile, Invitation, JoinRequest};
 use crate::wire::local;
 
@@ -28,7 +32,9 @@ pub(super) enum CharterCommand {
     Found(FoundArgs),
     /// Put companies into a draft, or into the next version of the charter
     Admit(AdmitArgs),
-    /// Sign a charter with a founder's key
+    #[command(flatten)]
+    Propose(Proposal),
+    /// Sign a charter with a founder's key; needs no node, and shows first what the charter changes
     Sign(SignArgs),
     /// Show a charter in words: members, roles, who has signed, what is missing
     Show(ShowArgs),
@@ -65,12 +71,14 @@ pub(super) struct AdmitArgs {
     /// FULL, SMALL, OBSERVER, REFERRAL, CERTIFIER, AUDITOR, STEWARD; several with commas [default: SMALL]
     #[arg(long)]
     role: Option<String>,
-    /// The draft to go on with [default: the next version of this node's charter]
-    #[arg(long, value_name = "FILE.sdc")]
-    into: Option<PathBuf>,
-    /// The new charter file [default: the draft itself, or charter-N.sdc]
-    #[arg(short, long, value_name = "FILE")]
-    out: Option<PathBuf>,
+    /// The request of a member carries another log root key: its logs count up to where they are now, and it goes on
+    /// in new ones
+    #[arg(long)]
+    new_key: bool,
+    #[command(flatten)]
+    heads: HeadsArg,
+    #[command(flatten)]
+    draft: DraftArgs,
 }
 
 #[derive(Args)]
@@ -107,7 +115,8 @@ pub(super) async fn charter(command: CharterCommand, at: &Invocation) -> Outcome
     match command {
         CharterCommand::Key(args) => key::founder(&args, at),
         CharterCommand::Found(args) => found(&args, at),
-        CharterCommand::Admit(args) => admit(&args, at).await,
+        CharterCommand::Admit(args) => Box::pin(admit(&args, at)).await,
+        CharterCommand::Propose(change) => Box::pin(propose::propose(change, at)).await,
         CharterCommand::Sign(args) => sign(&args, at),
         CharterCommand::Show(args) => show(&args, at).await,
         CharterCommand::Apply { file } => apply(&file, at).await,
@@ -116,7 +125,7 @@ pub(super) async fn charter(command: CharterCommand, at: &Invocation) -> Outcome
 }
 
 fn found(args: &FoundArgs, at: &Invocation) -> Outcome {
-    let founders = args.founder.iter().map(|text| founder(text)).collect::<Result<Vec<_>, _>>()?;
+    let founders = args.founder.iter().map(|text| founder("--founder", text)).collect::<Result<Vec<_>, _>>()?;
     let draft = drafting::found(&args.name, &founders, args.threshold, clock::random(), clock::now())?;
     refuse_to_overwrite(&args.out, at)?;
     draft.write(&args.out)?;
@@ -126,11 +135,13 @@ fn found(args: &FoundArgs, at: &Invocation) -> Outcome {
     Ok(Exit::Ok)
 }
 
-fn founder(text: &str) -> Result<ed25519_dalek::VerifyingKey, Failure> {
+/// A founder's public key that was given with `flag`: 64 digits, or a file.
+fn founder(flag: &str, text: &str) -> Result<ed25519_dalek::VerifyingKey, Failure> {
     let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok().filter(|bytes| bytes.len() == 32);
     match bytes {
-        Some(bytes) => public_key(&bytes)
-            .ok_or_else(|| Failure::new(Exit::BadInput, format!("--founder: {text} is not a sound key"))),
+        Some(bytes) => {
+            public_key(&bytes).ok_or_else(|| Failure::new(Exit::BadInput, format!("{flag}: {text} is not a sound key")))
+        }
         None => Ok(files::read_founder(text.as_ref())?),
     }
 }
@@ -139,32 +150,24 @@ async fn admit(args: &AdmitArgs, at: &Invocation) -> Outcome {
     let roles = args.role.as_deref().map(roles).transpose()?;
     let now = clock::now();
     let requests = args.requests.iter().map(|path| JoinRequest::read(path)).collect::<Result<Vec<_>, _>>()?;
-    let mut file = match &args.into {
-        Some(path) => CharterFile::read(path)?,
-        None => drafting::next(&current_chain(at).await?, now)?,
-    };
-    let had = file.proposed.sigs.len();
+    let begun = args.draft.begin(now, at).await?;
+    let mut file = begun.clone();
+    let heads = if args.new_key { args.heads.read(&begun, at).await? } else { Vec::new() };
     for request in &requests {
-        file = drafting::admit(&file, request, roles, now)?;
+        file = if args.new_key {
+            drafting::admit_new_key(&file, request, roles, now, &heads)?
+        } else {
+            drafting::admit(&file, request, roles, now)?
+        };
         at.terminal.talk(format!("{}: key words {}", request.applicant.name, show::key_words(request.bytes())));
     }
-    let version = drafting::body(&file)?.version;
-    let out = args.out.clone().or(args.into.clone()).unwrap_or_else(|| PathBuf::from(format!("charter-{version}.sdc")));
-    if args.into.as_ref() != Some(&out) {
-        refuse_to_overwrite(&out, at)?;
-    }
+    let out = args.draft.out(&file, at)?;
     at.terminal.confirm("Were these words read out by the companies themselves, by telephone?")?;
-    file.write(&out)?;
-    told_file(&out, at)?;
-    if had > 0 {
-        at.terminal.talk(format!("{had} signatures were made for the charter as it was, and are gone"));
-    }
-    if roles.is_none() {
+    if roles.is_none() && !args.new_key {
         at.terminal
             .talk("newcomers are SMALL: what they list is shown to others and counts apart (--role FULL changes that)");
     }
-    at.terminal.talk(format!("Next, by each founder: staydown charter sign {} --key FOUNDER_KEY", out.display()));
-    Ok(Exit::Ok)
+    propose::finish(&begun, &file, &out, at)
 }
 
 fn roles(text: &str) -> Result<Roles, Failure> {
@@ -184,11 +187,11 @@ fn sign(args: &SignArgs, at: &Invocation) -> Outcome {
     let file = CharterFile::read(&args.file)?;
     let key = key::load_founder(&args.key, &args.passphrase, at)?;
     let signed = drafting::sign(&file, &key)?;
-    if at.terminal.can_ask() {
-        at.terminal.talk(words(&file)?);
-        for line in differences(&file)? {
-            at.terminal.talk(format!("  {line}"));
-        }
+    if !at.terminal.json {
+        at.terminal.talk(words(&file)?.trim_end());
+        at.terminal.talk("Changes");
+        differences(&file)?.iter().for_each(|line| at.terminal.talk(format!("  {line}")));
+        warnings(&file)?.iter().for_each(|line| at.terminal.talk(format!("warning: {line}")));
     }
     at.terminal.confirm("Sign this charter?")?;
     signed.write(&args.file)?;
@@ -209,13 +212,21 @@ async fn show(args: &ShowArgs, at: &Invocation) -> Outcome {
         None => as_file(&current_chain(at).await?),
     };
     if at.terminal.json {
-        at.terminal.json(&as_json(&file)?)?;
+        let mut shown = as_json(&file)?;
+        if args.diff {
+            shown.changes = Some(differences(&file)?);
+            shown.warnings = Some(warnings(&file)?);
+        }
+        at.terminal.json(&shown)?;
         return Ok(Exit::Ok);
     }
     at.terminal.data(words(&file)?.trim_end())?;
     if args.diff {
         for line in differences(&file)? {
             at.terminal.data(line)?;
+        }
+        for line in warnings(&file)? {
+            at.terminal.data(format!("warning: {line}"))?;
         }
     }
     Ok(Exit::Ok)
@@ -297,62 +308,27 @@ fn member_words(m: &proto::Member) -> String {
     ))
 }
 
+/// The charter before the one that is proposed, and its hash; none for a first charter.
+fn before(file: &CharterFile) -> Result<Option<(proto::Charter, CharterHash)>, Failure> {
+    let Some(before) = file.before.last() else { return Ok(None) };
+    let old = proto::Charter::decode(before.body.clone());
+    let old = old.map_err(|error| Failure::new(Exit::BadInput, error.to_string()))?;
+    Ok(Some((old, charter_hash(&before.body))))
+}
+
 /// What a charter changes against the one before, a line each.
 fn differences(file: &CharterFile) -> Result<Vec<String>, Failure> {
-    let Some(before) = file.before.last() else {
-        return Ok(vec!["this is the first charter: nothing stands before it".to_owned()]);
-    };
-    let old =
-        proto::Charter::decode(before.body.clone()).map_err(|error| Failure::new(Exit::BadInput, error.to_string()))?;
     let new = drafting::body(file)?;
-    let mut lines = Vec::new();
-    let mut compare = |what: &str, old: String, new: String| {
-        if old != new {
-            lines.push(format!("~ {what}: {} becomes {}", show::clean(&old), show::clean(&new)));
-        }
-    };
-    compare("name", old.name.clone(), new.name.clone());
-    compare("semantics level", old.semantics.to_string(), new.semantics.to_string());
-    compare("threshold", old.threshold.to_string(), new.threshold.to_string());
-    compare("taxonomy", old.taxonomy.clone(), new.taxonomy.clone());
-    compare("valid until", show::date(TimeMs(old.valid_until_ms)), show::date(TimeMs(new.valid_until_ms)));
-    compare("policy", format!("{:?}", old.policy), format!("{:?}", new.policy));
-    compare("expulsions", old.expulsions.len().to_string(), new.expulsions.len().to_string());
-    compare("cutoffs", old.cutoffs.len().to_string(), new.cutoffs.len().to_string());
-    compare("erasures", old.erasures.len().to_string(), new.erasures.len().to_string());
-    let founders = |charter: &proto::Charter| {
-        charter.founder_keys.iter().map(|key| (KeyId::of(key).to_string(), String::new())).collect()
-    };
-    set_differences("founder", &founders(&old), &founders(&new), &mut lines);
-    let members = |charter: &proto::Charter| charter.members.iter().map(|m| (hex(&m.id), describe(m))).collect();
-    set_differences("member", &members(&old), &members(&new), &mut lines);
-    Ok(lines)
+    Ok(match before(file)? {
+        Some((old, hash)) => changes::changes(&old, hash, &new),
+        None => vec!["this is the first charter: nothing stands before it".to_owned()],
+    })
 }
 
-/// All that matters about a member, so that no change of it goes unseen.
-fn describe(m: &proto::Member) -> String {
-    let pins: Vec<_> =
-        m.nodes.iter().flat_map(|node| node.tls_spki_sha256.iter().map(|pin| show::short(pin))).collect();
-    format!("{}  pins {}  key {}  logs {}", member_words(m), pins.join(","), show::short(&m.log_root_key), m.log_limit)
-}
-
-fn set_differences(
-    what: &str,
-    old: &BTreeMap<String, String>,
-    new: &BTreeMap<String, String>,
-    lines: &mut Vec<String>,
-) {
-    let shown = |id: &str, text: &str| if text.is_empty() { id.to_owned() } else { text.to_owned() };
-    for (id, text) in new {
-        match old.get(id) {
-            None => lines.push(format!("+ {what} {}", shown(id, text))),
-            Some(before) if before != text => lines.push(format!("~ {what} {before}\n  becomes {text}")),
-            Some(_) => {}
-        }
-    }
-    lines.extend(
-        old.iter().filter(|(id, _)| !new.contains_key(*id)).map(|(id, text)| format!("- {what} {}", shown(id, text))),
-    );
+/// What to think about twice before signing, a line each.
+fn warnings(file: &CharterFile) -> Result<Vec<String>, Failure> {
+    let old = before(file)?.map(|(old, _)| old);
+    Ok(changes::warnings(old.as_ref(), &drafting::body(file)?, clock::now()))
 }
 
 fn as_json(file: &CharterFile) -> Result<json::Charter, Failure> {
@@ -375,6 +351,8 @@ fn as_json(file: &CharterFile) -> Result<json::Charter, Failure> {
         signed: standing.signed.iter().map(ToString::to_string).collect(),
         missing: standing.missing(),
         members,
+        changes: None,
+        warnings: None,
     })
 }
 
@@ -411,59 +389,6 @@ async fn invite(args: &InviteArgs, at: &Invocation) -> Outcome {
     Ok(Exit::Ok)
 }
 
-/// The charter chain of this node: asked of it if it runs, read from its folder if not.
-pub(super) async fn current_chain(at: &Invocation) -> Result<CharterChain, Failure> {
-    let config = at.config()?;
-    let unreachable = match Node::connect(&config.local.socket).await {
-        Ok(node) => return running_chain(&node).await,
-        Err(unreachable) => unreachable,
-    };
-    if !config.data.join(init::INVITATION_FILE).exists() {
-        let failure = unreachable.culprit(format!("and {} holds no joined node", config.data.display()));
-        return Err(failure.fix("staydown run, or name a file: --into, --from"));
-    }
-    stopped_chain(&config)
-}
-
-async fn running_chain(node: &Node) -> Result<CharterChain, Failure> {
-    let forum = node.status(local::StatusRequest {}).await?.forum_id;
-    let forum = ForumId::from_slice(&forum).ok_or_else(|| Failure::new(Exit::Failed, "the node names no forum"))?;
-    let mut charters: Vec<proto::SignedCharter> = Vec::new();
-    loop {
-        let from_version = charters.len() as u64 + 1;
-        let page = node.charters(local::GetChartersRequest { from_version }).await?.charters;
-        if page.is_empty() || charters.len() > files::CHARTERS_MAX {
-            break;
-        }
-        for charter in page {
-            let charter = proto::SignedCharter::decode(charter);
-            charters.push(charter.map_err(|error| Failure::new(Exit::Verification, error.to_string()))?);
-        }
-    }
-    Ok(files::verify(forum, &charters)?)
-}
-
-/// The chain in the folder of a node that does not run. The invitation alone may be old, and a charter that is drawn
-/// up over an old one forks the chain: therefore what the node has learnt since is read too.
-fn stopped_chain(config: &Config) -> Result<CharterChain, Failure> {
-    let _lock = store::lock_directory(&config.data)?;
-    let invitation = Invitation::read(&config.data.join(init::INVITATION_FILE))?;
-    let mut chain = invitation.verify(invitation.forum)?;
-    let replica = config.data.join("replica");
-    if !replica.is_dir() {
-        return Ok(chain);
-    }
-    let failed = |error: store::StoreError| {
-        Failure::new(Exit::Storage, error.to_string()).fix("staydown run (it heals what can be healed)")
-    };
-    let opened = store::Store::open(&replica).map_err(failed)?;
-    for (_, bytes) in opened.store.charters().map_err(failed)? {
-        let charter = proto::SignedCharter::decode(&bytes[..]);
-        chain.apply(charter.map_err(|error| Failure::new(Exit::Storage, error.to_string()))?)?;
-    }
-    Ok(chain)
-}
-
 fn refuse_to_overwrite(path: &Path, at: &Invocation) -> Result<(), Failure> {
     if path.exists() && !at.terminal.yes {
         let failure = Failure::new(Exit::Refused, format!("{} is already there", path.display()));
@@ -472,6 +397,7 @@ fn refuse_to_overwrite(path: &Path, at: &Invocation) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Tells where the result stands: as talk, or as the one JSON value of a command that writes.
 fn told_file(path: &Path, at: &Invocation) -> Result<(), Failure> {
     if at.terminal.json {
         return at.terminal.json(&serde_json::json!({ "file": path.display().to_string() }));
@@ -507,7 +433,7 @@ mod tests {
         let delta = request("delta", 14, Binding::Forum(chain.forum()));
         let next = drafting::admit(&next, &delta, Some(Roles::FULL), NOW).unwrap();
         let lines = differences(&next).unwrap();
-        assert!(lines[0].starts_with("~ valid until: "), "{lines:?}");
+        assert!(lines[0].starts_with("~ valid until: 2027-12-23 (issued "), "{lines:?}");
         assert!(lines[1].starts_with("+ member delta (group DELTA; FR)  FULL"), "{lines:?}");
         assert_eq!(lines.len(), 2);
     }
@@ -532,11 +458,11 @@ mod tests {
     fn founders_keys_are_files_or_digits() {
         let key = founder(1).verifying_key();
         assert_eq!(founder_arg(&hex(key.as_bytes())), key);
-        assert_eq!(super::founder("no-such-file").unwrap_err().exit, Exit::BadInput);
-        assert_eq!(super::founder(&"00".repeat(32)).unwrap_err().exit, Exit::BadInput);
+        assert_eq!(super::founder("--founder", "no-such-file").unwrap_err().exit, Exit::BadInput);
+        assert_eq!(super::founder("--founder", &"00".repeat(32)).unwrap_err().exit, Exit::BadInput);
     }
 
     fn founder_arg(text: &str) -> ed25519_dalek::VerifyingKey {
-        super::founder(text).unwrap()
+        super::founder("--founder", text).unwrap()
     }
 }

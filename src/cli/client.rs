@@ -60,6 +60,8 @@ calls! {
     charters: get_charters(GetChartersRequest) -> GetChartersResponse, CALL_TIMEOUT;
     /// Applies a charter.
     apply: apply_charter(ApplyCharterRequest) -> ApplyCharterResponse, CALL_TIMEOUT;
+    /// One record by its place.
+    record: get_record(GetRecordRequest) -> GetRecordResponse, CALL_TIMEOUT;
     /// Checks everything stored.
     verify: verify_log(VerifyLogRequest) -> VerifyLogResponse, VERIFY_TIMEOUT;
     /// Closes our logs and goes on under new numbers and a new seed.

@@ -1,4 +1,6 @@
-//! Drawing up charters: founding, admitting, signing. Pure but for what it is given; `charter` and `demo` use it.
+//! Drawing up charters: founding, admitting, signing; `governing` has the other changes. Pure but for what it is given; `charter` and `demo` use it.
+
+pub(super) mod governing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,6 +8,7 @@ use bytes::Bytes;
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use prost::Message as _;
 
+use self::governing::LogEnd;
 use super::failure::{Exit, Failure};
 use crate::replica::charter::{
     Charter, CharterChain, HAVE_MAX, LOG_LIMIT_DEFAULT, Roles, charter_hash, charter_signature_holds, possession_holds,
@@ -13,7 +16,7 @@ use crate::replica::charter::{
 };
 use crate::replica::ids::{ForumId, KeyId, TimeMs, hex};
 use crate::replica::{proto, taxonomy};
-use crate::wire::files::{self, Binding, CharterFile, JoinRequest, NAME_CHARS_MAX};
+use crate::wire::files::{self, Applicant, Binding, CharterFile, JoinRequest, NAME_CHARS_MAX};
 
 /// Founders of one forum: more do not come together to sign.
 pub(super) const FOUNDERS_MAX: usize = 64;
@@ -119,6 +122,28 @@ pub(super) fn admit(
     roles: Option<Roles>,
     now: TimeMs,
 ) -> Result<CharterFile, Failure> {
+    admit_with(file, request, roles, now, None)
+}
+
+/// As [`admit`]; the request may carry another log root key than the charter has. `heads` tell where the member's logs
+/// end: they were opened under the old key, and count up to there.
+pub(super) fn admit_new_key(
+    file: &CharterFile,
+    request: &JoinRequest,
+    roles: Option<Roles>,
+    now: TimeMs,
+    heads: &[LogEnd],
+) -> Result<CharterFile, Failure> {
+    admit_with(file, request, roles, now, Some(heads))
+}
+
+fn admit_with(
+    file: &CharterFile,
+    request: &JoinRequest,
+    roles: Option<Roles>,
+    now: TimeMs,
+    new_key: Option<&[LogEnd]>,
+) -> Result<CharterFile, Failure> {
     let mut charter = body(file)?;
     check_binding(file, &charter, request)?;
     let who = &request.applicant;
@@ -129,21 +154,20 @@ pub(super) fn admit(
         return refuse(format!("{} is a member already, under another id ({})", who.name, hex(&other.id)));
     }
     let before = known.map(|at| charter.members[at].clone());
-    if before.as_ref().is_some_and(|m| m.log_root_key != root_key) {
-        return refuse(format!(
-            "{} has another log root key in the charter; a change of it needs cutoffs for its logs",
-            who.name
-        ));
+    if before.as_ref().is_some_and(|m| m.status == governing::FORMER) {
+        let failure = Failure::new(Exit::Refused, format!("{} has left the forum or was expelled", who.name));
+        return Err(failure.fix(format!("staydown charter reinstate {:?}, into the same file first", who.name)));
     }
+    check_root_key(who, before.as_ref(), &root_key, new_key.is_some())?;
     let roles = roles.map(Roles::bits).or(before.as_ref().map(|m| m.roles)).unwrap_or(Roles::SMALL.bits());
     let member = proto::Member {
         id: Bytes::copy_from_slice(&who.member.0),
         name: who.name.clone(),
         group: who.group.clone(),
         roles,
-        status: 1,
+        status: before.as_ref().map_or(governing::ACTIVE, |m| m.status),
         log_limit: before.as_ref().map_or(LOG_LIMIT_DEFAULT, |m| m.log_limit),
-        log_root_key: root_key,
+        log_root_key: root_key.clone(),
         nodes: vec![proto::NodeEntry {
             tls_spki_sha256: who.pins.iter().map(|pin| Bytes::copy_from_slice(&pin.0)).collect(),
             endpoints: who.endpoints.clone(),
@@ -152,17 +176,52 @@ pub(super) fn admit(
         admitted_ms: before.as_ref().map_or(now.0, |m| m.admitted_ms),
         jurisdictions: who.jurisdictions.clone(),
         languages: who.languages.clone(),
-        pop: before.map_or(request.pop.clone(), |m| m.pop),
-        ..Default::default()
+        seal_key: before.as_ref().map(|m| m.seal_key.clone()).unwrap_or_default(),
+        pop: before.filter(|m| m.log_root_key == root_key).map_or(request.pop.clone(), |m| m.pop),
     };
     match known {
         Some(at) => charter.members[at] = member,
         None => charter.members.push(member),
     }
+    if let (Some(at), Some(heads)) = (known, new_key) {
+        governing::cut_replaced(&mut charter, at, heads)?;
+    }
     check_have_vector(&charter)?;
     let file = CharterFile { proposed: unsigned(&charter), before: file.before.clone() };
     Charter::decode(&file.proposed.body)?;
     Ok(file)
+}
+
+/// Another root key is accepted only where that is asked for, of the company that it is said to be of.
+fn check_root_key(
+    who: &Applicant,
+    before: Option<&proto::Member>,
+    root_key: &[u8],
+    asked: bool,
+) -> Result<(), Failure> {
+    let refuse = |cause: String, fix: &str| Err(Failure::new(Exit::Refused, cause).fix(fix));
+    let name = &who.name;
+    match before {
+        Some(m) if m.log_root_key[..] != *root_key => {
+            if !asked {
+                let cause = format!("{name} has another log root key in the charter");
+                let fix =
+                    "find out by telephone whether its key changed, then: staydown charter admit REQUEST --new-key";
+                return refuse(cause, fix);
+            }
+            if m.name != *name {
+                let cause = format!("the member is called {:?} in the charter and {name:?} in the request", m.name);
+                return refuse(cause, "change the key under the old name first");
+            }
+            Ok(())
+        }
+        Some(_) if asked => {
+            let cause = format!("--new-key: the log root key of {name} is the one that the charter has");
+            refuse(cause, "leave --new-key out")
+        }
+        None if asked => refuse(format!("--new-key: {name} is no member yet"), "leave --new-key out"),
+        _ => Ok(()),
+    }
 }
 
 /// A request is good for the forum or draft that it was made for, and for no other.
@@ -324,7 +383,6 @@ fn keys(founders: &[Bytes]) -> Result<BTreeMap<KeyId, VerifyingKey>, Failure> {
 pub(super) mod tests {
     use super::*;
     use crate::replica::ids::{MemberId, Pin};
-    use crate::wire::files::Applicant;
 
     pub(in crate::cli) const NOW: TimeMs = TimeMs(1_795_000_000_000);
     const NONCE: [u8; 32] = [9; 32];

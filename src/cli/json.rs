@@ -232,6 +232,12 @@ pub struct Charter {
     pub missing: Vec<String>,
     /// The companies.
     pub members: Vec<Member>,
+    /// What it changes against the version before, in words; with `--diff`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Vec<String>>,
+    /// What to think about twice before signing; with `--diff`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warnings: Option<Vec<String>>,
 }
 
 /// A company in a charter.

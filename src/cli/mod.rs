@@ -21,6 +21,7 @@ mod key;
 mod list;
 mod log;
 mod lookup;
+mod member;
 mod peer;
 mod run;
 mod status;
@@ -106,6 +107,9 @@ enum Command {
     /// Found a forum and govern it, by a threshold of founders
     #[command(subcommand)]
     Charter(charter::CharterCommand),
+    /// Show the companies of the forum
+    #[command(subcommand)]
+    Member(member::MemberCommand),
     /// Show the connections to the other members
     #[command(subcommand)]
     Peer(peer::PeerCommand),
@@ -229,8 +233,9 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Entry(command) => Box::pin(entry::entry(command, at)).await,
         Command::List(command) => list::list(command, at).await,
         Command::Charter(command) => Box::pin(charter::charter(command, at)).await,
+        Command::Member(command) => Box::pin(member::member(command, at)).await,
         Command::Peer(command) => peer::peer(command, at).await,
-        Command::Log(command) => log::log(command, at).await,
+        Command::Log(command) => Box::pin(log::log(command, at)).await,
         Command::Key(command) => Box::pin(key::key(command, at)).await,
         Command::Cert(command) => cert::cert(&command, at),
         Command::Completions { shell } => completions(shell, at.terminal),
@@ -284,7 +289,29 @@ mod tests {
             "staydown cert renew",
             "staydown backup copy --keys",
             "staydown restore copy",
+            "staydown charter admit acme.sdj --new-key --heads heads.json",
+            "staydown charter suspend acme -o charter-3.sdc",
+            "staydown charter suspend acme --heads heads.json --into charter-3.sdc",
+            "staydown charter reinstate acme --keep-cutoffs",
+            "staydown charter expel acme --keep --reason key-compromise",
+            "staydown charter expel acme --void --reason court-or-law",
+            "staydown charter leave acme --after invite.sdi",
+            "staydown charter set-role acme --role FULL,STEWARD",
+            "staydown charter set-policy --retract-min 3 --quota-bulk 9 --log-bytes-max 9GiB --auditors-attest true",
+            "staydown charter set-semantics 2",
+            "staydown charter set-member acme --group A --jurisdictions FR,DE --language fr de --log-limit 20",
+            "staydown charter set-member acme --endpoint a.example.org:7700 --drop-pin 01234567",
+            "staydown charter renew --days 400",
+            "staydown charter cutoff acme 0 --at 17 --hash 00",
+            "staydown charter cutoff acme 0 --now",
+            "staydown charter erase acme/0@12 4 --reason court-or-law",
+            "staydown charter rotate-founder 01234567 new.pub",
+            "staydown charter set-founders --add a.pub b.pub --remove 01234567 --threshold 3",
+            "staydown member list",
+            "staydown member show acme",
             "staydown peer list",
+            "staydown log heads acme",
+            "staydown log record acme/0@12 4",
             "staydown log verify",
             "staydown completions bash",
         ] {
@@ -301,6 +328,15 @@ mod tests {
             "staydown submit",
             "staydown submit a.jpg --incident 00 --bulk",
             "staydown entry dispute",
+            "staydown charter expel acme --reason other",
+            "staydown charter expel acme --keep --void --reason other",
+            "staydown charter expel acme --keep",
+            "staydown charter cutoff acme 0",
+            "staydown charter cutoff acme 0 --at 3",
+            "staydown charter cutoff acme 0 --at 3 --hash 00 --now",
+            "staydown charter renew",
+            "staydown charter leave acme --after a.sdc --into b.sdc",
+            "staydown charter set-role acme",
             "staydown --demo a --data b status",
             "staydown match",
             "staydown key rotate",

@@ -15,8 +15,9 @@ use crate::clock;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::replica::block::{Frame, Slot};
 use crate::replica::charter::Charter;
-use crate::replica::ids::{BlockId, Class, MemberId, TimeMs, hex};
+use crate::replica::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, TimeMs, hex};
 use crate::replica::index::MATCHES_MAX;
+use crate::replica::log::Log;
 use crate::replica::own::{Answer, RECORDS_PER_SUBMISSION_MAX, Receipt};
 use crate::replica::signal::{self, Alg, Subject};
 use crate::replica::view::{Entry, Said, Status as Standing};
@@ -253,6 +254,29 @@ impl Forum for LocalService {
         _request: Request<l::RotateLogsRequest>,
     ) -> Result<Response<l::RotateLogsResponse>, Status> {
         Err(refuse(Code::Unimplemented, "ROTATE_LOGS", "this release of the node cannot change the keys of its logs"))
+    }
+
+    async fn get_record(
+        &self,
+        request: Request<l::GetRecordRequest>,
+    ) -> Result<Response<l::GetRecordResponse>, Status> {
+        let request = request.into_inner();
+        let member = MemberId::from_slice(&request.member_id).ok_or_else(|| {
+            bad_field("member_id", format!("has {} bytes, expected {}", request.member_id.len(), MemberId::SIZE))
+        })?;
+        let origin = Origin { member, log_no: LogNo(request.log_no) };
+        let id = BlockId { origin, seq: Seq(request.seq) };
+        let absent = |what: String| refuse(Code::NotFound, "NOT_FOUND", what);
+        let held = self.shared().replica().logs().get(&origin).and_then(Log::durable_head);
+        if id.seq == Seq(0) || held.is_none_or(|head| head.seq < id.seq) {
+            let held = held.map_or(0, |head| head.seq.0);
+            return Err(absent(format!("block {id} is not held here; this node has {held} blocks of that log")));
+        }
+        let block = self.stored_block(id)?;
+        let slots = block.0.slots.len();
+        let receipt = receipt(&block, id, request.index)
+            .ok_or_else(|| absent(format!("block {id} has {slots} records, got record {}", request.index)))?;
+        Ok(Response::new(l::GetRecordResponse { receipt: Some(receipt_to_proto(receipt)) }))
     }
 }
 

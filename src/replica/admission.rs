@@ -58,7 +58,8 @@ pub fn prefix(charter: &Charter, log: &Log, settled: Seq, fork: Option<Seq>) -> 
 /// cutoff is listed, and else a stolen old key could take log numbers that the member still wants to use.
 pub fn knows(charter: &Charter, origin: Origin, root: KeyId) -> bool {
     let current = charter.member(origin.member).is_some_and(|m| KeyId::of(m.root_key.as_bytes()) == root);
-    current || charter.cutoffs.contains_key(&origin)
+    // A cutoff at 0 lists nothing: it keeps a number from being used.
+    current || charter.cutoffs.get(&origin).is_some_and(|cutoff| cutoff.seq > Seq(0))
 }
 
 /// Whether what `member` says besides support still counts: votes of a former member lapse.

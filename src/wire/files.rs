@@ -536,17 +536,20 @@ pub fn check_applicant(applicant: &Applicant) -> Result<(), Malformed> {
     Ok(())
 }
 
-const NAME_RULE: &str =
+/// What [`is_name`] asks for, in words.
+pub const NAME_RULE: &str =
     "1 to 64 letters, digits, spaces, dots, hyphens or underscores, beginning and ending with a letter or digit";
 
-fn is_name(name: &str) -> bool {
+/// Whether a company or a group may be called so.
+pub fn is_name(name: &str) -> bool {
     let ends = name.chars().next().zip(name.chars().next_back());
     name.chars().count() <= NAME_CHARS_MAX
         && ends.is_some_and(|(first, last)| first.is_alphanumeric() && last.is_alphanumeric())
         && name.chars().all(|c| c.is_alphanumeric() || " .-_".contains(c))
 }
 
-fn is_jurisdiction(code: &str) -> bool {
+/// Whether `code` looks like one of ISO 3166: `FR`, `US-CA`.
+pub fn is_jurisdiction(code: &str) -> bool {
     let (country, part) = code.split_once('-').map_or((code, None), |(country, part)| (country, Some(part)));
     let capitals = |text: &str| text.bytes().all(|b| b.is_ascii_uppercase());
     let part_fits = |part: &str| {

@@ -7,6 +7,7 @@ mod world;
 
 mod backfill;
 mod demo;
+mod governing;
 mod joining;
 mod keys;
 mod malformed;

@@ -724,6 +724,8 @@ mod tests {
         assert_eq!(silent, [] as [&str; 0]);
     }
 
+    type Edit = fn(&mut proto::Charter);
+
     fn lines(change: impl FnOnce(&mut proto::Charter)) -> Vec<String> {
         let old = whole();
         let (mut next, hash) = follower(&old);
@@ -733,7 +735,7 @@ mod tests {
 
     #[test]
     fn changes_are_told_in_words_that_can_be_judged() {
-        let table: [(fn(&mut proto::Charter), &str); 11] = [
+        let table: [(Edit, &str); 11] = [
             (|c| c.threshold = 3, "~ threshold rises from 2 to 3 founders"),
             (
                 |c| c.policy.as_mut().unwrap().contest_quorum = 3,

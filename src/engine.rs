@@ -461,7 +461,8 @@ impl Engine {
             if held == Some(frame.header.hash()) && header.id.seq <= replica.prefix(header.id.origin) {
                 return;
             }
-            let records = frame.slots.iter().filter_map(|s| if let Slot::Record(r) = s { Some(r.clone()) } else { None });
+            let records =
+                frame.slots.iter().filter_map(|s| if let Slot::Record(r) = s { Some(r.clone()) } else { None });
             lapsed.extend(records.map(|record| (record, header.time)));
         };
         let journal = salvage(&shared.data.join(JOURNAL_FILE));

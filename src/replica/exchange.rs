@@ -550,9 +550,8 @@ impl Exchange {
     }
 
     fn quest(&mut self, quest: Quest) -> Option<Ask> {
-        let same = |q: &Quest| {
-            q.origin() == quest.origin() && std::mem::discriminant(q) == std::mem::discriminant(&quest)
-        };
+        let same =
+            |q: &Quest| q.origin() == quest.origin() && std::mem::discriminant(q) == std::mem::discriminant(&quest);
         if self.quests.len() >= SEARCHES_MAX || self.quests.iter().any(same) {
             return None;
         }

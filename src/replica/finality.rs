@@ -78,13 +78,7 @@ impl Attests {
     }
 
     /// How far the members of one group, taken as one voter (I16), support a chain.
-    fn height(
-        &self,
-        law: Law<'_>,
-        origin: Origin,
-        group: &[MemberId],
-        at: &impl Fn(Seq) -> Option<HeaderHash>,
-    ) -> Seq {
+    fn height(&self, law: Law<'_>, origin: Origin, group: &[MemberId], at: &impl Fn(Seq) -> Option<HeaderHash>) -> Seq {
         let Some(attested) = self.of.get(&origin) else { return Seq(0) };
         let words = group.iter().filter_map(|member| Some((*member, attested.get(member)?)));
         let mut words: Vec<_> = words
@@ -120,9 +114,7 @@ fn voters(charter: &Charter, origin: Origin) -> BTreeMap<&str, Vec<MemberId>> {
     let owner = charter.member(origin.member).map(|m| m.group.as_str());
     let votes = |m: &&Member| {
         let auditor = charter.policy.auditors_attest && m.roles.has(Roles::AUDITOR);
-        m.status == MemberStatus::Active
-            && (m.roles.has(Roles::FULL) || auditor)
-            && Some(m.group.as_str()) != owner
+        m.status == MemberStatus::Active && (m.roles.has(Roles::FULL) || auditor) && Some(m.group.as_str()) != owner
     };
     let mut voters: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for member in charter.members.values().filter(votes) {

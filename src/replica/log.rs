@@ -213,8 +213,8 @@ impl Log {
 mod tests {
     use super::*;
     use crate::replica::ids::Class;
-    use crate::replica::{proto, record};
     use crate::replica::testing::{TestForum, TestLog, opinion};
+    use crate::replica::{proto, record};
 
     /// What became of a block, as a word.
     fn word(extension: &Extension) -> &'static str {

@@ -602,7 +602,8 @@ impl Replica {
 
     /// The founders ended logs of ours: what we say from now on counts in new ones only.
     fn close_what_is_cut(&mut self) {
-        let cut: Vec<_> = self.law().cutoffs.keys().filter(|o| o.member == self.settings.me).map(|o| o.log_no).collect();
+        let cut: Vec<_> =
+            self.law().cutoffs.keys().filter(|o| o.member == self.settings.me).map(|o| o.log_no).collect();
         for log_no in cut {
             self.own.close(log_no);
         }

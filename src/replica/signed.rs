@@ -77,12 +77,8 @@ pub struct Keyring {
 impl Keyring {
     /// The keys of every charter in `chain`: a root key that was replaced still verifies what it opened.
     pub fn new(chain: &CharterChain) -> Self {
-        let mut ring = Self {
-            forum: chain.forum(),
-            roots: BTreeMap::new(),
-            openings: BTreeMap::new(),
-            erasures: BTreeMap::new(),
-        };
+        let mut ring =
+            Self { forum: chain.forum(), roots: BTreeMap::new(), openings: BTreeMap::new(), erasures: BTreeMap::new() };
         ring.renew(chain);
         ring
     }

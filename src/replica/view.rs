@@ -349,7 +349,9 @@ impl View {
             let within = room.take(withdraws);
             match record {
                 Parsed::Says(statement)
-                    if within && !too_early && admission::may_say(self.charter.semantics, self.seats[seat].roles, statement) =>
+                    if within
+                        && !too_early
+                        && admission::may_say(self.charter.semantics, self.seats[seat].roles, statement) =>
                 {
                     self.take(header, seat, index, statement);
                 }

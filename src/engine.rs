@@ -47,7 +47,7 @@ const REBUILDS_MAX: usize = 4;
 /// Asks that wait for one follower: it has at most one call and one stream under way.
 const ASKS_MAX: usize = 8;
 /// Name of the own journal in the data directory.
-pub const JOURNAL_FILE: &str = "journal";
+pub use crate::store::place::JOURNAL_FILE;
 /// Name of the outbox in the data directory.
 pub const OUTBOX_FILE: &str = "outbox";
 /// Name of the store's folder in the data directory.

@@ -85,8 +85,8 @@ impl Store {
                     None
                 };
                 replaced += u64::from(other.is_some());
-                let kept = copy.keep(tree, key.to_vec(), other.unwrap_or_else(|| value.to_vec()));
-                kept.map_or_else(|error| ControlFlow::Break(failed = Some(error)), ControlFlow::Continue)
+                failed = copy.keep(tree, key.to_vec(), other.unwrap_or_else(|| value.to_vec())).err();
+                if failed.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
             failed.map_or(Ok(()), Err)?;
         }

@@ -1,5 +1,6 @@
 //! Opens the store, rebuilds the replica, starts the engine, binds, serves; and the same in reverse.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::future::Future;
 use std::io;
@@ -7,11 +8,12 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -20,12 +22,14 @@ use crate::clock;
 use crate::config::Config;
 use crate::engine::{self, Handle, OpenError};
 use crate::keys::{
-    self, CertificateTerms, KeyError, NodeKeys, TlsIdentity, refuse_example_keys, strict_unless_example,
+    self, CertificateTerms, KeyError, NodeKeys, RENEW_BEFORE_MS, TLS_CERT_FILE, TLS_KEY_FILE, TlsIdentity,
+    refuse_example_keys, strict_unless_example,
 };
+use crate::net::expiry;
 use crate::net::follower::{self, Target};
 use crate::net::limits::{self, MESSAGE_BYTES_MAX};
 use crate::net::local::LocalService;
-use crate::net::peer::PeerService;
+use crate::net::peer::{PeerService, Who};
 use crate::net::tls::{AcceptLimits, Connections, Roster, SharedRoster, Tls, accept_loop};
 use crate::replica::charter::SEMANTICS_MAX;
 use crate::replica::exchange::{Call, PeerEvent, Trouble};
@@ -44,8 +48,12 @@ pub const FORUM_FILE: &str = "forum.sdi";
 pub const MEMBER_FILE: &str = "member";
 /// Name of the file in which a running node writes where peers reach it.
 pub const PEER_ADDRESS_FILE: &str = "peer.addr";
-/// How often the node looks whether its certificate is due for renewal: it has weeks to notice.
-const CERTIFICATE_LOOK: Duration = Duration::from_secs(3_600);
+/// How often the node looks at the files of its certificate: an operator who has changed them waits and watches, and to
+/// look at two files costs nothing. SIGHUP makes it look at once.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
+/// How long a connection of a key that left the charter stays open after its last answer, so that its streams can say
+/// why they end. It gets nothing else in this time, and it is a tenth of the second that a revocation may take.
+const FAREWELL: Duration = Duration::from_millis(100);
 /// The replica's clock ticks this often.
 const TICK: Duration = Duration::from_millis(100);
 /// How long what is under way may take when the node is told to stop.
@@ -141,6 +149,7 @@ pub fn identity(data: &Path) -> Result<(Settings, Invitation), NodeError> {
 fn plan(data: &Path) -> Result<Plan, NodeError> {
     let invitation = Invitation::read(&data.join(FORUM_FILE)).map_err(NodeError::NotJoined)?;
     let folder = data.join(KEYS_FOLDER);
+    TlsIdentity::finish_change(&folder)?;
     let keys = strict_unless_example(|permissions| NodeKeys::load_with(&folder, permissions))?;
     let path = data.join(MEMBER_FILE);
     let text = fs::read_to_string(&path).unwrap_or_default();
@@ -269,21 +278,131 @@ fn renewed(tls: &TlsIdentity, data: &Path) -> Result<Option<TlsIdentity>, KeyErr
     Ok(Some(renewed))
 }
 
-/// Renews the certificate while the node runs; connections that are up keep the one they were made with.
-async fn renew(data: PathBuf, tls: Tls, stopped: impl Future<Output = ()>) -> Result<(), NodeError> {
-    let keys = data.join(KEYS_FOLDER);
+/// Takes the key that is to follow into use, if it is there and the charter lists it for us.
+fn adopt_next(data: &Path, roster: &Roster, me: MemberId) -> Result<Option<TlsIdentity>, KeyError> {
+    let folder = data.join(KEYS_FOLDER);
+    let next = strict_unless_example(|permissions| TlsIdentity::load_next(&folder, permissions))?;
+    let Some(next) = next.filter(|next| roster.member_of(&next.pin()) == Some(me)) else { return Ok(None) };
+    TlsIdentity::adopt_next(&folder)?;
+    tracing::info!(pin = %next.pin(), "the charter lists the next TLS key: it is in use from now on");
+    Ok(Some(next))
+}
+
+/// What is needed to keep key and certificate at what the files and the charter say, without a restart.
+struct Identity {
+    data: PathBuf,
+    me: MemberId,
+    tls: Tls,
+    /// Moves when another key is shown.
+    keys: watch::Sender<u64>,
+    /// The files as they were when they were last read.
+    seen: Option<FilesSeen>,
+    /// The stage of [`expiry::DAYS`] that was said last.
+    warned: usize,
+}
+
+/// When key and certificate were last written, and how long they are.
+type FilesSeen = [Option<(SystemTime, u64)>; 2];
+
+impl Identity {
+    /// A look at the files. Whatever is wrong with them, what is shown goes on being shown.
+    fn look(&mut self, again: bool) {
+        let roster = self.tls.roster().load_full();
+        match adopt_next(&self.data, &roster, self.me) {
+            Ok(None) => {}
+            Ok(Some(next)) => self.show(&next),
+            Err(error) => tracing::warn!(%error, "the next TLS key cannot be taken into use; the old one stays"),
+        }
+        let seen = self.files();
+        if again || self.seen != Some(seen) {
+            self.seen = Some(seen);
+            self.reload(&roster);
+        }
+        self.warn_of_the_end();
+    }
+
+    /// Shows what is in the files, renewed if it is due.
+    fn reload(&mut self, roster: &Roster) {
+        let folder = self.data.join(KEYS_FOLDER);
+        let loaded = strict_unless_example(|permissions| TlsIdentity::load(&folder, permissions));
+        let loaded = loaded.and_then(|ours| Ok(renewed(&ours, &self.data)?.unwrap_or(ours)));
+        self.seen = Some(self.files());
+        match loaded {
+            Ok(ours) if ours.facts() == self.tls.facts() => {}
+            // The peers would refuse it. If the one that is shown is not listed either, nothing is lost.
+            Ok(ours) if roster.member_of(&ours.pin()) != Some(self.me) && ours.pin() != self.tls.facts().pin => {
+                tracing::warn!(
+                    pin = %ours.pin(), expected = %self.tls.facts().pin,
+                    "the key in keys/ is not in the charter and is not taken into use; put the old one back, or have it listed first: staydown key rotate --tls"
+                );
+            }
+            Ok(ours) => {
+                tracing::info!(pin = %ours.pin(), "another certificate is in use from now on");
+                self.show(&ours);
+            }
+            Err(error) => tracing::warn!(%error, "the certificate in keys/ is not taken into use; the old one stays"),
+        }
+    }
+
+    fn show(&self, identity: &TlsIdentity) {
+        let key_changes = identity.pin() != self.tls.facts().pin;
+        match self.tls.replace_identity(identity) {
+            Ok(()) if key_changes => self.keys.send_modify(|n| *n += 1),
+            Ok(()) => {}
+            Err(error) => tracing::warn!(%error, "TLS does not take the certificate; the old one stays"),
+        }
+    }
+
+    /// A certificate is due long before it ends, so that the files need not have changed.
+    fn renewal_due(&self) -> bool {
+        clock::now().plus(RENEW_BEFORE_MS) > self.tls.facts().not_after
+    }
+
+    fn warn_of_the_end(&mut self) {
+        let (until, now) = (self.tls.facts().not_after, clock::now());
+        let stage = expiry::stage(until, now);
+        if stage > self.warned
+            && let Some((_, reason)) = expiry::of_ours(until, now)
+        {
+            tracing::warn!("{reason}");
+        }
+        self.warned = stage;
+    }
+
+    fn files(&self) -> FilesSeen {
+        let folder = self.data.join(KEYS_FOLDER);
+        [TLS_KEY_FILE, TLS_CERT_FILE].map(|name| {
+            let file = fs::metadata(folder.join(name)).ok()?;
+            Some((file.modified().ok()?, file.len()))
+        })
+    }
+}
+
+/// Renews the certificate, takes up what the operator changed, and changes the key when the charter says so.
+/// Connections that are up keep what they were made with.
+async fn keep_identity(
+    mut identity: Identity,
+    mut rosters: watch::Receiver<u64>,
+    stopped: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let fail = |source| NodeError::Serve(format!("cannot await SIGHUP: {source}"));
+    let mut hangup = signal(SignalKind::hangup()).map_err(fail)?;
+    let mut interval = tokio::time::interval(CERTIFICATE_LOOK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     tokio::pin!(stopped);
     loop {
-        tokio::select! {
+        let again = tokio::select! {
             () = &mut stopped => return Ok(()),
-            () = tokio::time::sleep(CERTIFICATE_LOOK) => {}
-        }
-        let ours = strict_unless_example(|permissions| TlsIdentity::load(&keys, permissions));
-        match ours.and_then(|ours| renewed(&ours, &data)) {
-            Ok(None) => {}
-            Ok(Some(identity)) => tls.replace_identity(&identity).map_err(|e| NodeError::Tls(e.to_string()))?,
-            Err(error) => tracing::warn!(%error, "the certificate could not be renewed; trying again in an hour"),
-        }
+            _ = hangup.recv() => true,
+            _ = interval.tick() => identity.renewal_due(),
+            changed = rosters.changed() => if changed.is_err() { return Ok(()) } else { false },
+        };
+        identity = tokio::task::spawn_blocking(move || {
+            identity.look(again);
+            identity
+        })
+        .await
+        .map_err(|error| NodeError::Serve(format!("{error}: please report this")))?;
     }
 }
 
@@ -297,7 +416,9 @@ async fn serve(
 ) -> Result<(), NodeError> {
     am_i_listed(engine, &plan.settings)?;
     let roster: SharedRoster = Arc::new(ArcSwap::from_pointee(roster(engine)));
-    let tls = Tls::new(&plan.keys.tls, Arc::clone(&roster)).map_err(|e| NodeError::Tls(e.to_string()))?;
+    let next = adopt_next(&config.data, &roster.load(), plan.settings.me)?;
+    let identity = next.as_ref().unwrap_or(&plan.keys.tls);
+    let tls = Tls::new(identity, Arc::clone(&roster)).map_err(|e| NodeError::Tls(e.to_string()))?;
     let connections = Connections::default();
     let address = listener.local_addr().map_err(|source| NodeError::Listen { address: config.peer.listen, source })?;
     let socket = bind_socket(config)?;
@@ -315,22 +436,27 @@ async fn serve(
         AcceptLimits::default(),
         until_stopped(stopped.clone()),
     );
-    let peers = PeerServer::new(PeerService::new(engine.clone(), Arc::clone(&roster), stopped.clone()))
+    let (rosters, _) = watch::channel(0);
+    let who = Who { roster: Arc::clone(&roster), changes: rosters.subscribe(), connections: connections.clone() };
+    let service = PeerService::new(engine.clone(), who, stopped.clone());
+    let peers = PeerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let peers =
         limits::server().add_service(peers).serve_with_incoming_shutdown(incoming, until_stopped(stopped.clone()));
     tasks.spawn(async move { peers.await.map_err(|e| NodeError::Serve(e.to_string())) });
-    tasks.spawn(serve_local(config, plan, engine, address, socket, until_stopped(stopped.clone())));
-    tasks.spawn(renew(config.data.clone(), tls.clone(), until_stopped(stopped.clone())));
-    tasks.spawn(follow_roster(
-        engine.clone(),
-        tls,
-        roster,
-        connections,
-        config.clone(),
+    let local =
+        LocalService::new(engine.clone(), plan.settings.clone(), address.to_string(), config.peer.endpoints.clone())
+            .with_lines(tls.clone(), connections.clone());
+    tasks.spawn(serve_local(local, socket, until_stopped(stopped.clone())));
+    let (keys, key_changes) = watch::channel(0);
+    tasks.spawn(keep_identity(
+        Identity { data: config.data.clone(), me: plan.settings.me, tls: tls.clone(), keys, seen: None, warned: 0 },
+        rosters.subscribe(),
         until_stopped(stopped.clone()),
     ));
+    let followers = Followers { engine: engine.clone(), tls, config: config.clone(), running: Vec::new() };
+    tasks.spawn(follow_roster(followers, roster, rosters, key_changes, connections, until_stopped(stopped.clone())));
     tasks.spawn(tick(engine.clone(), until_stopped(stopped)));
 
     // Whoever waits for us may have gone.
@@ -372,9 +498,7 @@ fn am_i_listed(engine: &Handle, settings: &Settings) -> Result<(), NodeError> {
 }
 
 fn roster(engine: &Handle) -> Roster {
-    let replica = engine.shared().replica();
-    let members = replica.charters().effective().active();
-    Roster::new(members.flat_map(|m| m.pins.iter().map(|pin| (*pin, m.id))))
+    Roster::new(engine.shared().replica().listed())
 }
 
 fn bind_socket(config: &Config) -> Result<UnixListener, NodeError> {
@@ -397,32 +521,25 @@ fn write_address(data: &Path, address: SocketAddr) -> Result<(), NodeError> {
 }
 
 /// The local service with health and reflection (v1 and v1alpha): on the Unix socket only.
-fn serve_local(
-    config: &Config,
-    plan: &Plan,
-    engine: &Handle,
-    address: SocketAddr,
+async fn serve_local(
+    service: LocalService,
     socket: UnixListener,
     stopped: impl Future<Output = ()> + Send + 'static,
-) -> impl Future<Output = Result<(), NodeError>> + Send + 'static {
-    let service =
-        LocalService::new(engine.clone(), plan.settings.clone(), address.to_string(), config.peer.endpoints.clone());
-    async move {
-        let reflection =
-            || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
-        let fail = |e: tonic_reflection::server::Error| NodeError::Serve(e.to_string());
-        let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_serving::<crate::wire::local_service::forum_server::ForumServer<LocalService>>().await;
-        tonic::transport::Server::builder()
-            .max_concurrent_streams(limits::LOCAL_STREAMS_MAX)
-            .add_service(health_service)
-            .add_service(reflection().build_v1().map_err(fail)?)
-            .add_service(reflection().build_v1alpha().map_err(fail)?)
-            .add_service(service.into_server())
-            .serve_with_incoming_shutdown(UnixListenerStream::new(socket), stopped)
-            .await
-            .map_err(|e| NodeError::Serve(e.to_string()))
-    }
+) -> Result<(), NodeError> {
+    let reflection =
+        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    let fail = |e: tonic_reflection::server::Error| NodeError::Serve(e.to_string());
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<crate::wire::local_service::forum_server::ForumServer<LocalService>>().await;
+    tonic::transport::Server::builder()
+        .max_concurrent_streams(limits::LOCAL_STREAMS_MAX)
+        .add_service(health_service)
+        .add_service(reflection().build_v1().map_err(fail)?)
+        .add_service(reflection().build_v1alpha().map_err(fail)?)
+        .add_service(service.into_server())
+        .serve_with_incoming_shutdown(UnixListenerStream::new(socket), stopped)
+        .await
+        .map_err(|e| NodeError::Serve(e.to_string()))
 }
 
 async fn tick(engine: Handle, stopped: impl Future<Output = ()>) -> Result<(), NodeError> {
@@ -441,62 +558,96 @@ async fn tick(engine: Handle, stopped: impl Future<Output = ()>) -> Result<(), N
     }
 }
 
-/// Keeps the TLS roster, the live connections and the followers at what the charter says, without a restart (I12).
-async fn follow_roster(
+/// Our side of every peer, each with a task of its own.
+struct Followers {
     engine: Handle,
     tls: Tls,
-    shared: SharedRoster,
-    connections: Connections,
     config: Config,
-    stopped: impl Future<Output = ()>,
-) -> Result<(), NodeError> {
-    let mut changes = engine.shared().roster();
-    let mut followers = JoinSet::new();
-    let mut running: Vec<(Target, AbortHandle)> = Vec::new();
-    tokio::pin!(stopped);
-    loop {
-        let roster = roster(&engine);
-        shared.store(Arc::new(roster.clone()));
-        let cut = connections.cut_unlisted(&roster);
-        if cut > 0 {
-            tracing::info!(cut, "connections of keys that left the charter were closed");
-        }
-        let targets = targets(&engine, &config);
+    running: Vec<(Target, AbortHandle)>,
+}
+
+impl Followers {
+    /// Stops who is not to be followed any more, or not in this way; all of them if our own key has changed.
+    fn stop(&mut self, targets: &[Target], key_changed: bool) -> Vec<MemberId> {
         let mut ended = Vec::new();
-        running.retain(|(target, task)| {
-            let stays = targets.contains(target);
+        self.running.retain(|(target, task)| {
+            let stays = !key_changed && targets.contains(target);
             if !stays {
                 task.abort();
                 ended.push(target.member);
             }
             stays
         });
-        while followers.try_join_next().is_some() {}
+        ended
+    }
+
+    fn start(&mut self, targets: Vec<Target>, tasks: &mut JoinSet<()>) {
         for target in targets {
-            if !running.iter().any(|(t, _)| *t == target) {
-                let asks = engine.shared().follow(target.member);
-                let task = followers.spawn(follower::follow(target.clone(), engine.clone(), tls.clone(), asks));
-                running.push((target, task));
+            if !self.running.iter().any(|(t, _)| *t == target) {
+                let asks = self.engine.shared().follow(target.member);
+                let follow = follower::follow(target.clone(), self.engine.clone(), self.tls.clone(), asks);
+                let task = tasks.spawn(follow);
+                self.running.push((target, task));
             }
-        }
-        // Whoever was stopped cannot say so, and the replica would wait for it for ever.
-        for member in ended {
-            let trouble = Trouble::Unreachable("its keys or endpoints in the charter have changed".into());
-            let input = Input::Peer(member, PeerEvent::Ended(Call::Follow, Err(trouble)));
-            engine.input(input).await.map_err(|failed| NodeError::Storage(failed.to_string()))?;
-        }
-        tokio::select! {
-            () = &mut stopped => return Ok(()),
-            changed = changes.changed() => if changed.is_err() { return Ok(()) },
         }
     }
 }
 
-/// All other active members; the operator's own endpoints override the charter's hints.
+/// Keeps the TLS roster, the live connections and the followers at what the charter says, without a restart (I12).
+///
+/// It never waits for the engine: that may derive its view again for minutes, and a second revocation would wait.
+async fn follow_roster(
+    mut followers: Followers,
+    shared: SharedRoster,
+    rosters: watch::Sender<u64>,
+    mut key_changes: watch::Receiver<u64>,
+    connections: Connections,
+    stopped: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let engine = followers.engine.clone();
+    let mut changes = engine.shared().roster();
+    let mut tasks = JoinSet::new();
+    let mut key_changed = false;
+    tokio::pin!(stopped);
+    loop {
+        changes.mark_unchanged();
+        let roster = Arc::new(roster(&engine));
+        shared.store(Arc::clone(&roster));
+        // From here on no handshake and no call of a key that left goes well; its streams end with the reason.
+        rosters.send_modify(|n| *n += 1);
+        let targets = targets(&engine, &followers.config);
+        let ended = followers.stop(&targets, key_changed);
+        let mut cut = followers.tls.cut_unlisted(&roster);
+        if connections.any_unlisted(&roster) {
+            tokio::time::sleep(FAREWELL).await;
+            cut += connections.cut_unlisted(&roster);
+        }
+        if cut > 0 {
+            tracing::info!(cut, "connections of keys that left the charter were closed");
+        }
+        while tasks.try_join_next().is_some() {}
+        followers.start(targets, &mut tasks);
+        // Whoever was stopped cannot say so, and the replica would wait for it for ever.
+        for member in ended {
+            let trouble = Trouble::Unreachable("its keys or endpoints, or our key, have changed".into());
+            let input = Input::Peer(member, PeerEvent::Ended(Call::Follow, Err(trouble)));
+            let engine = engine.clone();
+            tasks.spawn(async move { drop(engine.input(input).await) });
+        }
+        key_changed = tokio::select! {
+            () = &mut stopped => return Ok(()),
+            changed = changes.changed() => if changed.is_err() { return Ok(()) } else { false },
+            Ok(()) = key_changes.changed() => true,
+        };
+    }
+}
+
+/// All other members that may connect; the operator's own endpoints override the charter's hints.
 fn targets(engine: &Handle, config: &Config) -> Vec<Target> {
     let replica = engine.shared().replica();
     let me = replica.me();
-    let active = replica.charters().effective().active().filter(|m| m.id != me);
+    let listed: BTreeSet<_> = replica.listed().into_iter().map(|(_, member)| member).collect();
+    let active = replica.charters().effective().active().filter(|m| m.id != me && listed.contains(&m.id));
     let target = |m: &crate::replica::charter::Member| Target {
         member: m.id,
         name: m.name.clone(),

@@ -177,6 +177,22 @@ pub struct Peer {
     pub last_heard_ms: u64,
     pub clock_offset_ms: i64,
     pub agrees: String,
+    pub certificate_until_ms: u64,
+}
+
+/// `peer list --refused`.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of RefusedConnection in forum.proto")]
+pub struct RefusedConnection {
+    pub at_ms: u64,
+    pub address: String,
+    pub member: Option<String>,
+    pub pin: Option<String>,
+    pub reason: String,
+    pub cause: String,
+    pub alert: Option<String>,
+    pub told_us: bool,
+    pub fix: Option<String>,
 }
 
 /// `log verify`.
@@ -351,6 +367,24 @@ impl From<local::PeerState> for Peer {
             last_heard_ms: p.last_heard_ms,
             clock_offset_ms: p.clock_offset_ms,
             agrees: p.agrees,
+            certificate_until_ms: p.certificate_until_ms,
+        }
+    }
+}
+
+impl From<local::RefusedConnection> for RefusedConnection {
+    fn from(c: local::RefusedConnection) -> Self {
+        let known = |text: String| (!text.is_empty()).then_some(text);
+        Self {
+            at_ms: c.at_ms,
+            address: c.address,
+            member: known(c.member),
+            pin: known(c.pin),
+            reason: c.reason,
+            cause: c.cause,
+            alert: known(c.alert),
+            told_us: c.told_us,
+            fix: known(c.fix),
         }
     }
 }

@@ -76,7 +76,7 @@ impl Follower {
     /// One call as a task of its own.
     fn call(&mut self, ask: Ask) -> impl Future<Output = ()> + Send + use<> {
         let client = self.client();
-        let engine = self.engine.clone();
+        let (engine, tls) = (self.engine.clone(), self.tls.clone());
         let (peer, name) = (self.target.member, self.target.name.clone());
         async move {
             let kind = if matches!(ask, Ask::Follow { .. }) { Call::Follow } else { Call::Talk };
@@ -90,6 +90,10 @@ impl Follower {
                 Ok(()) if greets => return, // the greeting itself was the end
                 Ok(()) => Ok(()),
                 Err(Stop::Engine) => return,
+                // Not our member that was refused, only a key that we have replaced: the next one is tried soon.
+                Err(Stop::Trouble(Trouble::Refused(why))) if tls.showed_an_old_key_to(peer) => {
+                    Err(Trouble::Unreachable(format!("{why}; dialling again with this node's new key")))
+                }
                 Err(Stop::Trouble(trouble)) => {
                     tracing::debug!(peer = name, ?trouble, "call failed");
                     Err(trouble)
@@ -136,7 +140,10 @@ fn trouble(status: &Status) -> Trouble {
     let mut cause = status.source();
     while let Some(error) = cause {
         if let Some(connect) = ConnectError::find(error) {
-            let text = connect.to_string();
+            let text = match connect.fix() {
+                Some(fix) => format!("{connect}; fix: {fix}"),
+                None => connect.to_string(),
+            };
             return match connect {
                 ConnectError::Refused { .. } => Trouble::Refused(text),
                 _ => Trouble::Unreachable(text),

@@ -7,18 +7,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::{Code, Request, Response, Status};
 
+use super::expiry;
 use super::limits::LOCAL_MESSAGE_BYTES_MAX;
 use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
+use super::tls::{Connections, RefusedConnection, Sender, Tls};
 use crate::clock;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::replica::block::{Frame, Slot};
 use crate::replica::charter::Charter;
-use crate::replica::ids::{BlockId, Class, TimeMs};
+use crate::replica::ids::{BlockId, Class, MemberId, TimeMs, hex};
 use crate::replica::index::MATCHES_MAX;
 use crate::replica::own::{Answer, RECORDS_PER_SUBMISSION_MAX, Receipt};
 use crate::replica::signal::{self, Alg, Subject};
 use crate::replica::view::{Entry, Said, Status as Standing};
-use crate::replica::{Input, Settings, merkle, proto, record, taxonomy, verdict};
+use crate::replica::{Health, Input, Settings, merkle, proto, record, taxonomy, verdict};
 use crate::wire::local as l;
 use crate::wire::local_service::forum_server::{Forum, ForumServer};
 
@@ -45,13 +47,20 @@ pub struct LocalService {
     settings: Settings,
     peer_address: String,
     endpoints: BTreeMap<String, String>,
+    lines: Option<(Tls, Connections)>,
 }
 
 impl LocalService {
     /// Serves what `engine` knows; `settings` are what `VerifyLog` rebuilds the replica with, `endpoints` the local
     /// overrides by member name.
     pub fn new(engine: Handle, settings: Settings, peer_address: String, endpoints: BTreeMap<String, String>) -> Self {
-        Self { engine, settings, peer_address, endpoints }
+        Self { engine, settings, peer_address, endpoints, lines: None }
+    }
+
+    /// Tells also of the connections to peers: refusals, and certificates that end.
+    #[must_use]
+    pub fn with_lines(self, tls: Tls, connections: Connections) -> Self {
+        Self { lines: Some((tls, connections)), ..self }
     }
 
     /// The gRPC service, with its limits set.
@@ -169,6 +178,9 @@ impl Forum for LocalService {
         let replica = self.shared().replica();
         let charter = replica.charters().effective();
         let ours = replica.have();
+        let shown = self.certificates();
+        let refused = self.lines.iter().flat_map(|(_, connections)| connections.recent_refusals());
+        let refused = refused.map(|refused| refused_to_proto(&refused, charter)).collect();
         let peers = replica.exchanges().iter().map(|(id, exchange)| {
             let member = charter.member(*id);
             let name = member.map(|m| m.name.clone()).unwrap_or_default();
@@ -190,9 +202,10 @@ impl Forum for LocalService {
                     None => "UNKNOWN",
                 }
                 .into(),
+                certificate_until_ms: shown.get(id).map_or(0, |until| until.0),
             }
         });
-        Ok(Response::new(l::ListPeersResponse { peers: peers.collect() }))
+        Ok(Response::new(l::ListPeersResponse { peers: peers.collect(), refused }))
     }
 
     async fn get_charters(
@@ -474,14 +487,40 @@ impl LocalService {
         }
     }
 
+    /// When the certificates end that peers showed on connections that are open; of several of one peer, the one that
+    /// ends last: it was shown last.
+    fn certificates(&self) -> BTreeMap<MemberId, TimeMs> {
+        let mut until = BTreeMap::new();
+        let mut note = |member, not_after: TimeMs| {
+            let latest: &mut TimeMs = until.entry(member).or_default();
+            *latest = not_after.max(*latest);
+        };
+        if let Some((tls, connections)) = &self.lines {
+            connections.peers().iter().for_each(|(peer, _)| note(peer.member, peer.not_after));
+            tls.dialed().iter().for_each(|peer| note(peer.member, peer.not_after));
+        }
+        until
+    }
+
+    /// What health says of certificates that end: our own first.
+    fn endings(&self, now: TimeMs, name_of: impl Fn(MemberId) -> String) -> Vec<(Health, String)> {
+        let ours = self.lines.iter().filter_map(|(tls, _)| expiry::of_ours(tls.facts().not_after, now));
+        let theirs = self.certificates().into_iter();
+        ours.chain(theirs.filter_map(|(peer, until)| expiry::of_peer(&name_of(peer), until, now))).collect()
+    }
+
     fn state(&self) -> l::StatusResponse {
         let now = clock::now();
         let replica = self.shared().replica();
         let charter = replica.charters().effective();
         let (mut health, mut reasons) = replica.health(now);
         if let Some(failed) = self.shared().failure() {
-            health = crate::replica::Health::Red;
+            health = Health::Red;
             reasons.push(failed.to_string());
+        }
+        for (level, reason) in self.endings(now, |member| replica.name_of(member)) {
+            health = health.max(level);
+            reasons.push(reason);
         }
         let (hour, digest) = replica.view().digest();
         let heads = replica.logs().iter().filter_map(|(origin, log)| {
@@ -522,6 +561,24 @@ impl LocalService {
             peer_address: self.peer_address.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
         }
+    }
+}
+
+fn refused_to_proto(refused: &RefusedConnection, charter: &Charter) -> l::RefusedConnection {
+    let reason = &refused.reason;
+    let pin = reason.pin();
+    let alert = reason.alert();
+    let named = |pin| charter.members.values().find(|m| m.pins.contains(&pin)).map(|m| m.name.clone());
+    l::RefusedConnection {
+        at_ms: refused.at.0,
+        address: refused.address.to_string(),
+        member: pin.and_then(named).unwrap_or_default(),
+        pin: pin.map(|pin| hex(&pin.0)).unwrap_or_default(),
+        reason: reason.label().into(),
+        cause: reason.cause(),
+        alert: alert.map(|(alert, _)| format!("{alert:?}")).unwrap_or_default(),
+        told_us: matches!(alert, Some((_, Sender::Peer))),
+        fix: reason.fix().unwrap_or_default().into(),
     }
 }
 
@@ -640,7 +697,7 @@ struct Filter {
     alg: Option<Alg>,
     status: Option<Standing>,
     label: Option<u32>,
-    member: Option<crate::replica::ids::MemberId>,
+    member: Option<MemberId>,
     include_inactive: bool,
     now: TimeMs,
 }

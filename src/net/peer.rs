@@ -1,9 +1,11 @@
 //! The peer service: what other members' nodes may ask. Convert, ask, convert; nothing is decided here.
 //!
-//! Every RPC looks the caller up in the roster again: a connection that outlived its membership gets nothing (I12).
+//! Every RPC looks the caller up in the roster again, and every stream with every item and whenever the roster changes:
+//! a connection that outlived its membership gets nothing (I12).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use governor::DefaultKeyedRateLimiter;
@@ -14,55 +16,84 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::limits::{self, TICK};
 use super::status::{of_store, of_wire, refuse};
-use super::tls::{PeerIdentity, SharedRoster};
+use super::tls::{Connections, PeerIdentity, SharedRoster};
 use crate::clock;
 use crate::engine::{Handle, Shared};
+use crate::replica::Input;
 use crate::replica::block::Frame;
-use crate::replica::exchange::{Feed, HEADERS_MAX, Published};
+use crate::replica::charter::MemberStatus;
+use crate::replica::exchange::{BACKOFF_MIN_MS, Feed, Greeting, HEADERS_MAX, PeerEvent, Published};
 use crate::replica::heads::{Have, origin_from_proto};
-use crate::replica::ids::{BlockId, Pin, Seq};
+use crate::replica::ids::{BlockId, MemberId, Pin, Seq};
 use crate::replica::proto::{self, pull_reply::Item};
 use crate::wire::peer as wire;
 use crate::wire::peer_service::peer_server::Peer;
 
 /// Blocks that are read from the store at once; at most 4 MiB are then under way on a stream.
 const READ_AHEAD: usize = 8;
+/// How long a greeting waits for room in the engine's queue, to say that the peer is there: far below the patience of
+/// whoever greets.
+const CALLED_WAIT: Duration = Duration::from_millis(100);
 
 /// The service; cheap to clone.
 #[derive(Clone)]
 pub struct PeerService {
     engine: Handle,
-    roster: SharedRoster,
+    who: Who,
     bytes: Arc<DefaultKeyedRateLimiter<Pin>>,
     stop: watch::Receiver<bool>,
 }
 
+/// Who may call, and who is connected.
+#[derive(Clone)]
+pub struct Who {
+    /// Keys that may call at this moment.
+    pub roster: SharedRoster,
+    /// Moves after every new roster: streams look again then.
+    pub changes: watch::Receiver<u64>,
+    /// The connections that calls come over.
+    pub connections: Connections,
+}
+
 impl PeerService {
-    /// Serves what `engine` publishes to whom `roster` lists; streams end when `stop` becomes true.
-    pub fn new(engine: Handle, roster: SharedRoster, stop: watch::Receiver<bool>) -> Self {
-        Self { engine, roster, bytes: Arc::new(limits::peer_bytes()), stop }
+    /// Serves what `engine` publishes to `who`; streams end when `stop` becomes true.
+    pub fn new(engine: Handle, who: Who, stop: watch::Receiver<bool>) -> Self {
+        Self { engine, who, bytes: Arc::new(limits::peer_bytes()), stop }
     }
 
     /// Who calls, if the charter still lists it, and speaks of our forum.
-    fn caller<T>(&self, request: &Request<T>, forum: &[u8]) -> Result<Pin, Status> {
-        let identity = request.extensions().get::<PeerIdentity>();
-        let pin = identity.map(|i| i.pin).ok_or_else(|| refuse(Code::Unauthenticated, "NO_PIN", "no certificate"))?;
-        if self.roster.load().member_of(&pin).is_none() {
-            return Err(refuse(Code::PermissionDenied, "NOT_MEMBER", "the charter does not list this key"));
-        }
+    fn caller<T>(&self, request: &Request<T>, forum: &[u8]) -> Result<Gate, Status> {
+        let identity = request.extensions().get::<PeerIdentity>().copied();
+        let identity = identity.ok_or_else(|| refuse(Code::Unauthenticated, "NO_PIN", "no certificate"))?;
+        let (shared, roster) = (Arc::clone(self.engine.shared()), Arc::clone(&self.who.roster));
+        let gate = Gate { identity, shared, roster, changes: self.who.changes.clone() };
+        gate.check()?;
         let ours = self.engine.shared().replica().charters().forum();
         wire::check_forum(forum, ours).map_err(|e| of_wire(&e))?;
-        Ok(pin)
+        Ok(gate)
+    }
+
+    /// Whoever greets us can be dialled: a member that regained its place need not wait until we try by ourselves.
+    async fn called_by(&self, member: MemberId) {
+        let waits = {
+            let replica = self.engine.shared().replica();
+            let soon = clock::now().plus(BACKOFF_MIN_MS);
+            replica.exchanges().get(&member).is_some_and(|e| !e.is_connected() && e.retry_at() > soon)
+        };
+        if waits {
+            // Worth no wait for an engine that is busy: the peer greets again.
+            let told = self.engine.input(Input::Peer(member, PeerEvent::Called));
+            drop(tokio::time::timeout(CALLED_WAIT, told).await);
+        }
     }
 
     fn outgoing(&self, request: &Request<proto::PullRequest>, endless: bool) -> Result<Outgoing, Status> {
-        let pin = self.caller(request, &request.get_ref().forum_id)?;
+        let gate = self.caller(request, &request.get_ref().forum_id)?;
         let have = Have::from_proto(&request.get_ref().have).map_err(|e| of_wire(&e.into()))?;
         Ok(Outgoing {
             shared: Arc::clone(self.engine.shared()),
-            roster: Arc::clone(&self.roster),
+            gate,
             bytes: Arc::clone(&self.bytes),
-            pin,
             published: self.engine.shared().published(),
             feed: Feed::new(&have),
             queue: VecDeque::new(),
@@ -73,6 +104,51 @@ impl PeerService {
             endless,
             ended: false,
         })
+    }
+}
+
+/// Whether a caller still belongs. Whoever is answered step by step is looked up again at every step.
+#[derive(Clone)]
+struct Gate {
+    identity: PeerIdentity,
+    shared: Arc<Shared>,
+    roster: SharedRoster,
+    changes: watch::Receiver<u64>,
+}
+
+impl Gate {
+    fn check(&self) -> Result<(), Status> {
+        let PeerIdentity { pin, member, .. } = self.identity;
+        if self.roster.load().member_of(&pin) == Some(member) {
+            return Ok(());
+        }
+        // A charter that names the key without listing it has suspended its member.
+        let replica = self.shared.replica();
+        let charter = replica.charters().effective();
+        let named = charter.member(member).is_some_and(|m| m.status != MemberStatus::Former && m.pins.contains(&pin));
+        let version = charter.version;
+        Err(if named {
+            refuse(Code::PermissionDenied, "SUSPENDED", format!("this member is suspended (charter {version})"))
+        } else {
+            refuse(Code::PermissionDenied, "NOT_MEMBER", format!("charter {version} does not list this key"))
+        })
+    }
+
+    /// Waits until the caller does not belong any more.
+    async fn shut(mut self) -> Status {
+        loop {
+            self.changes.mark_unchanged();
+            if let Err(status) = self.check() {
+                return status;
+            }
+            if self.changes.changed().await.is_err() {
+                std::future::pending::<()>().await; // the node stops: it ends the connections itself
+            }
+        }
+    }
+
+    fn guarded<T: Send + 'static>(self, items: Vec<T>) -> Items<T> {
+        stream::iter(items).map(move |item| self.check().map(|()| item)).boxed()
     }
 }
 
@@ -89,42 +165,46 @@ impl Peer for PeerService {
     type PushStream = Items<proto::PushCredit>;
 
     async fn hello(&self, request: Request<proto::HelloRequest>) -> Result<Response<proto::HelloReply>, Status> {
-        self.caller(&request, &request.get_ref().forum_id)?;
+        let gate = self.caller(&request, &request.get_ref().forum_id)?;
+        let forum = self.engine.shared().replica().charters().forum();
+        wire::check_hello(request.get_ref(), forum).map_err(|e| of_wire(&e))?;
+        let second_copy = self.who.connections.greeted(&gate.identity, request.get_ref().instance);
+        self.called_by(gate.identity.member).await;
         let replica = self.engine.shared().replica();
-        wire::check_hello(request.get_ref(), replica.charters().forum()).map_err(|e| of_wire(&e))?;
-        Ok(Response::new(wire::hello_reply(replica.charters().forum(), &replica.greeting(clock::now()))))
+        let greeting = Greeting { second_copy, ..replica.greeting(clock::now()) };
+        Ok(Response::new(wire::hello_reply(replica.charters().forum(), &greeting)))
     }
 
     async fn get_charters(
         &self,
         request: Request<proto::ChartersRequest>,
     ) -> Result<Response<Self::GetChartersStream>, Status> {
-        self.caller(&request, &request.get_ref().forum_id)?;
+        let gate = self.caller(&request, &request.get_ref().forum_id)?;
         let replica = self.engine.shared().replica();
         let charters: Vec<_> = replica.charters_from(request.get_ref().from_version).cloned().collect();
-        Ok(Response::new(stream::iter(charters.into_iter().map(Ok)).boxed()))
+        Ok(Response::new(gate.guarded(charters)))
     }
 
     async fn get_proofs(
         &self,
         request: Request<proto::ProofsRequest>,
     ) -> Result<Response<Self::GetProofsStream>, Status> {
-        self.caller(&request, &request.get_ref().forum_id)?;
+        let gate = self.caller(&request, &request.get_ref().forum_id)?;
         let have = request.get_ref().have.iter().filter_map(|hash| hash[..].try_into().ok()).collect();
         let proofs = self.engine.shared().replica().proofs_beyond(&have);
-        Ok(Response::new(stream::iter(proofs.into_iter().map(Ok)).boxed()))
+        Ok(Response::new(gate.guarded(proofs)))
     }
 
     async fn get_headers(
         &self,
         request: Request<proto::HeadersRequest>,
     ) -> Result<Response<Self::GetHeadersStream>, Status> {
-        self.caller(&request, &request.get_ref().forum_id)?;
+        let gate = self.caller(&request, &request.get_ref().forum_id)?;
         let wanted = request.into_inner();
         let shared = Arc::clone(self.engine.shared());
         let headers = tokio::task::spawn_blocking(move || headers(&shared, &wanted)).await;
         let headers = headers.map_err(|_panicked| refuse(Code::Internal, "BUG", "please report"))??;
-        Ok(Response::new(stream::iter(headers.into_iter().map(Ok)).boxed()))
+        Ok(Response::new(gate.guarded(headers)))
     }
 
     async fn pull(&self, request: Request<proto::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
@@ -168,9 +248,8 @@ fn frame(shared: &Shared, id: BlockId) -> Result<Option<proto::BlockFrame>, Stat
 /// What one peer pulls or follows. Nothing is buffered but what was read ahead; HTTP/2's windows are the back-pressure.
 struct Outgoing {
     shared: Arc<Shared>,
-    roster: SharedRoster,
+    gate: Gate,
     bytes: Arc<DefaultKeyedRateLimiter<Pin>>,
-    pin: Pin,
     published: watch::Receiver<Arc<Published>>,
     feed: Feed,
     queue: VecDeque<proto::PullReply>,
@@ -187,26 +266,35 @@ impl Outgoing {
         stream::unfold(self, |mut outgoing| async move { outgoing.next().await.map(|item| (item, outgoing)) }).boxed()
     }
 
+    /// The next item, or the end. Whatever it waits for, a caller that leaves the roster ends it.
     async fn next(&mut self) -> Option<Result<proto::PullReply, Status>> {
+        if self.ended && self.queue.is_empty() {
+            return None;
+        }
+        let gate = self.gate.clone();
+        tokio::select! {
+            biased;
+            status = gate.shut() => {
+                self.ended = true;
+                self.queue.clear();
+                Some(Err(status))
+            }
+            item = self.produce() => item,
+        }
+    }
+
+    async fn produce(&mut self) -> Option<Result<proto::PullReply, Status>> {
         loop {
             if let Some(item) = self.queue.pop_front() {
                 let size = u32::try_from(item.encoded_len()).ok().and_then(std::num::NonZeroU32::new);
                 if let Some(size) = size {
                     // An item is far below the burst, so there is always room in the end.
-                    let _always_room = self.bytes.until_key_n_ready(&self.pin, size).await;
+                    let _always_room = self.bytes.until_key_n_ready(&self.gate.identity.pin, size).await;
                 }
                 return Some(Ok(item));
             }
             if self.ended {
                 return None;
-            }
-            if self.roster.load().member_of(&self.pin).is_none() {
-                self.ended = true;
-                return Some(Err(refuse(
-                    Code::PermissionDenied,
-                    "NOT_MEMBER",
-                    "the charter does not list this key any more",
-                )));
             }
             if let Err(status) = self.refill().await {
                 self.ended = true;
@@ -289,11 +377,10 @@ fn reply(item: Item) -> proto::PullReply {
 mod tests {
     use super::*;
     use crate::engine;
-    use crate::replica::exchange::PeerEvent;
     use crate::replica::heads::origin_to_proto;
     use crate::replica::ids::Class;
+    use crate::replica::signed::Keyring;
     use crate::replica::testing::{TestForum, id, opinion, settings};
-    use crate::replica::{Input, signed::Keyring};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn at_most_256_headers_are_served_at_once_and_none_beyond_what_is_published() {
@@ -311,7 +398,7 @@ mod tests {
         }
         let all = |p: &Arc<Published>| p.have().seq(log.origin) == Seq(300);
         let mut published = handle.shared().published();
-        tokio::time::timeout(std::time::Duration::from_secs(60), published.wait_for(all)).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(60), published.wait_for(all)).await.unwrap().unwrap();
 
         let served = |from_seq, to_seq| {
             let origin = Some(origin_to_proto(log.origin));

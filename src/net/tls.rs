@@ -7,6 +7,7 @@
 //! Read on in `accept.rs` (peers that dial us) and `dial.rs` (peers that we dial).
 
 mod accept;
+mod cut;
 mod dial;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
@@ -27,7 +28,10 @@ use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig,
+    SignatureScheme,
+};
 use x509_parser::time::ASN1Time;
 
 use crate::clock;
@@ -37,10 +41,11 @@ use crate::replica::ids::{MemberId, Pin, TimeMs, sha256};
 pub use accept::{
     AcceptError, AcceptLimits, CONNECTIONS_MAX, CONNECTIONS_PER_PIN_MAX, Connections, HANDSHAKE_TIMEOUT,
     HANDSHAKE_YIELD_AFTER, HANDSHAKES_MAX, Incoming, PeerIdentity, PeerStream, REFUSALS_KEPT, RefusedConnection,
-    WARNINGS_PER_S, accept_loop,
+    Sender, WARNINGS_PER_S, accept_loop,
 };
+use dial::Lines;
 pub use dial::{
-    CONNECT_TIMEOUT, ConnectError, Connector, DIAL_HANDSHAKE_TIMEOUT, DialLimits, DialedStream, FIRST_WORD_WAIT,
+    CONNECT_TIMEOUT, ConnectError, Connector, DIAL_HANDSHAKE_TIMEOUT, DialLimits, Dialed, DialedStream, FIRST_WORD_WAIT,
 };
 
 pub use crate::keys::{EXAMPLE_PINS, refuse_example_keys};
@@ -72,10 +77,26 @@ pub type SharedRoster = Arc<ArcSwap<Roster>>;
 /// Where handshakes get the time from: [`crate::clock::now`], or what a test says.
 pub type Clock = Arc<dyn Fn() -> TimeMs + Send + Sync>;
 
-/// This node's side of every handshake. Clones share identity and roster.
+/// What this node shows, and what it says of itself.
+struct Identity {
+    key: CertifiedKey,
+    facts: CertificateFacts,
+}
+
+impl Identity {
+    fn of(identity: &TlsIdentity, provider: &CryptoProvider) -> Result<Self, rustls::Error> {
+        let key = CertifiedKey::from_der(identity.chain().to_vec(), identity.private_key(), provider)?;
+        Ok(Self { key, facts: identity.facts() })
+    }
+}
+
+/// This node's side of every handshake. Clones share identity, roster and the list of what we dialled.
 #[derive(Clone)]
 pub struct Tls {
-    identity: Arc<ArcSwap<CertifiedKey>>,
+    identity: Arc<ArcSwap<Identity>>,
+    /// The key before the one that is shown now: for peers that have not heard of the new one yet.
+    previous: Arc<ArcSwapOption<Identity>>,
+    lines: Lines,
     roster: SharedRoster,
     clock: Clock,
     provider: Arc<CryptoProvider>,
@@ -97,17 +118,43 @@ impl Tls {
     pub fn with_clock(identity: &TlsIdentity, roster: SharedRoster, clock: Clock) -> Result<Self, rustls::Error> {
         // Not the process-wide default provider: what is negotiated must not depend on who ran first.
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let identity = Arc::new(ArcSwap::from_pointee(certified(identity, &provider)?));
-        Ok(Self { identity, roster, clock, provider })
+        let identity = Arc::new(ArcSwap::from_pointee(Identity::of(identity, &provider)?));
+        let (previous, lines) = (Arc::default(), Lines::default());
+        Ok(Self { identity, previous, lines, roster, clock, provider })
     }
 
-    /// Shows another certificate from the next handshake on: after a renewal, or when the files have changed.
+    /// Shows another certificate from the next handshake on: after a renewal, or when the files have changed. When it
+    /// is of another key, the one before is kept: whom we dial may not have the charter yet that lists the new one.
     ///
     /// # Errors
     /// The TLS library does not take the key; the old certificate stays.
     pub fn replace_identity(&self, identity: &TlsIdentity) -> Result<(), rustls::Error> {
-        self.identity.store(Arc::new(certified(identity, &self.provider)?));
+        let before = self.identity.swap(Arc::new(Identity::of(identity, &self.provider)?));
+        if before.facts.pin != identity.pin() {
+            self.previous.store(Some(before));
+        }
         Ok(())
+    }
+
+    /// Pin and validity of the certificate that is shown.
+    pub fn facts(&self) -> CertificateFacts {
+        self.identity.load().facts
+    }
+
+    /// Cuts every connection that we dialled whose other end, or whose key of ours, is not in `roster` any more;
+    /// returns how many.
+    pub fn cut_unlisted(&self, roster: &Roster) -> usize {
+        self.lines.cut_unlisted(roster)
+    }
+
+    /// The connections that we dialled and that are open.
+    pub fn dialed(&self) -> Vec<Dialed> {
+        self.lines.open()
+    }
+
+    /// Whether `member` last saw a key of ours that we do not show any more.
+    pub fn showed_an_old_key_to(&self, member: MemberId) -> bool {
+        self.lines.shown(member).is_some_and(|pin| pin != self.facts().pin)
     }
 
     /// The roster that handshakes look at.
@@ -129,7 +176,7 @@ impl Tls {
         let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), self.time())
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(verifier)
-            .with_cert_resolver(self.resolver());
+            .with_cert_resolver(resolver(&self.identity.load()));
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -137,12 +184,12 @@ impl Tls {
     }
 
     /// For one handshake only, as [`Tls::server_config`].
-    fn client_config(&self, verifier: Arc<PinVerifier>) -> Result<ClientConfig, rustls::Error> {
+    fn client_config(&self, verifier: Arc<PinVerifier>, shown: &Identity) -> Result<ClientConfig, rustls::Error> {
         let mut config = ClientConfig::builder_with_details(Arc::clone(&self.provider), self.time())
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
-            .with_client_cert_resolver(self.resolver());
+            .with_client_cert_resolver(resolver(shown));
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
         config.resumption = Resumption::disabled();
         // The name is a placeholder; sending it would only mark forum traffic for whoever watches the line.
@@ -150,13 +197,13 @@ impl Tls {
         Ok(config)
     }
 
-    fn resolver(&self) -> Arc<SingleCertAndKey> {
-        Arc::new(SingleCertAndKey::from(CertifiedKey::clone(&self.identity.load())))
-    }
-
     fn time(&self) -> Arc<dyn TimeProvider> {
         Arc::new(ClockTime(Arc::clone(&self.clock)))
     }
+}
+
+fn resolver(shown: &Identity) -> Arc<SingleCertAndKey> {
+    Arc::new(SingleCertAndKey::from(shown.key.clone()))
 }
 
 /// Why a certificate was not taken.
@@ -184,6 +231,8 @@ pub enum Refusal {
     /// The key is pinned, its certificate has ended.
     #[error("the certificate expired at {}, it is {} now", date(not_after), date(now))]
     Expired {
+        /// The key shown.
+        pin: Pin,
         /// Last valid moment.
         not_after: TimeMs,
         /// Our clock.
@@ -192,6 +241,8 @@ pub enum Refusal {
     /// The key is pinned, its certificate has not begun.
     #[error("the certificate begins at {}, it is {} now", date(not_before), date(now))]
     NotYetValid {
+        /// The key shown.
+        pin: Pin,
         /// First valid moment.
         not_before: TimeMs,
         /// Our clock.
@@ -214,6 +265,27 @@ impl Refusal {
             Self::Malformed(_) => "malformed",
         }
     }
+
+    /// The alert by which the other side learns of it.
+    pub fn alert(&self) -> AlertDescription {
+        match self {
+            Self::NoCertificate => AlertDescription::CertificateRequired,
+            Self::Unpinned { .. } | Self::WrongMember { .. } => AlertDescription::AccessDenied,
+            Self::Expired { .. } | Self::NotYetValid { .. } => AlertDescription::CertificateExpired,
+            Self::Malformed(_) => AlertDescription::BadCertificate,
+        }
+    }
+
+    /// The key that was shown, if one could be read.
+    pub fn pin(&self) -> Option<Pin> {
+        match *self {
+            Self::Unpinned { pin }
+            | Self::WrongMember { pin, .. }
+            | Self::Expired { pin, .. }
+            | Self::NotYetValid { pin, .. } => Some(pin),
+            Self::NoCertificate | Self::Malformed(_) => None,
+        }
+    }
 }
 
 /// Chooses the alert that the peer sees: `AccessDenied`, `CertificateExpired`, `BadCertificate`, `CertificateRequired`.
@@ -224,11 +296,11 @@ impl From<&Refusal> for rustls::Error {
             Refusal::Unpinned { .. } | Refusal::WrongMember { .. } => {
                 Self::InvalidCertificate(CertificateError::ApplicationVerificationFailure)
             }
-            Refusal::Expired { not_after, now } => Self::InvalidCertificate(CertificateError::ExpiredContext {
+            Refusal::Expired { not_after, now, .. } => Self::InvalidCertificate(CertificateError::ExpiredContext {
                 time: unix_time(now),
                 not_after: unix_time(not_after),
             }),
-            Refusal::NotYetValid { not_before, now } => {
+            Refusal::NotYetValid { not_before, now, .. } => {
                 Self::InvalidCertificate(CertificateError::NotValidYetContext {
                     time: unix_time(now),
                     not_before: unix_time(not_before),
@@ -244,6 +316,8 @@ impl From<&Refusal> for rustls::Error {
 struct Verified {
     member: MemberId,
     pin: Pin,
+    /// Last valid moment of the certificate.
+    not_after: TimeMs,
 }
 
 /// Judges the peer's certificate in one handshake, and keeps what it found for whoever asked.
@@ -270,9 +344,9 @@ impl PinVerifier {
         let member = self.roster.load().member_of(&pin).ok_or(Refusal::Unpinned { pin })?;
         match self.expected {
             Some(expected) if expected != member => Err(Refusal::WrongMember { pin, got: member, expected }),
-            _ if now > facts.not_after => Err(Refusal::Expired { not_after: facts.not_after, now }),
-            _ if now < facts.not_before => Err(Refusal::NotYetValid { not_before: facts.not_before, now }),
-            _ => Ok(Verified { member, pin }),
+            _ if now > facts.not_after => Err(Refusal::Expired { pin, not_after: facts.not_after, now }),
+            _ if now < facts.not_before => Err(Refusal::NotYetValid { pin, not_before: facts.not_before, now }),
+            _ => Ok(Verified { member, pin, not_after: facts.not_after }),
         }
     }
 
@@ -389,8 +463,17 @@ fn facts_on_two_roads(certificate: &CertificateDer<'_>) -> Result<CertificateFac
     Ok(facts)
 }
 
-fn certified(identity: &TlsIdentity, provider: &CryptoProvider) -> Result<CertifiedKey, rustls::Error> {
-    CertifiedKey::from_der(identity.chain().to_vec(), identity.private_key(), provider)
+/// What an alert about a certificate or a handshake means, for people.
+fn alert_reason(alert: AlertDescription) -> &'static str {
+    match alert {
+        AlertDescription::AccessDenied => "key not in the charter",
+        AlertDescription::CertificateExpired => "expired or not yet valid",
+        AlertDescription::CertificateRequired => "none was sent",
+        AlertDescription::BadCertificate => "malformed",
+        AlertDescription::ProtocolVersion => "no common version of TLS",
+        AlertDescription::NoApplicationProtocol => "no common protocol over TLS",
+        _ => "it gave no other reason",
+    }
 }
 
 fn only_tls13() -> rustls::Error {

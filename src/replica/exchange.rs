@@ -147,6 +147,8 @@ pub enum PeerEvent {
     Done([u8; 32]),
     /// A call ended.
     Ended(Call, Result<(), Trouble>),
+    /// The peer greeted us over a connection of its own.
+    Called,
 }
 
 /// What a conversation is at, as people see it (PROTOCOL 6.3).
@@ -516,6 +518,14 @@ impl Exchange {
         self.answered = false;
         self.quests.clear();
         was_talking.then_some(Ask::Hangup)
+    }
+
+    /// The peer greeted us, so it is there and knows us: a wait after failures, or after it refused us, ends soon.
+    /// A ban does not.
+    pub fn called(&mut self, now: TimeMs) {
+        if !self.banned {
+            self.retry_at = self.retry_at.min(now.plus(BACKOFF_MIN_MS));
+        }
     }
 
     /// The peer is alive; `time` is its clock.

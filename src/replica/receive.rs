@@ -27,6 +27,11 @@ impl Replica {
                 self.unshown(peer, now, effects);
             }
             PeerEvent::Ended(_, Err(trouble)) => self.trouble(peer, &trouble, now, effects),
+            PeerEvent::Called => {
+                if let Some(exchange) = self.exchanges.get_mut(&peer) {
+                    exchange.called(now);
+                }
+            }
         }
     }
 

@@ -5,8 +5,12 @@
 #[macro_use]
 mod forum;
 mod asking;
+mod certificates;
 mod charters;
 mod healing;
+mod impostors;
+mod outsider;
+mod revocation;
 mod strangers;
 
 use forum::{Forum, hash};

@@ -8,11 +8,11 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin as Pinned;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use rustls::{AlertDescription, CertificateError, PeerIncompatible};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
@@ -22,7 +22,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
-use super::{ALPN_H2, Refusal, Roster, Tls, Verified, tls_error};
+use super::cut::{Cut, Side};
+use super::{ALPN_H2, Refusal, Roster, Tls, Verified, alert_reason, tls_error};
 use crate::clock;
 use crate::replica::ids::{MemberId, Pin, TimeMs};
 
@@ -255,11 +256,11 @@ impl Door {
         verified: Option<Verified>,
         address: SocketAddr,
     ) -> Result<Seat, AcceptError> {
-        let Verified { member, pin } = verified.ok_or(AcceptError::Refused(Refusal::NoCertificate))?;
+        let Verified { member, pin, not_after } = verified.ok_or(AcceptError::Refused(Refusal::NoCertificate))?;
         if tls.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
             return Err(AcceptError::NotHttp2);
         }
-        let identity = PeerIdentity { member, pin, address };
+        let identity = PeerIdentity { member, pin, not_after, address };
         let seat = self.connections.seat(identity, self.now(), &self.limits)?;
         // The roster may have been replaced, and the registry swept, since the certificate was judged. Seated first and
         // looked up after: either this look sees the new roster, or the sweep sees the seat.
@@ -288,6 +289,8 @@ pub struct PeerIdentity {
     pub member: MemberId,
     /// The key.
     pub pin: Pin,
+    /// Last valid moment of the certificate that was shown.
+    pub not_after: TimeMs,
     /// Where the connection comes from.
     pub address: SocketAddr,
 }
@@ -345,6 +348,81 @@ impl AcceptError {
         }
     }
 
+    /// The alert that was exchanged, and whether it was ours; none if the connection ended without one.
+    pub fn alert(&self) -> Option<(AlertDescription, Sender)> {
+        match self {
+            Self::Refused(refusal) => Some((refusal.alert(), Sender::Us)),
+            &Self::Tls(rustls::Error::AlertReceived(alert)) => Some((alert, Sender::Peer)),
+            Self::Tls(rustls::Error::PeerIncompatible(
+                PeerIncompatible::SupportedVersionsExtensionRequired
+                | PeerIncompatible::Tls12NotOffered
+                | PeerIncompatible::Tls12NotOfferedOrEnabled
+                | PeerIncompatible::Tls13RequiredForQuic
+                | PeerIncompatible::ServerDoesNotSupportTls12Or13
+                | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+            )) => Some((AlertDescription::ProtocolVersion, Sender::Us)),
+            Self::Tls(rustls::Error::NoApplicationProtocol) => {
+                Some((AlertDescription::NoApplicationProtocol, Sender::Us))
+            }
+            Self::Tls(rustls::Error::InvalidCertificate(CertificateError::BadSignature)) => {
+                Some((AlertDescription::DecryptError, Sender::Us))
+            }
+            _ => None,
+        }
+    }
+
+    /// The key that was shown, if one could be read and was not taken.
+    pub fn pin(&self) -> Option<Pin> {
+        match self {
+            Self::Refused(refusal) => refusal.pin(),
+            Self::TooManyOfPin { pin, .. } => Some(*pin),
+            _ => None,
+        }
+    }
+
+    /// What happened, for people.
+    pub fn cause(&self) -> String {
+        match self.alert() {
+            Some((alert, Sender::Peer)) => {
+                format!("the other side refused this node's certificate: {}", alert_reason(alert))
+            }
+            Some((AlertDescription::ProtocolVersion, Sender::Us)) => "the other side has no TLS 1.3".to_owned(),
+            Some((AlertDescription::DecryptError, Sender::Us)) => {
+                "the other side does not have the key of the certificate that it showed".to_owned()
+            }
+            _ => self.to_string(),
+        }
+    }
+
+    /// What to do about it, if anything can be said.
+    pub fn fix(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused(refusal) => Some(match refusal {
+                Refusal::NoCertificate => "it is no staydown node; if it should be one, look at its configuration",
+                Refusal::Unpinned { .. } | Refusal::WrongMember { .. } => {
+                    "if it should belong, a founder admits its key: staydown charter admit join-request.sdj; if not, do nothing"
+                }
+                Refusal::Expired { .. } => "tell them to renew: staydown cert renew; and compare the clocks",
+                Refusal::NotYetValid { .. } => "compare this machine's clock and theirs",
+                Refusal::Malformed(_) => "tell them to make a new certificate: staydown cert renew",
+            }),
+            Self::TooManyOfPin { .. } => Some("does a second copy of their node run? ask them"),
+            Self::Tls(_) => match self.alert()? {
+                (AlertDescription::ProtocolVersion | AlertDescription::NoApplicationProtocol, _) => {
+                    Some("it is no staydown node, or something between changes TLS")
+                }
+                (AlertDescription::DecryptError, _) => {
+                    Some("somebody tried to pass for this member: tell them, and do not let it in")
+                }
+                (_, Sender::Peer) => Some(
+                    "see staydown cert show; their charter may be older than ours, or their list of addresses wrong",
+                ),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// A short name for counters.
     pub fn label(&self) -> &'static str {
         match self {
@@ -358,6 +436,15 @@ impl AcceptError {
             Self::TooManyOfPin { .. } => "too_many_of_pin",
         }
     }
+}
+
+/// Who sent an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// This node refused the other side.
+    Us,
+    /// The other side refused this node.
+    Peer,
 }
 
 /// A connection that was not accepted, for people to look at.
@@ -390,6 +477,8 @@ struct Registry {
 struct Open {
     identity: PeerIdentity,
     since: TimeMs,
+    /// The process at the other end, as its last greeting told; 0: not told.
+    instance: u64,
     cut: Arc<Cut>,
 }
 
@@ -402,6 +491,29 @@ impl Connections {
     /// Cuts every connection of `member`; returns how many. The member may connect again.
     pub fn cut_member(&self, member: MemberId) -> usize {
         self.cut_where(|peer| peer.member == member)
+    }
+
+    /// The peer `caller` greeted on its connection as the process `instance`; whether another process of the same
+    /// member is connected too, which means that its data directory was copied.
+    ///
+    /// A connection that is closed counts no more. That of a process that was killed closes at once; that of a machine
+    /// that vanished is noticed by keep-alive after [`KEEPALIVE`] and [`KEEPALIVE_TIMEOUT`], and until then the process
+    /// that takes its place is told of a copy: its startup guard waits that long.
+    ///
+    /// [`KEEPALIVE`]: crate::net::limits::KEEPALIVE
+    /// [`KEEPALIVE_TIMEOUT`]: crate::net::limits::KEEPALIVE_TIMEOUT
+    pub fn greeted(&self, caller: &PeerIdentity, instance: u64) -> bool {
+        let mut registry = self.registry();
+        if let Some(open) = registry.open.values_mut().rfind(|open| open.identity == *caller) {
+            open.instance = instance;
+        }
+        let another = |open: &Open| open.instance != 0 && open.instance != instance;
+        instance != 0 && registry.open.values().any(|open| open.identity.member == caller.member && another(open))
+    }
+
+    /// Whether a connection is open whose pin is not in `roster` or has another member there.
+    pub fn any_unlisted(&self, roster: &Roster) -> bool {
+        self.registry().open.values().any(|open| roster.member_of(&open.identity.pin) != Some(open.identity.member))
     }
 
     /// Open connections.
@@ -446,7 +558,7 @@ impl Connections {
         }
         registry.last_id += 1;
         let (id, cut) = (registry.last_id, Arc::new(Cut::default()));
-        registry.open.insert(id, Open { identity, since: now, cut: Arc::clone(&cut) });
+        registry.open.insert(id, Open { identity, since: now, instance: 0, cut: Arc::clone(&cut) });
         drop(registry);
         Ok(Seat { connections: self.clone(), id, identity, cut })
     }
@@ -485,55 +597,6 @@ struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.connections.registry().open.remove(&self.id);
-    }
-}
-
-/// A mark on a connection that it is over, which wakes whoever waits on it.
-#[derive(Default)]
-struct Cut {
-    done: AtomicBool,
-    wakers: Mutex<[Option<Waker>; 2]>,
-}
-
-#[derive(Clone, Copy)]
-enum Side {
-    Read = 0,
-    Write = 1,
-}
-
-impl Cut {
-    fn cut(&self) {
-        self.done.store(true, Ordering::Release);
-        let wakers = std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
-        wakers.into_iter().flatten().for_each(Waker::wake);
-    }
-
-    fn check(&self) -> io::Result<()> {
-        if self.done.load(Ordering::Acquire) {
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "connection cut by this node"));
-        }
-        Ok(())
-    }
-
-    /// Before and after: who waits is either woken by the cut or sees it here.
-    fn guard<T>(
-        &self,
-        side: Side,
-        cx: &mut Context<'_>,
-        poll: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        self.check()?;
-        let polled = poll(cx);
-        if polled.is_pending() {
-            let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
-            match &mut wakers[side as usize] {
-                Some(waker) => waker.clone_from(cx.waker()),
-                empty => *empty = Some(cx.waker().clone()),
-            }
-            drop(wakers);
-            self.check()?;
-        }
-        polled
     }
 }
 

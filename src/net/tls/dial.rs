@@ -4,13 +4,14 @@
 //! then finds a broken pipe, and the alert that would explain it is lost. So the connector reads before it writes: an
 //! HTTP/2 server sends its settings without being asked, and what comes first, settings or alert, is the answer.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin as Pinned;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,9 +26,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower::Service;
 
-use super::{ALPN_H2, PinVerifier, Refusal, Tls, tls_error};
+use super::cut::{Cut, Side};
+use super::{ALPN_H2, Identity, PinVerifier, Refusal, Roster, Tls, Verified, alert_reason, tls_error};
 use crate::keys::PLACEHOLDER_NAME;
-use crate::replica::ids::MemberId;
+use crate::replica::ids::{MemberId, Pin, TimeMs};
 
 /// Three tries of TCP to say hello fit into this.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -88,17 +90,46 @@ impl Connector {
     /// # Errors
     /// See [`ConnectError`]; nothing stays open.
     pub async fn connect(&self) -> Result<DialedStream, ConnectError> {
-        let mut stream = self.handshake().await?;
+        let newest = self.tls.identity.load_full();
+        let refused = match self.connect_as(&newest).await {
+            Err(refused @ ConnectError::Refused { alert: AlertDescription::AccessDenied, .. }) => refused,
+            other => return other,
+        };
+        // After a change of our key, until everybody has the charter that lists the new one: the old one still counts
+        // there, as long as it does here.
+        match self.tls.previous.load_full() {
+            Some(old) if self.tls.roster.load().member_of(&old.facts.pin).is_some() => self.connect_as(&old).await,
+            _ => Err(refused),
+        }
+    }
+
+    async fn connect_as(&self, shown: &Identity) -> Result<DialedStream, ConnectError> {
+        let mut stream = self.handshake_as(shown).await?;
         stream.first_word(self.limits.first_word_wait).await?;
         Ok(stream)
     }
 
     /// Without waiting for the answer to our certificate.
+    #[cfg(test)]
     pub(super) async fn handshake(&self) -> Result<DialedStream, ConnectError> {
+        self.handshake_as(&self.tls.identity.load_full()).await
+    }
+
+    async fn handshake_as(&self, shown: &Identity) -> Result<DialedStream, ConnectError> {
         let tcp = self.reach().await?;
         let verifier = self.tls.verifier(Some(self.member));
-        let tls = self.greet(tcp, &verifier).await?;
-        Ok(DialedStream { tls, name: Arc::clone(&self.name) })
+        let tls = self.greet(tcp, &verifier, shown).await?;
+        let Verified { member, pin, not_after } = verifier
+            .verified()
+            .ok_or_else(|| ConnectError::Tls { name: self.name(), source: rustls::Error::NoCertificatesPresented })?;
+        let line = self.tls.lines.begin(Dialed { member, pin, not_after, ours: shown.facts.pin });
+        // As on the other side (`Door::seat`): entered first and looked up after, so that a roster that was replaced
+        // during the handshake is seen here, or its sweep sees the entry.
+        if self.tls.roster.load().member_of(&pin) != Some(member) {
+            let refusal = Refusal::Unpinned { pin };
+            return Err(ConnectError::NotThem { name: self.name(), address: self.address(), refusal });
+        }
+        Ok(DialedStream { tls, line, name: Arc::clone(&self.name) })
     }
 
     async fn reach(&self) -> Result<TcpStream, ConnectError> {
@@ -112,10 +143,15 @@ impl Connector {
         Ok(tcp)
     }
 
-    async fn greet(&self, tcp: TcpStream, verifier: &Arc<PinVerifier>) -> Result<TlsStream<TcpStream>, ConnectError> {
+    async fn greet(
+        &self,
+        tcp: TcpStream,
+        verifier: &Arc<PinVerifier>,
+        shown: &Identity,
+    ) -> Result<TlsStream<TcpStream>, ConnectError> {
         let limit = self.limits.handshake_timeout;
         let tls_failed = |source| ConnectError::Tls { name: self.name(), source };
-        let config = self.tls.client_config(Arc::clone(verifier)).map_err(tls_failed)?;
+        let config = self.tls.client_config(Arc::clone(verifier), shown).map_err(tls_failed)?;
         let placeholder = ServerName::try_from(PLACEHOLDER_NAME)
             .map_err(|error| tls_failed(rustls::Error::General(error.to_string())))?;
         let tls = timeout(limit, TlsConnector::from(Arc::new(config)).connect(placeholder, tcp))
@@ -180,7 +216,7 @@ pub enum ConnectError {
         alert: AlertDescription,
     },
     /// We do not want the other side: it is not whom we dialled, or its certificate is not valid now.
-    #[error("{address} did not prove to be {name}: {refusal}")]
+    #[error("{address} did not prove to be {name}: {refusal} (told {:?})", refusal.alert())]
     NotThem {
         /// Whom we dialled.
         name: String,
@@ -289,18 +325,6 @@ fn alert_object(alert: AlertDescription) -> &'static str {
     }
 }
 
-fn alert_reason(alert: AlertDescription) -> &'static str {
-    match alert {
-        AlertDescription::AccessDenied => "key not in the charter",
-        AlertDescription::CertificateExpired => "expired or not yet valid",
-        AlertDescription::CertificateRequired => "none was sent",
-        AlertDescription::BadCertificate => "malformed",
-        AlertDescription::ProtocolVersion => "no common version of TLS",
-        AlertDescription::NoApplicationProtocol => "no common protocol over TLS",
-        _ => "it gave no other reason",
-    }
-}
-
 fn alert_fix(alert: AlertDescription) -> Option<&'static str> {
     match alert {
         AlertDescription::AccessDenied => {
@@ -316,9 +340,86 @@ fn alert_fix(alert: AlertDescription) -> Option<&'static str> {
     }
 }
 
-/// A connection that we dialled. An alert that comes late is told instead of the broken pipe that it causes.
+/// A connection that we dialled, as long as it is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dialed {
+    /// Who is at the other end.
+    pub member: MemberId,
+    /// Their key.
+    pub pin: Pin,
+    /// Last valid moment of their certificate.
+    pub not_after: TimeMs,
+    /// The key that we showed.
+    pub ours: Pin,
+}
+
+/// The connections that we dialled, so that they can be cut. Clones share one list.
+#[derive(Clone, Default)]
+pub(super) struct Lines {
+    open: Arc<Mutex<OpenLines>>,
+}
+
+#[derive(Default)]
+struct OpenLines {
+    last_id: u64,
+    open: BTreeMap<u64, (Dialed, Arc<Cut>)>,
+    /// The key that each member saw last: bounded by the charter, like the members that are dialled.
+    shown: BTreeMap<MemberId, Pin>,
+}
+
+impl Lines {
+    fn begin(&self, dialed: Dialed) -> Line {
+        let mut lines = self.lines();
+        lines.last_id += 1;
+        let (id, cut) = (lines.last_id, Arc::new(Cut::default()));
+        lines.open.insert(id, (dialed, Arc::clone(&cut)));
+        lines.shown.insert(dialed.member, dialed.ours);
+        drop(lines);
+        Line { lines: self.clone(), id, cut }
+    }
+
+    pub(super) fn cut_unlisted(&self, roster: &Roster) -> usize {
+        let lines = self.lines();
+        let unlisted = |dialed: &Dialed| {
+            // A key of ours that is gone: the other side will not have it either, and the newer one is dialled with.
+            roster.member_of(&dialed.pin) != Some(dialed.member) || roster.member_of(&dialed.ours).is_none()
+        };
+        let cut: Vec<_> = lines.open.values().filter(|(dialed, _)| unlisted(dialed)).collect();
+        cut.iter().for_each(|(_, cut)| cut.cut());
+        cut.len()
+    }
+
+    pub(super) fn open(&self) -> Vec<Dialed> {
+        self.lines().open.values().map(|(dialed, _)| *dialed).collect()
+    }
+
+    pub(super) fn shown(&self, member: MemberId) -> Option<Pin> {
+        self.lines().shown.get(&member).copied()
+    }
+
+    fn lines(&self) -> MutexGuard<'_, OpenLines> {
+        // Every change under this lock is a single step, so a panic elsewhere leaves nothing half done.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An entry among the [`Lines`], for as long as the connection lives.
+struct Line {
+    lines: Lines,
+    id: u64,
+    cut: Arc<Cut>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.lines.lines().open.remove(&self.id);
+    }
+}
+
+/// A connection that we dialled. It ends with an error as soon as it is cut. An alert that comes late is told instead of the broken pipe that it causes.
 pub struct DialedStream {
     tls: TlsStream<TcpStream>,
+    line: Line,
     name: Arc<str>,
 }
 
@@ -389,38 +490,44 @@ impl fmt::Debug for DialedStream {
 }
 
 impl AsyncRead for DialedStream {
-    fn poll_read(mut self: Pinned<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let read = Pinned::new(&mut self.tls).poll_read(cx, into);
-        read.map_err(|error| self.explain(error))
+    fn poll_read(self: Pinned<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let read = this.line.cut.guard(Side::Read, cx, |cx| Pinned::new(&mut this.tls).poll_read(cx, into));
+        read.map_err(|error| this.explain(error))
     }
 }
 
 impl AsyncWrite for DialedStream {
-    fn poll_write(mut self: Pinned<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pinned::new(&mut self.tls).poll_write(cx, bytes);
-        self.explain_write(cx, written)
+    fn poll_write(self: Pinned<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = this.line.cut.guard(Side::Write, cx, |cx| Pinned::new(&mut this.tls).poll_write(cx, bytes));
+        this.explain_write(cx, written)
     }
 
     fn poll_write_vectored(
-        mut self: Pinned<&mut Self>,
+        self: Pinned<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pinned::new(&mut self.tls).poll_write_vectored(cx, slices);
-        self.explain_write(cx, written)
+        let this = self.get_mut();
+        let write = |cx: &mut Context<'_>| Pinned::new(&mut this.tls).poll_write_vectored(cx, slices);
+        let written = this.line.cut.guard(Side::Write, cx, write);
+        this.explain_write(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.tls.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pinned<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pinned::new(&mut self.tls).poll_flush(cx);
-        self.explain_write(cx, flushed)
+    fn poll_flush(self: Pinned<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = this.line.cut.guard(Side::Write, cx, |cx| Pinned::new(&mut this.tls).poll_flush(cx));
+        this.explain_write(cx, flushed)
     }
 
-    fn poll_shutdown(mut self: Pinned<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ended = Pinned::new(&mut self.tls).poll_shutdown(cx);
-        self.explain_write(cx, ended)
+    fn poll_shutdown(self: Pinned<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let ended = this.line.cut.guard(Side::Write, cx, |cx| Pinned::new(&mut this.tls).poll_shutdown(cx));
+        this.explain_write(cx, ended)
     }
 }

@@ -194,7 +194,7 @@ async fn who_is_not_wanted_learns_why_and_so_does_the_operator() {
 
 impl Tls {
     fn identity_pin(&self) -> Pin {
-        CertificateFacts::of(&self.identity.load().cert[0]).unwrap().pin
+        self.facts().pin
     }
 }
 
@@ -241,8 +241,10 @@ async fn a_client_without_a_certificate_gets_not_one_byte() {
 async fn a_client_with_tls_1_2_only_gets_not_one_byte() {
     let forum = Forum::start().await;
     let versions = [&rustls::version::TLS12];
-    let (received, alert) =
-        foreign_client(&forum, &versions, |config, tls| config.client_auth_cert_resolver = tls.resolver()).await;
+    let (received, alert) = foreign_client(&forum, &versions, |config, tls| {
+        config.client_auth_cert_resolver = resolver(&tls.identity.load())
+    })
+    .await;
     assert_eq!((received, alert), (vec![], Some(AlertDescription::ProtocolVersion)));
     let reason = forum.server.last_refusal(1).await;
     assert!(reason.starts_with("TLS: peer is incompatible"), "{reason}");
@@ -261,7 +263,7 @@ async fn a_client_that_does_not_ask_for_http2_gets_not_one_byte() {
     ] {
         let forum = Forum::start().await;
         let (received, got) = foreign_client(&forum, &[&TLS13], |config, tls| {
-            config.client_auth_cert_resolver = tls.resolver();
+            config.client_auth_cert_resolver = resolver(&tls.identity.load());
             config.alpn_protocols = offered;
         })
         .await;
@@ -376,7 +378,7 @@ async fn a_client_that_would_like_to_resume_is_judged_anew() {
     let tickets = Arc::new(ClientSessionMemoryCache::new(8));
     let dial = || async {
         // One verifier for each handshake, one session store for all, as a client that wants to resume would have it.
-        let mut config = tls.client_config(tls.verifier(Some(ACME))).unwrap();
+        let mut config = tls.client_config(tls.verifier(Some(ACME)), &tls.identity.load()).unwrap();
         config.resumption = Resumption::store(Arc::clone(&tickets) as _);
         let tcp = TcpStream::connect(&forum.server.address).await?;
         let name = ServerName::try_from(PLACEHOLDER_NAME).unwrap();

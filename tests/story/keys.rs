@@ -223,3 +223,30 @@ fn a_node_takes_up_the_log_root_key_that_the_charter_names() {
     }
     assert!(forum.companies[0].data.join("keys/log-root.old.pem").exists());
 }
+
+#[test]
+fn a_tls_key_is_changed_with_two_charters_and_no_restart() {
+    let mut forum = Forum::found(2);
+    forum.join();
+    let request = forum.path("key-change.sdj");
+    let acme = &forum.companies[0];
+    let pins = |wanted: usize| {
+        acme.does(&["key", "rotate", "--tls", "--out", &request]);
+        let charter = forum.path(&format!("charter-{wanted}.sdc"));
+        acme.does(&["charter", "admit", &request, "--out", &charter]);
+        for founder in ["acme", "bolt"] {
+            run(&["charter", "sign", &charter, "--key", &forum.path(&format!("founder-{founder}.pem"))]).ends_with(0);
+        }
+        acme.does(&["charter", "apply", &charter]);
+    };
+    let pin = || acme.does(&["key", "show", "--json"]).json()["tls"]["pin"].clone();
+    let before = pin();
+    pins(2);
+    wait_for("the node shows the next key", || (pin() != before).then_some(()));
+    pins(3);
+    let member = acme.does(&["charter", "show", "--json"]).json()["members"].clone();
+    let listed: Vec<_> = member.as_array().unwrap().iter().filter(|m| m["name"] == "acme").collect();
+    assert_eq!(listed[0]["pins"], serde_json::json!([pin()]));
+    forum.ready();
+    forum.agree();
+}

@@ -4,7 +4,9 @@
 //! Lookups never queue behind it: they read the replica through a lock that the engine holds only while the replica
 //! computes, never while it writes. Every write to disk happens outside the lock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,14 +23,15 @@ use crate::clock;
 use crate::replica::block::{Frame, RECORDS_PER_BLOCK_MAX, Slot};
 use crate::replica::charter::{Applied, CharterChain, CharterError};
 use crate::replica::exchange::{Ask, Call, PeerEvent, Published, Trouble};
-use crate::replica::ids::{BlockId, Class, ForumId, MemberId, Origin, Seq, TimeMs};
+use crate::replica::ids::{BlockId, Class, ForumId, LogNo, MemberId, Origin, Seq, TimeMs};
 use crate::replica::log::Log;
 use crate::replica::own::{Answer, Ticket};
 use crate::replica::{Effect, Input, Replica, Restore, Settings, Write, proto};
 use crate::store::journal::{Journal, JournalEnd, JournalError, salvage};
 use crate::store::outbox::Outbox;
+use crate::store::place::{Place, Stood};
 use crate::store::{self, Store, StoreError, WRITE_OPERATIONS_MAX};
-use crate::store::{LockError, disk_low, lock_directory};
+use crate::store::{LockError, disk_low, erase_set_aside, lock_directory};
 
 /// Inputs that wait for the engine. Each is at most one frame (256 KiB), so this also bounds memory.
 pub const QUEUE_MAX: usize = 32;
@@ -50,6 +53,10 @@ const ASKS_MAX: usize = 8;
 pub use crate::store::place::JOURNAL_FILE;
 /// Name of the outbox in the data directory.
 pub const OUTBOX_FILE: &str = "outbox";
+/// Left in the data directory by `restore`, until the next start has noticed.
+pub const RESTORED_FILE: &str = "restored";
+/// Holds the number below which our logs are never written again.
+const CLOSED_BELOW_FILE: &str = "closed-below";
 /// Name of the store's folder in the data directory.
 pub const STORE_FOLDER: &str = "replica";
 
@@ -245,9 +252,17 @@ pub enum OpenError {
     /// The charters do not hold.
     #[error("the forum's charters do not hold: {0}")]
     Charter(#[from] CharterError),
+    /// Where the directory stands cannot be read or written.
+    #[error("cannot tell whether {} was moved: {source}", path.display())]
+    Place {
+        /// The data directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The engine's thread cannot be started.
     #[error("cannot start the engine: {0}")]
-    Thread(std::io::Error),
+    Thread(io::Error),
 }
 
 /// Opens the data directory, rebuilds the replica from it, and starts the engine's thread.
@@ -262,10 +277,12 @@ pub fn start(
     runtime: tokio::runtime::Handle,
 ) -> Result<(Handle, Started, thread::JoinHandle<()>), OpenError> {
     let now = clock::now();
+    let mut started = Started::default();
+    let settings = where_it_stands(data, settings, &mut started)?;
+    let moved = settings.moved;
     let (journal, mut replay) = Journal::open(&data.join(JOURNAL_FILE))?;
     let (outbox, waiting, outbox_end) = Outbox::open(&data.join(OUTBOX_FILE))?;
     let (store, aside) = Store::open_or_set_aside(&data.join(STORE_FOLDER))?;
-    let mut started = Started::default();
     if let Some(aside) = aside {
         started.healed.push(format!(
             "the store was damaged ({}) and is now {}; {} blocks could still be read, the rest comes from our journal and the peers",
@@ -314,6 +331,8 @@ pub fn start(
         }
     })?;
     let (replica, effects) = restore.finish();
+    remember_place(data, moved.then(|| replica.next_log_no()))
+        .map_err(|source| OpenError::Place { path: data.into(), source })?;
 
     let (inputs, receiver) = mpsc::channel(QUEUE_MAX);
     let shared = Arc::new(Shared {
@@ -333,6 +352,48 @@ pub fn start(
     let thread = thread::Builder::new().name("engine".into());
     let thread = thread.spawn(move || engine.run(receiver, &runtime)).map_err(OpenError::Thread)?;
     Ok((handle, started, thread))
+}
+
+/// A directory that was copied, or restored, holds the past of a node: what was signed elsewhere since, nobody here knows.
+/// Its logs are left behind, for ever, and new ones are begun.
+fn where_it_stands(data: &Path, settings: Settings, started: &mut Started) -> Result<Settings, OpenError> {
+    let fail = |source| OpenError::Place { path: data.to_owned(), source };
+    let restored = data.join(RESTORED_FILE).try_exists().map_err(fail)?;
+    let moved = match Place::read_and_compare(data).map_err(fail)? {
+        Stood::New | Stood::Same => false,
+        Stood::Unmarked => {
+            started.healed.push("this directory did not say where it stands; from now on it does".into());
+            false
+        }
+        Stood::Moved { .. } => true,
+    };
+    if moved || restored {
+        let what = if restored { "restored from a backup" } else { "copied or restored" };
+        started.healed.push(format!(
+            "this data directory was {what}: its logs are left as they are, and what is said from now on goes into new ones"
+        ));
+    }
+    let closed_below = match fs::read_to_string(data.join(CLOSED_BELOW_FILE)) {
+        Ok(text) => text.trim().parse().map_err(|error| fail(io::Error::new(io::ErrorKind::InvalidData, error)))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(fail(error)),
+    };
+    Ok(Settings { moved: moved || restored, closed_below: LogNo(closed_below), ..settings })
+}
+
+/// What is left behind is noted before the place is: a crash in between leaves the directory moved.
+fn remember_place(data: &Path, left_behind: Option<LogNo>) -> io::Result<()> {
+    if let Some(next) = left_behind {
+        let (path, temporary) = (data.join(CLOSED_BELOW_FILE), data.join("closed-below.new"));
+        fs::write(&temporary, next.0.to_string())?;
+        fs::File::open(&temporary)?.sync_all()?;
+        fs::rename(temporary, path)?;
+    }
+    Place::write(data)?;
+    match fs::remove_file(data.join(RESTORED_FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => fs::File::open(data)?.sync_all(),
+    }
 }
 
 /// The charters we were invited with, and those that the store has beyond them.
@@ -667,15 +728,22 @@ impl Engine {
             let mut frame = Frame::decode(Bytes::copy_from_slice(bytes)).ok()?;
             keyring.redact(&mut frame).then(|| frame.encode().to_vec())
         };
-        let mut batch = Vec::new();
-        for id in ids {
-            if let Some(bytes) = self.shared.store.block(*id).ok().flatten().and_then(|bytes| redacted(&bytes)) {
-                batch.push((*id, bytes));
-            }
-        }
-        let writes: Vec<_> = batch.iter().map(|(id, bytes)| store::Write::Block(*id, bytes)).collect();
-        if let Err(error) = self.shared.store.write(&writes) {
-            self.fail(&Failed(error.to_string()));
+        let ids: BTreeSet<_> = ids.iter().copied().collect();
+        let shared = Arc::clone(&self.shared);
+        let erased = shared
+            .store
+            .rewrite(|id, bytes| ids.contains(&id).then(|| redacted(bytes)).flatten())
+            .map_err(|e| e.to_string())
+            .and_then(|_blocks| self.journal.rewrite(redacted).map_err(|e| e.to_string()))
+            .and_then(|_frames| Place::write(&shared.data).map_err(|e| e.to_string()))
+            .and_then(|_place| self.outbox.compact().map_err(|e| e.to_string()))
+            .and_then(|()| {
+                let aside = erase_set_aside(&shared.data.join(STORE_FOLDER), &shared.data.join(JOURNAL_FILE));
+                aside.map_err(|e| e.to_string())
+            });
+        match erased {
+            Ok(removed) => tracing::info!(blocks = ids.len(), aside = removed.len(), "records were erased from disk"),
+            Err(error) => self.fail(&Failed(format!("records could not be erased: {error}"))),
         }
     }
 }

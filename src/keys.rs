@@ -48,6 +48,8 @@ pub const LOG_ROOT_FILE: &str = "log-root.pem";
 pub const LOG_ROOT_NEXT_FILE: &str = "log-root.next.pem";
 /// File of the log root key before the one in use: a charter that is forked away may name it again.
 pub const LOG_ROOT_OLD_FILE: &str = "log-root.old.pem";
+/// Name of the keys' folder in the data directory.
+pub const KEYS_FOLDER: &str = "keys";
 /// File of the seed of the log keys.
 pub const LOG_SEED_FILE: &str = "log-seed";
 /// File of the TLS key.
@@ -238,13 +240,11 @@ pub fn adopt_root(dir: &Path, listed: &VerifyingKey) -> Result<Option<SigningKey
 ///
 /// # Errors
 /// [`KeyError::Credential`] if it comes from systemd; [`KeyError::Io`], and the old seed is whole then.
-pub fn replace_log_seed(dir: &Path) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+pub fn write_log_seed(dir: &Path, seed: &[u8; 32]) -> Result<(), KeyError> {
     if is_credential(LOG_SEED_FILE) {
         return Err(KeyError::Credential { name: LOG_SEED_FILE });
     }
-    let seed = Zeroizing::new(clock::random());
-    write_whole(&dir.join(LOG_SEED_FILE), seed_text(&seed).as_bytes())?;
-    Ok(seed)
+    write_whole(&dir.join(LOG_SEED_FILE), seed_text(seed).as_bytes())
 }
 
 fn seed_text(seed: &[u8; 32]) -> Zeroizing<String> {
@@ -956,9 +956,8 @@ mod tests {
         let read = TlsIdentity::load_next(dir.path(), Permissions::Strict).unwrap().unwrap();
         assert_eq!((read.pin(), mode(&dir.path().join(TLS_NEXT_KEY_FILE))), (next.pin(), 0o600));
         assert_eq!(NodeKeys::load(dir.path()).unwrap().tls.pin(), before.tls.pin());
-        let seed = replace_log_seed(dir.path()).unwrap();
-        assert_ne!(seed, before.log_seed);
-        assert_eq!(NodeKeys::load(dir.path()).unwrap().log_seed, seed);
+        write_log_seed(dir.path(), &[7; 32]).unwrap();
+        assert_eq!(*NodeKeys::load(dir.path()).unwrap().log_seed, [7; 32]);
     }
 
     #[test]

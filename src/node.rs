@@ -21,10 +21,12 @@ use tokio_stream::wrappers::UnixListenerStream;
 use crate::clock;
 use crate::config::Config;
 use crate::engine::{self, Handle, OpenError};
+pub use crate::keys::KEYS_FOLDER;
 use crate::keys::{
     self, CertificateTerms, KeyError, NodeKeys, RENEW_BEFORE_MS, TLS_CERT_FILE, TLS_KEY_FILE, TlsIdentity,
     refuse_example_keys, strict_unless_example,
 };
+
 use crate::net::expiry;
 use crate::net::follower::{self, Target};
 use crate::net::limits::{self, MESSAGE_BYTES_MAX};
@@ -33,15 +35,13 @@ use crate::net::peer::{PeerService, Who};
 use crate::net::tls::{AcceptLimits, Connections, Roster, SharedRoster, Tls, accept_loop};
 use crate::replica::charter::SEMANTICS_MAX;
 use crate::replica::exchange::{Call, PeerEvent, Trouble};
-use crate::replica::ids::MemberId;
+use crate::replica::ids::{LogNo, MemberId};
 use crate::replica::{Input, Settings};
 use crate::store::{DirectoryLock, LockError, lock_directory};
 use crate::wire::DESCRIPTORS;
 use crate::wire::files::{FileError, Invitation};
 use crate::wire::peer_service::peer_server::PeerServer;
 
-/// Name of the keys' folder in the data directory.
-pub const KEYS_FOLDER: &str = "keys";
 /// Name of the invitation that the node was joined with.
 pub const FORUM_FILE: &str = "forum.sdi";
 /// Name of the file with our member id.
@@ -163,6 +163,7 @@ fn plan(data: &Path) -> Result<Plan, NodeError> {
         rules: Default::default(),
         instance: u64::from_be_bytes(clock::random()),
         moved: false,
+        closed_below: LogNo(0),
         semantics_max: SEMANTICS_MAX,
     };
     Ok(Plan { keys, settings, invitation })
@@ -611,6 +612,7 @@ async fn follow_roster(
     tokio::pin!(stopped);
     loop {
         changes.mark_unchanged();
+        take_root(&engine, &followers.config.data).await;
         let roster = Arc::new(roster(&engine));
         shared.store(Arc::clone(&roster));
         // From here on no handshake and no call of a key that left goes well; its streams end with the reason.
@@ -639,6 +641,29 @@ async fn follow_roster(
             changed = changes.changed() => if changed.is_err() { return Ok(()) } else { false },
             Ok(()) = key_changes.changed() => true,
         };
+    }
+}
+
+/// Takes up the next log root key when the charter names it, while the node runs: what is said from then on goes into logs
+/// that it opens.
+async fn take_root(engine: &Handle, data: &Path) {
+    let listed = {
+        let replica = engine.shared().replica();
+        let listed = replica.charters().effective().member(replica.me()).map(|member| member.root_key);
+        listed.filter(|listed| *listed != replica.root_key())
+    };
+    let Some(listed) = listed else { return };
+    let folder = data.join(KEYS_FOLDER);
+    match tokio::task::spawn_blocking(move || keys::adopt_root(&folder, &listed)).await {
+        Ok(Ok(Some(root))) => {
+            tracing::info!("the charter lists the next log root key: it is in use from now on");
+            let engine = engine.clone();
+            // Not waited for: revocations come before whatever is on the engine's queue.
+            tokio::spawn(async move { drop(engine.input(Input::Root(Box::new(root))).await) });
+        }
+        Ok(Ok(None)) => tracing::error!("the charter names a log root key that this node does not have"),
+        Ok(Err(error)) => tracing::error!(%error, "the next log root key could not be taken up"),
+        Err(error) => tracing::error!(%error, "please report this"),
     }
 }
 

@@ -27,7 +27,7 @@ use crate::wire::files::Invitation;
 /// The list of what a backup holds; written last, so that a backup without it is none.
 const CONTENTS_FILE: &str = "backup.json";
 /// Marks a data directory that came out of a backup; the node removes it when it has asked its peers.
-pub(super) const RESTORED_FILE: &str = "restored";
+pub(super) use crate::engine::RESTORED_FILE;
 /// Bytes of the list at most: a dozen names and hashes are a hundredth of it.
 const CONTENTS_SIZE_MAX: u64 = 64 * 1024;
 /// The format of the list.

@@ -32,6 +32,8 @@ pub(super) enum LogCommand {
         /// Of this company only
         member: Option<String>,
     },
+    /// Say again what we said in blocks that do not count any more: after a stolen key, a cutoff or a conviction
+    Resubmit,
     /// Show one record by its place: what it says, and its leaf hash
     Record {
         /// The block, as MEMBER/LOG@SEQ
@@ -130,9 +132,24 @@ impl Row {
 pub(super) async fn log(command: LogCommand, at: &Invocation) -> Outcome {
     match command {
         LogCommand::Verify => verify(at).await,
+        LogCommand::Resubmit => resubmit(at).await,
         LogCommand::Heads { member } => heads(member.as_deref(), at).await,
         LogCommand::Record { block, index } => record(&block, index, at).await,
     }
+}
+
+async fn resubmit(at: &Invocation) -> Outcome {
+    let again = at.node().await?.resubmit(local::ResubmitRequest {}).await?;
+    if at.terminal.json {
+        at.terminal.json(&serde_json::json!({ "records": again.records, "queued": again.queued }))?;
+        return Ok(Exit::Ok);
+    }
+    at.terminal.data(match (again.queued, again.records) {
+        (true, _) => "queued: signed again as soon as enough peers have told us their heads of our logs".to_owned(),
+        (false, 0) => "nothing to say again: all that is still our word counts".to_owned(),
+        (false, records) => format!("{records} records signed again, in logs that count"),
+    })?;
+    Ok(Exit::Ok)
 }
 
 async fn heads(member: Option<&str>, at: &Invocation) -> Outcome {

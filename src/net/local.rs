@@ -13,6 +13,7 @@ use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
 use super::tls::{Connections, RefusedConnection, Sender, Tls};
 use crate::clock;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
+use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
 use crate::replica::block::{Frame, Slot};
 use crate::replica::charter::Charter;
 use crate::replica::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, TimeMs, hex};
@@ -253,7 +254,45 @@ impl Forum for LocalService {
         &self,
         _request: Request<l::RotateLogsRequest>,
     ) -> Result<Response<l::RotateLogsResponse>, Status> {
-        Err(refuse(Code::Unimplemented, "ROTATE_LOGS", "this release of the node cannot change the keys of its logs"))
+        let keys = self.shared().data().join(KEYS_FOLDER);
+        if is_credential(LOG_SEED_FILE) {
+            let what = "the log seed comes from the service manager: change it there, and restart the node";
+            return Err(refuse(Code::FailedPrecondition, "CREDENTIAL", what));
+        }
+        let before: Vec<_> = self.shared().replica().lanes().collect();
+        let seed: [u8; 32] = clock::random();
+        // The logs are closed first: a crash in between leaves closed logs and the old seed, which is no harm.
+        let answer = self.engine.close_logs(Some(seed), 0).await.map_err(|e| of_failure(&e))?;
+        let receipts = match answer {
+            Answer::Durable(receipts) => receipts,
+            Answer::Refused(refusal) => return Err(of_refusal(&refusal)),
+            Answer::Queued => Vec::new(),
+        };
+        let written = tokio::task::spawn_blocking(move || write_log_seed(&keys, &seed)).await;
+        let written = written.map_err(|_panicked| refuse(Code::Internal, "BUG", "please report"))?;
+        written.map_err(|error| refuse(Code::DataLoss, "STORE", error.to_string()))?;
+        let next = self.shared().replica().next_log_no().0;
+        let log = |(class, log_no): (Class, LogNo)| {
+            let closed = receipts.iter().find(|r| r.block.origin.log_no == log_no)?;
+            Some(l::RotatedLog {
+                lane: class.name().into(),
+                closed_log_no: log_no.0,
+                closed_seq: closed.block.seq.0,
+                next_log_no: next,
+            })
+        };
+        Ok(Response::new(l::RotateLogsResponse { logs: before.into_iter().filter_map(log).collect() }))
+    }
+
+    async fn resubmit(&self, _request: Request<l::ResubmitRequest>) -> Result<Response<l::ResubmitResponse>, Status> {
+        match self.engine.resubmit().await.map_err(|e| of_failure(&e))? {
+            Answer::Durable(receipts) => {
+                let records = receipts.len() as u64;
+                Ok(Response::new(l::ResubmitResponse { records, queued: false }))
+            }
+            Answer::Queued => Ok(Response::new(l::ResubmitResponse { records: 0, queued: true })),
+            Answer::Refused(refusal) => Err(of_refusal(&refusal)),
+        }
     }
 
     async fn get_record(

@@ -29,6 +29,8 @@ use crate::replica::proto::{self, pull_reply::Item};
 use crate::wire::peer as wire;
 use crate::wire::peer_service::peer_server::Peer;
 
+/// Charters that a caller is told while it is sent away: it was told all but the last, or had not begun to listen.
+const CHARTERS_AT_PARTING_MAX: usize = 2;
 /// Blocks that are read from the store at once; at most 4 MiB are then under way on a stream.
 const READ_AHEAD: usize = 8;
 /// How long a greeting waits for room in the engine's queue, to say that the peer is there: far below the patience of
@@ -103,6 +105,7 @@ impl PeerService {
             stop: self.stop.clone(),
             endless,
             ended: false,
+            farewell: None,
         })
     }
 }
@@ -259,6 +262,8 @@ struct Outgoing {
     stop: watch::Receiver<bool>,
     endless: bool,
     ended: bool,
+    /// Why the caller is sent away, once it was told the last charters.
+    farewell: Option<Status>,
 }
 
 impl Outgoing {
@@ -268,6 +273,14 @@ impl Outgoing {
 
     /// The next item, or the end. Whatever it waits for, a caller that leaves the roster ends it.
     async fn next(&mut self) -> Option<Result<proto::PullReply, Status>> {
+        if self.farewell.is_some()
+            && let Some(item) = self.queue.pop_front()
+        {
+            return Some(Ok(item));
+        }
+        if let Some(status) = self.farewell.take() {
+            return Some(Err(status));
+        }
         if self.ended && self.queue.is_empty() {
             return None;
         }
@@ -275,12 +288,20 @@ impl Outgoing {
         tokio::select! {
             biased;
             status = gate.shut() => {
-                self.ended = true;
-                self.queue.clear();
-                Some(Err(status))
+                self.part(status);
+                self.queue.pop_front().map(Ok).or_else(|| self.farewell.take().map(Err))
             }
             item = self.produce() => item,
         }
+    }
+
+    /// The charter that ends a membership is the last thing that its member is told: else it would never hear of it.
+    fn part(&mut self, status: Status) {
+        let replica = self.shared.replica();
+        let unknown = replica.charters_from(self.charter_sent + 1).take(CHARTERS_AT_PARTING_MAX);
+        self.queue = unknown.cloned().map(|c| reply(Item::Charter(c))).collect();
+        self.ended = true;
+        self.farewell = Some(status);
     }
 
     async fn produce(&mut self) -> Option<Result<proto::PullReply, Status>> {

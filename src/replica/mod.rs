@@ -91,6 +91,9 @@ pub struct Settings {
     pub instance: u64,
     /// The data directory is a copy or a backup, as far as the files tell: its logs are not written any more.
     pub moved: bool,
+    /// Our logs below this number were left behind by an earlier move: never written again. What
+    /// [`Replica::next_log_no`] said then.
+    pub closed_below: LogNo,
     /// The highest semantics level that this release understands: [`charter::SEMANTICS_MAX`] but in tests of mixed versions.
     pub semantics_max: u32,
 }
@@ -141,6 +144,8 @@ pub enum Input {
         /// Records and the times of their blocks.
         said: Vec<(TimeMs, Bytes)>,
     },
+    /// The charter names this log root key of ours by now: new logs are opened with it.
+    Root(Box<SigningKey>),
     /// Somebody waits for peers to hold what we said: ask them how far they are.
     Probe,
 }
@@ -271,6 +276,7 @@ impl Replica {
             Input::Charter(charter) => self.charter(None, charter, &mut effects),
             Input::Confronted(ours, theirs) => self.confronted(&ours, &theirs, &mut effects),
             Input::Close { ticket, next_seed, reason } => self.close(ticket, next_seed, reason, now, &mut effects),
+            Input::Root(root) => self.take_root(*root),
             Input::Resubmit { ticket, said } => self.resubmit(ticket, said, now, &mut effects),
             Input::Probe => self.exchanges.values_mut().for_each(Exchange::want_greeting),
         }
@@ -280,6 +286,11 @@ impl Replica {
     /// Our company.
     pub fn me(&self) -> MemberId {
         self.settings.me
+    }
+
+    /// The key that opens our logs.
+    pub fn root_key(&self) -> ed25519_dalek::VerifyingKey {
+        self.settings.root.verifying_key()
     }
 
     /// The charter chain.
@@ -325,6 +336,16 @@ impl Replica {
     /// Submissions that wait in the outbox.
     pub fn outbox_len(&self) -> usize {
         self.own.outbox.len()
+    }
+
+    /// Above every number that any log of ours is known to have.
+    pub fn next_log_no(&self) -> LogNo {
+        self.own.next_log_no()
+    }
+
+    /// The logs that we write, by lane.
+    pub fn lanes(&self) -> impl Iterator<Item = (Class, LogNo)> + '_ {
+        self.own.lanes.iter().map(|(class, log_no)| (*class, *log_no))
     }
 
     /// Whether [`Input::NextPiece`] has anything left to do.

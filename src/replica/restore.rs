@@ -207,6 +207,7 @@ impl Restore {
                 && !cut
                 && log.ended().is_none()
                 && !self.replica.settings.moved
+                && log_no >= self.replica.settings.closed_below
                 && !self.closed.contains(&log_no)
                 && let Some(class) = super::Class::from_number(log.opening().class)
             {
@@ -215,7 +216,8 @@ impl Restore {
         }
         let own = &mut self.replica.own;
         own.closed.extend(own.log_nos.iter().filter(|no| !own.lanes.values().any(|open| open == *no)));
-        own.lost |= own.closed.iter().any(|no| !self.journaled.contains_key(no)) || self.replica.settings.moved;
+        let left = self.replica.settings.moved || self.replica.settings.closed_below > LogNo(0);
+        own.lost |= own.closed.iter().any(|no| !self.journaled.contains_key(no)) || left;
         let moved = self.replica.weigh(self.now, &mut self.effects);
         if moved || self.replica.view.is_stale() {
             self.effects.push(Effect::Rebuild);

@@ -136,6 +136,17 @@ impl Replica {
         self.own.expected.iter().any(|(log_no, seq)| len(log_no) < *seq)
     }
 
+    /// New logs are opened with `root`; those of another root key are not ours to write any more.
+    pub(super) fn take_root(&mut self, root: SigningKey) {
+        self.settings.root = root;
+        let lanes: Vec<_> = self.own.lanes.values().copied().collect();
+        for log_no in lanes {
+            if self.logs.get(&self.my_origin(log_no)).is_some_and(|log| !self.opened_now(log)) {
+                self.own.close(log_no);
+            }
+        }
+    }
+
     /// Ends the logs that we write: each with a `LogClose`, after which nothing in it counts, whoever has its key.
     pub(super) fn close(
         &mut self,

@@ -333,6 +333,7 @@ pub(crate) fn settings(me: u8) -> Settings {
         rules: Rules::default(),
         instance: u64::from(me),
         moved: false,
+        closed_below: LogNo(0),
         semantics_max: SEMANTICS_MAX,
     }
 }

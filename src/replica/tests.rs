@@ -7,7 +7,7 @@ use prost::Message as _;
 use super::block::{Frame, Slot, slot_to_proto};
 use super::charter::{SEMANTICS_MAX, charter_hash, prove_possession, sign_charter};
 use super::exchange::PeerEvent;
-use super::ids::{Class, ForumId, MemberId, TimeMs};
+use super::ids::{Class, ForumId, LogNo, MemberId, TimeMs};
 use super::own::{Answer, Refusal, Ticket};
 use super::signed::Unverified;
 use super::{Alarm, Effect, Health, Input, Replica, Restore, Settings, forks, merkle, proto, record};
@@ -97,6 +97,7 @@ impl Forum {
             rules: Default::default(),
             instance: 1,
             moved: false,
+            closed_below: LogNo(0),
             semantics_max: SEMANTICS_MAX,
         };
         Restore::new(settings, self.id, self.charters.clone(), NOW).unwrap()

@@ -15,7 +15,7 @@ use staydown::replica::block::Frame;
 use staydown::replica::charter::SEMANTICS_MAX;
 use staydown::replica::exchange::{Ask, Call, Draw, Feed, Greeting, PeerEvent, Published, Tick, Trouble};
 use staydown::replica::heads::{Have, head_to_proto, origin_from_proto, origin_to_proto};
-use staydown::replica::ids::{BlockId, CharterHash, Class, Head, MemberId, Origin, Seq, TimeMs};
+use staydown::replica::ids::{BlockId, CharterHash, Class, Head, LogNo, MemberId, Origin, Seq, TimeMs};
 use staydown::replica::own::{Answer, Ticket};
 use staydown::replica::signed::{Keyring, Unverified, VerifiedBlock};
 use staydown::replica::wrong::{Rules, WrongRule};
@@ -372,6 +372,7 @@ impl World {
             rules: Rules::but_for(self.rule),
             instance: self.draw.0,
             moved: false,
+            closed_below: LogNo(0),
             semantics_max: SEMANTICS_MAX,
         };
         let charters =

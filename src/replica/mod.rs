@@ -645,11 +645,16 @@ impl Replica {
 
     fn convict(&mut self, proof: VerifiedProof, changed: &mut Changed, effects: &mut Vec<Effect>) {
         let (origin, fork) = (proof.origin(), proof.seq());
-        let hash = proof.hash();
+        let (hash, known) = (proof.hash(), admission::knows(self.chain.effective(), origin, proof.root()));
         if !self.proofs.add(proof) {
             return;
         }
         changed.published = true;
+        if !known {
+            // Whoever has a root key that was replaced can tell as many stories under it as he likes: they say nothing
+            // of the member, and nothing of the log that it writes under that number now.
+            return;
+        }
         self.alarm(Alarm::Convicted(origin, fork), effects);
         if self.settings.rules.break_rule(wrong::WrongRule::FirstSeenWins) {
             return;

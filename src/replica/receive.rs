@@ -271,6 +271,11 @@ impl Replica {
     /// A header that a search asked for.
     fn header(&mut self, peer: MemberId, header: VerifiedHeader, effects: &mut Vec<Effect>) {
         let id = header.header().id;
+        if !admission::knows(self.chain.effective(), id.origin, header.opening().root_key_id) {
+            // As good as not shown: with a root key of ours that was replaced, anybody could close our logs and use up
+            // their numbers.
+            return;
+        }
         let ours = self.logs.get(&id.origin).and_then(|log| log.hash_at(id.seq));
         let found = self.exchanges.get_mut(&peer).and_then(|exchange| exchange.header(header, ours));
         match found {

@@ -96,7 +96,9 @@ impl Restore {
             return self.charter_fork(fork);
         }
         let Ok(proof) = forks::verify(message, &self.replica.keyring) else { return false };
-        self.replica.alarms.insert(super::Alarm::Convicted(proof.origin(), proof.seq()));
+        if super::admission::knows(self.replica.chain.effective(), proof.origin(), proof.root()) {
+            self.replica.alarms.insert(super::Alarm::Convicted(proof.origin(), proof.seq()));
+        }
         self.replica.proofs.add(proof);
         true
     }

@@ -596,3 +596,35 @@ fn a_charter_of_a_later_level_is_carried_and_nothing_is_signed_under_it() {
     assert_eq!(node.blocks[&later.id()], later.frame().encode());
     assert_eq!(node.status(1), Some(Status::Active), "lookups go on");
 }
+
+#[test]
+fn whoever_has_a_replaced_root_key_closes_no_log_of_its_owner() {
+    let mut forum = TestForum::of_full(2);
+    let mut node = Node::new(&forum, 1);
+    let charter = re_key(&mut forum, Vec::new());
+    node.applies(charter);
+    node.handle(Input::Root(Box::new(key("new root"))));
+    node.handle(Input::Timer);
+    node.greeted(2, |_| ());
+    let Answer::Durable(_) = node.says(vec![opinion(1, 1)]) else { panic!("not signed") };
+    let ring = forum.keyring();
+    // Two stories under the old key, at the number that the owner writes now.
+    let stolen = forum.log(1, 0, Class::Normal);
+    let [a, b] = [1, 2].map(|n| verified_header(&ring, &stolen.draft(&[opinion(n, 1)], |_| ()), &stolen.opening));
+    let proof = fork_proof(&a, &b).unwrap().message().clone();
+    node.handle(Input::Peer(id(2), PeerEvent::Proof(Box::new(proof))));
+    assert!(node.replica.alarms().is_empty(), "{:?}", node.replica.alarms());
+    // And a head of the last number, shown when it is asked for.
+    let mut last = forum.log(1, 3, Class::Normal);
+    let shown = last.push(&[opinion(3, 1)]);
+    let head = Head { seq: Seq(1), hash: shown.header.hash() };
+    node.greeted(2, |greeting| greeting.have.set(origin(1, 3), head));
+    let header = verified_header(&ring, &shown, &last.opening);
+    node.handle(Input::Peer(id(2), PeerEvent::Header(Box::new(header))));
+    for _ in 0..4 {
+        node.handle(Input::Peer(id(2), PeerEvent::Ended(Call::Talk, Ok(()))));
+    }
+    let Answer::Durable(receipts) = node.says(vec![opinion(2, 1)]) else { panic!("not signed") };
+    assert_eq!(receipts[0].block, BlockId { origin: origin(1, 0), seq: Seq(2) });
+    assert_eq!(node.replica.next_log_no(), LogNo(1));
+}

@@ -756,6 +756,30 @@ impl Engine {
     }
 }
 
+/// As [`Engine::rebuild`], for a replica that nobody reads meanwhile.
+fn derive_again(replica: &mut Replica, store: &Store) -> Result<(), StoreError> {
+    let keyring = replica.keyring();
+    for _ in 0..REBUILDS_MAX {
+        let now = clock::now();
+        let mut rebuild = replica.begin_rebuild(now);
+        let read = store.for_each_block(|_, bytes| {
+            let frame = Frame::decode(Bytes::copy_from_slice(bytes)).ok();
+            if let Some(block) = frame.and_then(|f| keyring.verify(f).ok()) {
+                replica.rebuild(&mut rebuild, &block);
+            }
+            ControlFlow::Continue(())
+        });
+        match read {
+            Err(StoreError::Damaged { .. } | StoreError::Panicked { .. }) => {} // told already
+            read => read?,
+        }
+        if replica.finish_rebuild(rebuild, now, &mut Vec::new()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// W2: waits a little for more submissions, up to a block's worth.
 async fn linger(inputs: &mut mpsc::Receiver<Message>, batch: &mut Vec<Message>) {
     let records = |batch: &[Message]| {
@@ -912,7 +936,10 @@ fn verify_readable(
             }
         })?;
     }
-    let (replica, _) = restore.finish();
+    let (mut replica, effects) = restore.finish();
+    if effects.iter().any(|effect| matches!(effect, Effect::Rebuild)) {
+        derive_again(&mut replica, store)?;
+    }
     // A torn end alone is what a power cut leaves. But the store gets a block only after the journal has it: bytes that
     // are no block, where the store has one more, were a block once.
     let behind = |(origin, log): (&Origin, &Log)| {

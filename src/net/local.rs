@@ -15,7 +15,7 @@ use crate::clock;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
 use crate::replica::block::{Frame, Slot};
-use crate::replica::charter::{Charter, MemberStatus};
+use crate::replica::charter::{Charter, CharterError, MemberStatus};
 use crate::replica::heads::head_to_proto;
 use crate::replica::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, TimeMs, hex};
 use crate::replica::index::MATCHES_MAX;
@@ -233,7 +233,12 @@ impl Forum for LocalService {
             .map_err(|e| bad_field("charter", format!("does not decode: {e}")))?;
         let applied = self.engine.apply_charter(charter).await.map_err(|f| of_failure(&f))?;
         let version = applied.map_err(|e| refuse(Code::FailedPrecondition, "CHARTER", e.to_string()))?;
-        let charter_hash = self.shared().replica().charters().head().0.to_vec().into();
+        let replica = self.shared().replica();
+        // One of two charters for one version is kept as evidence, and is not in force.
+        if replica.charters().fork().is_some() {
+            return Err(refuse(Code::FailedPrecondition, "CHARTER", CharterError::Frozen.to_string()));
+        }
+        let charter_hash = replica.charters().head().0.to_vec().into();
         Ok(Response::new(l::ApplyCharterResponse { version, charter_hash }))
     }
 

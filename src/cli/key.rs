@@ -203,7 +203,7 @@ async fn rotate_root(out: &Path, at: &Invocation) -> Outcome {
     let next = keys::next_root(&us.data.join(init::KEYS_FOLDER))?;
     let request = us.request(us.pins(), &next)?;
     written(&request, out, " --new-key", at)?;
-    at.terminal.talk("When that charter is applied, start this node again: it takes up the new key by itself.");
+    at.terminal.talk("When that charter is applied, this node takes up the new key by itself.");
     Ok(Exit::Ok)
 }
 

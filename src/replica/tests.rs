@@ -1,5 +1,7 @@
 //! Rules that hold between modules, each on the smallest forum that shows it.
 
+mod governing;
+
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use prost::Message as _;

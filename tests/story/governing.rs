@@ -122,7 +122,7 @@ fn a_forum_governs_itself_by_files_that_two_founders_sign() {
         / 86_400_000;
     assert_eq!(days, 100);
     let (new, old) = (forum.path("founder-new.pem"), founder_id(&forum, "bolt"));
-    run(&["charter", "key", &new]).ends_with(0);
+    run(&["charter", "key", &new, "--no-passphrase"]).ends_with(0);
     let told = enact(&forum, 0, 10, &["rotate-founder", &old[..12], &format!("{new}.pub")], TWO);
     assert!(told.contains("+ founder ") && told.contains(&format!("- founder {old}")), "{told}");
     enact(&forum, 1, 11, &["renew", "--days", "400"], &["acme", "new"]);

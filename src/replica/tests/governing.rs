@@ -1,0 +1,598 @@
+//! Rules of governance that hold between files: what counts after forks, suspensions, erasures and changed keys.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::replica::block::{Frame, Slot};
+use crate::replica::charter::prove_possession;
+use crate::replica::exchange::{Ask, Call, PeerEvent};
+use crate::replica::forks::fork_proof;
+use crate::replica::ids::{BlockId, Class, Head, HeaderHash, LogNo, Origin, Seq, TimeMs};
+use crate::replica::own::{Answer, Refusal, Ticket};
+use crate::replica::record::{self, Parsed, Statement};
+use crate::replica::signed::{Keyring, Unverified, VerifiedBlock, open_log};
+use crate::replica::testing::{
+    FULL, START, STEWARD, TestForum, TestLog, attest, id, key, opinion, origin, public, settings, subject,
+    suspend, verified_header,
+};
+use crate::replica::view::Status;
+use crate::replica::{Alarm, Effect, Health, Input, Replica, Restore, Settings, Write, merkle, proto};
+
+/// A node with a disk, as the engine keeps it.
+struct Node {
+    replica: Replica,
+    now: TimeMs,
+    blocks: BTreeMap<BlockId, Bytes>,
+    journal: Vec<Bytes>,
+}
+
+impl Node {
+    fn new(forum: &TestForum, me: u8) -> Self {
+        Self::with(forum, settings(me))
+    }
+
+    fn with(forum: &TestForum, settings: Settings) -> Self {
+        let (replica, _) = Restore::new(settings, forum.id, forum.charters.clone(), START).unwrap().finish();
+        Self { replica, now: START, blocks: BTreeMap::new(), journal: Vec::new() }
+    }
+
+    /// The same directory, started again.
+    fn restarted(&self, forum: &TestForum, settings: Settings) -> Self {
+        let mut restore = Restore::new(settings, forum.id, forum.charters.clone(), self.now).unwrap();
+        self.blocks.iter().for_each(|(id, bytes)| drop(restore.stored(*id, bytes.clone())));
+        self.journal.iter().for_each(|bytes| restore.journaled(bytes).unwrap());
+        let (replica, effects) = restore.finish();
+        let mut node = Self { replica, now: self.now, blocks: self.blocks.clone(), journal: self.journal.clone() };
+        node.carry_out(effects);
+        node
+    }
+
+    fn handle(&mut self, input: Input) -> Vec<Effect> {
+        self.now = self.now.plus(1);
+        let effects = self.replica.handle(input, self.now);
+        self.carry_out(effects)
+    }
+
+    /// Writes, says so, and derives the list again where that is asked for; what is left is returned.
+    fn carry_out(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
+        let mut left = Vec::new();
+        while !effects.is_empty() {
+            let mut wrote = false;
+            let mut next = Vec::new();
+            for effect in effects {
+                match effect {
+                    Effect::Journal(_, bytes) => self.journal.push(bytes),
+                    Effect::Store(Write::Block(id, bytes)) => drop(self.blocks.insert(id, bytes)),
+                    Effect::Store(_) => {}
+                    Effect::Rebuild => self.rebuild(&mut next),
+                    Effect::Redact(_) => {
+                        let ring = self.replica.keyring();
+                        for bytes in self.blocks.values_mut().chain(&mut self.journal) {
+                            let mut frame = Frame::decode(bytes.clone()).unwrap();
+                            ring.redact(&mut frame);
+                            *bytes = frame.encode();
+                        }
+                        continue;
+                    }
+                    other => {
+                        left.push(other);
+                        continue;
+                    }
+                }
+                wrote = true;
+            }
+            effects = next;
+            if wrote {
+                effects.extend(self.replica.handle(Input::Durable, self.now));
+            }
+        }
+        left
+    }
+
+    fn rebuild(&mut self, effects: &mut Vec<Effect>) {
+        let ring = self.replica.keyring();
+        loop {
+            let mut rebuild = self.replica.begin_rebuild(self.now);
+            for bytes in self.blocks.values() {
+                let block = ring.verify(Frame::decode(bytes.clone()).unwrap()).unwrap();
+                self.replica.rebuild(&mut rebuild, &block);
+            }
+            if self.replica.finish_rebuild(rebuild, self.now, effects) {
+                return;
+            }
+        }
+    }
+
+    fn hears(&mut self, from: u8, block: &VerifiedBlock) {
+        self.handle(Input::Peer(id(from), PeerEvent::Block(Box::new(block.clone()))));
+    }
+
+    fn applies(&mut self, charter: proto::SignedCharter) -> Vec<Effect> {
+        self.handle(Input::Charter(charter))
+    }
+
+    /// `peer` greets with the heads that this node has, and what `change` makes of that.
+    fn greeted(&mut self, peer: u8, change: impl FnOnce(&mut crate::replica::exchange::Greeting)) -> Vec<Effect> {
+        let mut greeting = self.replica.greeting(self.now);
+        greeting.instance = u64::from(peer);
+        change(&mut greeting);
+        self.handle(Input::Peer(id(peer), PeerEvent::Greeted(greeting)))
+    }
+
+    fn says(&mut self, records: Vec<Bytes>) -> Answer {
+        let submit = Input::Submit { ticket: Ticket(1), class: Class::Normal, records };
+        let mut effects = self.handle(submit);
+        effects.extend(self.handle(Input::Seal));
+        let answer = effects.into_iter().find_map(|e| if let Effect::Answer(_, a) = e { Some(a) } else { None });
+        answer.expect("an answer")
+    }
+
+    fn status(&self, about: u8) -> Option<Status> {
+        self.replica.view().entry(&subject(about), self.now).map(|entry| entry.status)
+    }
+
+    fn prefix(&self, log: Origin) -> u64 {
+        self.replica.prefix(log).0
+    }
+}
+
+/// Member 1's log 0 in two chains of six that part after block 3, and logs of voters.
+struct Forked {
+    forum: TestForum,
+    ring: Keyring,
+    ours: Vec<VerifiedBlock>,
+    theirs: Vec<VerifiedBlock>,
+    proof: proto::Proof,
+    voters: Vec<TestLog>,
+}
+
+impl Forked {
+    fn new() -> Self {
+        let groups = ["a", "b", "c", "d", "e"].map(|group| (group, FULL));
+        let forum = TestForum::with(&groups, |c| c.semantics = 2);
+        let mut ring = forum.keyring();
+        let mut log = forum.log(1, 0, Class::Normal);
+        let mut ours: Vec<_> = (1..=3).map(|n| log.block(&mut ring, &[opinion(n, 1)])).collect();
+        let (mut other, mut theirs) = (log.clone(), ours.clone());
+        ours.extend((4..=6).map(|n| log.block(&mut ring, &[opinion(n, 1)])));
+        theirs.extend((4..=6).map(|n| other.block(&mut ring, &[opinion(n + 10, 1)])));
+        let header = |b: &VerifiedBlock| verified_header(&ring, b.frame(), &log.opening);
+        let proof = fork_proof(&header(&ours[3]), &header(&theirs[3])).unwrap().message().clone();
+        let voters = (3..=5).map(|voter| forum.log(voter, 0, Class::Normal)).collect();
+        Self { forum, ring, ours, theirs, proof, voters }
+    }
+
+    /// All voters but the node of member 2 attest our chain up to `seq`.
+    fn attests(&mut self, seq: u64) -> Vec<VerifiedBlock> {
+        let head = Head { seq: Seq(seq), hash: self.ours[seq as usize - 1].hash() };
+        let record = attest(&[(origin(1, 0), head)]);
+        self.voters.iter_mut().map(|log| log.block(&mut self.ring, std::slice::from_ref(&record))).collect()
+    }
+
+    fn header_event(&self, block: &VerifiedBlock) -> PeerEvent {
+        let opening = self.ours[0].opening().unwrap();
+        PeerEvent::Header(Box::new(verified_header(&self.ring, block.frame(), opening)))
+    }
+}
+
+fn tell(node: &mut Node, proof: &proto::Proof) {
+    node.handle(Input::Peer(id(3), PeerEvent::Proof(Box::new(proof.clone()))));
+}
+
+#[test]
+fn what_two_thirds_attested_stays_in_the_list_when_its_log_forks() {
+    for order in 0..3 {
+        let mut world = Forked::new();
+        let mut node = Node::new(&world.forum, 2);
+        let attests = world.attests(5);
+        // The proof comes first, in between, or last: the answer is the same.
+        for (step, blocks) in [&world.ours, &attests].into_iter().enumerate() {
+            if step == order {
+                tell(&mut node, &world.proof);
+            }
+            blocks.iter().for_each(|block| node.hears(3, block));
+        }
+        if order == 2 {
+            tell(&mut node, &world.proof);
+        }
+        if order == 0 {
+            // Nothing beyond the fork was taken, because nobody knew yet that it counts.
+            assert_eq!(node.prefix(origin(1, 0)), 3);
+            continue;
+        }
+        assert_eq!(node.prefix(origin(1, 0)), 5, "order {order}");
+        assert_eq!(node.replica.have().seq(origin(1, 0)), Seq(5));
+        assert_eq!((node.status(5), node.status(6)), (Some(Status::Active), None));
+        assert!(node.replica.stands());
+    }
+}
+
+#[test]
+fn without_attestations_everything_after_the_fork_is_void() {
+    let world = Forked::new();
+    let mut node = Node::new(&world.forum, 2);
+    world.ours.iter().for_each(|block| node.hears(3, block));
+    tell(&mut node, &world.proof);
+    assert_eq!((node.prefix(origin(1, 0)), node.status(3), node.status(4)), (3, Some(Status::Active), None));
+}
+
+#[test]
+fn a_node_that_holds_the_other_chain_finds_the_one_that_is_final() {
+    let mut world = Forked::new();
+    let mut node = Node::new(&world.forum, 2);
+    world.theirs.iter().for_each(|block| node.hears(3, block));
+    assert_eq!(node.status(14), Some(Status::Active));
+    tell(&mut node, &world.proof);
+    world.attests(6).iter().for_each(|block| node.hears(3, block));
+    assert_eq!((node.prefix(origin(1, 0)), node.status(14)), (3, None));
+    // A block of the final chain alone tells nothing yet.
+    node.hears(3, &world.ours[3]);
+    assert_eq!(node.replica.logs()[&origin(1, 0)].hash_at(Seq(4)), Some(world.theirs[3].hash()));
+
+    let head = Head { seq: Seq(6), hash: world.ours[5].hash() };
+    node.handle(Input::Timer);
+    node.greeted(3, |greeting| greeting.have.set(origin(1, 0), head));
+    node.handle(Input::Peer(id(3), PeerEvent::Ended(Call::Talk, Ok(()))));
+    let asks = node.handle(Input::Timer);
+    let wanted = Ask::Headers { origin: origin(1, 0), from: Seq(4), to: Seq(6) };
+    assert!(asks.iter().any(|e| matches!(e, Effect::Ask(peer, ask) if *peer == id(3) && *ask == wanted)), "{asks:?}");
+    for block in &world.ours[3..] {
+        let header = world.header_event(block);
+        node.handle(Input::Peer(id(3), header));
+    }
+    world.ours[3..].iter().for_each(|block| node.hears(3, block));
+    assert_eq!(node.prefix(origin(1, 0)), 6);
+    assert_eq!((node.status(6), node.status(14)), (Some(Status::Active), None));
+    // The other one is not taken any more.
+    node.hears(3, &world.theirs[3]);
+    assert_eq!(node.prefix(origin(1, 0)), 6);
+    // Everything is there after a restart, too.
+    let mut forum = world.forum.clone();
+    forum.charters.truncate(1);
+    let mut restore = Restore::new(settings(2), forum.id, forum.charters, node.now).unwrap();
+    assert!(restore.proof(&prost::Message::encode_to_vec(&world.proof)));
+    node.blocks.iter().for_each(|(id, bytes)| restore.stored(*id, bytes.clone()).unwrap());
+    assert_eq!(restore.finish().0.prefix(origin(1, 0)), Seq(6));
+}
+
+#[test]
+fn a_steward_hides_what_is_above_its_marks_until_the_time_is_over() {
+    let forum = TestForum::with(&[("a", FULL), ("b", STEWARD), ("c", FULL)], |c| c.semantics = 2);
+    let mut ring = forum.keyring();
+    let mut node = Node::new(&forum, 3);
+    let mut log = forum.log(1, 0, Class::Normal);
+    let blocks: Vec<_> = (1..=3).map(|n| log.block(&mut ring, &[opinion(n, 1)])).collect();
+    blocks.iter().for_each(|block| node.hears(1, block));
+    let mut other = forum.log(1, 1, Class::Urgent);
+    let unlisted = other.block(&mut ring, &[opinion(9, 1)]);
+    node.hears(1, &unlisted);
+    assert_eq!(node.replica.listed().len(), 3);
+
+    let mark = Head { seq: Seq(2), hash: blocks[1].hash() };
+    let mut steward = forum.log(2, 0, Class::Urgent);
+    let until = START.plus(2 * TimeMs::HOUR_MS);
+    let block = steward.block(&mut ring, &[suspend(1, &[(origin(1, 0), mark)], until)]);
+    let effects = node.handle(Input::Peer(id(2), PeerEvent::Block(Box::new(block))));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Roster)), "{effects:?}");
+    assert_eq!(node.replica.listed().iter().map(|(_, member)| *member).collect::<Vec<_>>(), [id(2), id(3)]);
+    assert_eq!((node.status(2), node.status(3), node.status(9)), (Some(Status::Active), None, None));
+    assert_eq!(node.replica.have().seq(origin(1, 0)), Seq(3), "what is hidden is still held and passed on");
+    assert!(node.replica.health(node.now).1.iter().any(|why| why.contains("suspended by a steward")));
+
+    node.now = until;
+    let effects = node.handle(Input::Timer);
+    assert!(effects.iter().any(|e| matches!(e, Effect::Roster)), "{effects:?}");
+    assert_eq!((node.status(3), node.status(9)), (Some(Status::Active), Some(Status::Active)));
+    assert_eq!(node.replica.listed().len(), 3);
+}
+
+#[test]
+fn a_suspended_company_submits_nothing() {
+    let forum = TestForum::with(&[("a", FULL), ("b", STEWARD), ("c", FULL)], |c| c.semantics = 2);
+    let mut ring = forum.keyring();
+    let mut node = Node::new(&forum, 1);
+    node.greeted(2, |_| ());
+    assert!(matches!(node.says(vec![opinion(1, 1)]), Answer::Durable(_)));
+    let mut steward = forum.log(2, 0, Class::Urgent);
+    node.hears(2, &steward.block(&mut ring, &[suspend(1, &[], START.plus(3 * TimeMs::HOUR_MS))]));
+    assert_eq!(node.says(vec![opinion(2, 1)]), Answer::Refused(Refusal::Suspended(3)));
+    assert_eq!(node.replica.health(node.now).0, Health::Red);
+}
+
+fn order_erasure(forum: &mut TestForum, block: BlockId, index: u32, leaf: [u8; 32]) -> proto::SignedCharter {
+    forum.issue(|c| {
+        c.semantics = 2;
+        c.erasures.push(proto::Erasure {
+            origin: Some(crate::replica::heads::origin_to_proto(block.origin)),
+            seq: block.seq.0,
+            index,
+            leaf_hash: Bytes::copy_from_slice(&leaf),
+            reason: 7,
+        });
+    })
+}
+
+#[test]
+fn an_erased_record_leaves_the_list_the_disk_and_everything_that_arrives_later() {
+    let mut forum = TestForum::of_full(2);
+    let mut ring = forum.keyring();
+    let mut log = forum.log(1, 0, Class::Normal);
+    let block = log.block(&mut ring, &[opinion(1, 1), opinion(2, 1)]);
+    let mut node = Node::new(&forum, 2);
+    node.hears(1, &block);
+    assert_eq!(node.status(2), Some(Status::Active));
+    let leaf = merkle::leaf_hash(&opinion(2, 1));
+    let charter = order_erasure(&mut forum, block.id(), 2, leaf);
+    node.applies(charter);
+    assert_eq!((node.status(1), node.status(2)), (Some(Status::Active), None));
+    let stored = Frame::decode(node.blocks[&block.id()].clone()).unwrap();
+    assert_eq!(stored.slots[2], Slot::Redacted(leaf));
+    assert_eq!(stored.header, block.frame().header, "the signed bytes are the same");
+
+    // A node that comes later takes the whole block from a peer that has not heard of the order, and the redacted one.
+    for frame in [block.frame().clone(), stored.clone()] {
+        let mut late = Node::new(&forum, 2);
+        let verified = late.replica.keyring().verify(frame).unwrap();
+        late.hears(1, &verified);
+        assert_eq!(Frame::decode(late.blocks[&block.id()].clone()).unwrap(), stored);
+    }
+    // What was verified before the order came is redacted, too.
+    let mut late = Node::new(&forum, 2);
+    late.hears(1, &block);
+    assert_eq!(Frame::decode(late.blocks[&block.id()].clone()).unwrap(), stored);
+    // The log goes on.
+    node.hears(1, &log.block(&mut ring, &[opinion(3, 1)]));
+    assert_eq!(node.status(3), Some(Status::Active));
+    assert_eq!(node.restarted(&forum, settings(2)).status(1), Some(Status::Active));
+}
+
+#[test]
+fn a_redacted_slot_stands_only_where_an_order_names_its_leaf() {
+    let mut forum = TestForum::of_full(2);
+    let mut ring = forum.keyring();
+    let mut log = forum.log(1, 0, Class::Normal);
+    let block = log.block(&mut ring, &[opinion(1, 1), opinion(2, 1)]);
+    order_erasure(&mut forum, block.id(), 2, merkle::leaf_hash(&opinion(2, 1)));
+    order_erasure(&mut forum, BlockId { seq: Seq(9), ..block.id() }, 0, [7; 32]);
+    let ring = forum.keyring();
+    let redacted = |places: &[usize]| {
+        let mut frame = block.frame().clone();
+        places.iter().for_each(|at| frame.slots[*at] = Slot::Redacted(frame.slots[*at].leaf()));
+        ring.verify(frame)
+    };
+    assert!(redacted(&[2]).is_ok());
+    assert!(matches!(redacted(&[1]), Err(Unverified::Redacted(_))));
+    assert!(matches!(redacted(&[1, 2]), Err(Unverified::Redacted(_))));
+    assert!(redacted(&[]).is_ok_and(|block| matches!(block.frame().slots[2], Slot::Redacted(_))));
+    let mut other = forum.log(1, 1, Class::Normal);
+    let twin = ring.verify(other.push(&[opinion(1, 1), opinion(2, 1)])).unwrap();
+    assert!(twin.frame().slots.iter().all(|slot| matches!(slot, Slot::Record(_))), "another block is not meant");
+}
+
+#[test]
+fn a_crash_before_the_erasure_is_made_up_for_at_the_next_start() {
+    let mut forum = TestForum::of_full(1);
+    let mut node = Node::new(&forum, 1);
+    node.says(vec![opinion(1, 1), opinion(2, 1)]);
+    let block = BlockId { origin: origin(1, 0), seq: Seq(1) };
+    order_erasure(&mut forum, block, 1, merkle::leaf_hash(&opinion(1, 1)));
+    let again = node.restarted(&forum, settings(1));
+    for bytes in again.blocks.values().chain(&again.journal) {
+        assert!(!bytes.windows(32).any(|window| window == [1; 32]), "the digest is still there");
+    }
+    assert_eq!((again.status(1), again.status(2)), (None, Some(Status::Active)));
+}
+
+/// Member 1 under a new root key.
+fn re_key(forum: &mut TestForum, cutoffs: Vec<proto::Cutoff>) -> proto::SignedCharter {
+    let context = forum.id.0;
+    forum.issue(|c| {
+        c.members[0].log_root_key = public(&key("new root"));
+        c.members[0].pop = Bytes::copy_from_slice(&prove_possession(&key("new root"), &context, id(1)));
+        c.cutoffs = cutoffs;
+    })
+}
+
+#[test]
+fn a_replaced_root_key_neither_takes_a_log_number_nor_convicts() {
+    let mut forum = TestForum::of_full(2);
+    let mut ring = forum.keyring();
+    let mut node = Node::new(&forum, 2);
+    let mut old = forum.log(1, 0, Class::Normal);
+    let written: Vec<_> = (1..=3).map(|n| old.block(&mut ring, &[opinion(n, 1)])).collect();
+    written.iter().for_each(|block| node.hears(1, block));
+    // A thief of the old key takes the next number.
+    let mut stolen = forum.log(1, 1, Class::Normal);
+    node.hears(1, &stolen.block(&mut ring, &[opinion(8, 1)]));
+    assert_eq!(node.status(8), Some(Status::Active));
+
+    let cutoff = proto::Cutoff {
+        origin: Some(crate::replica::heads::origin_to_proto(origin(1, 0))),
+        last_seq: 2,
+        last_hash: Bytes::copy_from_slice(&written[1].hash().0),
+    };
+    let charter = re_key(&mut forum, vec![cutoff]);
+    node.applies(charter);
+    assert_eq!((node.status(2), node.status(3), node.status(8)), (Some(Status::Active), None, None));
+    assert_eq!(node.replica.have().seq(origin(1, 1)), Seq(0), "what counts nowhere is not offered");
+
+    // The owner uses the same number under its new key.
+    let mut before = ring;
+    let mut ring = forum.keyring();
+    let mut new = forum.log(1, 1, Class::Normal);
+    new.opening = open_log(forum.id, origin(1, 1), Class::Normal.number(), &key("new root"), &new.key);
+    let block = new.block(&mut ring, &[opinion(9, 1)]);
+    node.hears(1, &block);
+    assert_eq!((node.status(8), node.status(9)), (None, Some(Status::Active)));
+    let late = stolen.block(&mut before, &[opinion(7, 1)]);
+    node.hears(1, &late);
+    assert_eq!(node.status(9), Some(Status::Active));
+    assert!(node.replica.proofs().is_empty());
+}
+
+#[test]
+fn a_node_takes_up_its_new_root_key_and_refuses_to_sign_under_the_old_one() {
+    let mut forum = TestForum::of_full(1);
+    let mut node = Node::new(&forum, 1);
+    node.says(vec![opinion(1, 1)]);
+    let charter = re_key(&mut forum, Vec::new());
+    node.applies(charter);
+    assert_eq!(node.says(vec![opinion(2, 1)]), Answer::Refused(Refusal::RootKey(2)));
+    node.handle(Input::Root(Box::new(key("new root"))));
+    let Answer::Durable(receipts) = node.says(vec![opinion(2, 1)]) else { panic!("not signed") };
+    assert_eq!(receipts[0].block.origin, origin(1, 1), "a new log");
+    assert_eq!((node.status(1), node.status(2)), (None, Some(Status::Active)));
+}
+
+#[test]
+fn closed_logs_end_and_what_is_said_later_goes_into_new_ones() {
+    let forum = TestForum::of_full(1);
+    let mut node = Node::new(&forum, 1);
+    node.says(vec![opinion(1, 1)]);
+    let effects = node.handle(Input::Close { ticket: Ticket(2), next_seed: Some([9; 32]), reason: 10 });
+    assert!(matches!(&effects[..], [.., Effect::Answer(Ticket(2), Answer::Durable(r))] if r.len() == 1), "{effects:?}");
+    assert_eq!(node.replica.logs()[&origin(1, 0)].ended(), Some(Seq(2)));
+    let Answer::Durable(receipts) = node.says(vec![opinion(2, 1)]) else { panic!("not signed") };
+    assert_eq!(receipts[0].block, BlockId { origin: origin(1, 1), seq: Seq(1) });
+    // After a restart with the new seed its log goes on; with the old one it cannot.
+    for (seed, log_no) in [([9; 32], 1), ([1; 32], 2)] {
+        let mut again = node.restarted(&forum, Settings { log_seed: seed, ..settings(1) });
+        let Answer::Durable(receipts) = again.says(vec![opinion(3, 1)]) else { panic!("not signed") };
+        assert_eq!(receipts[0].block.origin, origin(1, log_no));
+    }
+    let mut empty = Node::new(&forum, 1);
+    let effects = empty.handle(Input::Close { ticket: Ticket(3), next_seed: None, reason: 0 });
+    assert!(matches!(&effects[..], [Effect::Answer(Ticket(3), Answer::Durable(r))] if r.is_empty()), "{effects:?}");
+}
+
+#[test]
+fn what_a_cutoff_took_is_said_again_where_it_is_still_our_word() {
+    let mut forum = TestForum::of_full(1);
+    let mut node = Node::new(&forum, 1);
+    for n in 1..=3 {
+        node.says(vec![opinion(n, 1)]);
+    }
+    let hash = node.replica.logs()[&origin(1, 0)].hash_at(Seq(1)).unwrap();
+    let charter = forum.issue(|c| {
+        c.cutoffs = vec![proto::Cutoff {
+            origin: Some(crate::replica::heads::origin_to_proto(origin(1, 0))),
+            last_seq: 1,
+            last_hash: Bytes::copy_from_slice(&hash.0),
+        }];
+    });
+    node.applies(charter);
+    assert_eq!((node.status(1), node.status(2), node.status(3)), (Some(Status::Active), None, None));
+    node.says(vec![opinion(3, 4)]); // taken back meanwhile, in a new log
+    let said = (1..=3).map(|n| (START.plus(1), opinion(n, 1))).collect();
+    let effects = node.handle(Input::Resubmit { ticket: Ticket(4), said });
+    assert!(matches!(&effects[..], [.., Effect::Answer(_, Answer::Durable(r))] if r.len() == 1), "{effects:?}");
+    assert_eq!((node.status(2), node.status(3)), (Some(Status::Active), Some(Status::Inactive)));
+}
+
+#[test]
+fn a_second_copy_signs_nothing_until_the_first_is_gone() {
+    let forum = TestForum::of_full(3);
+    let mut node = Node::new(&forum, 1);
+    node.greeted(2, |greeting| greeting.second_copy = true);
+    assert!(node.replica.guard_pending());
+    assert!(node.replica.alarms().contains(&Alarm::SecondCopy(id(2))));
+    assert_eq!(node.replica.health(node.now).0, Health::Red);
+    assert_eq!(node.says(vec![opinion(1, 1)]), Answer::Queued);
+    node.greeted(2, |_| ());
+    assert!(!node.replica.guard_pending() && node.replica.alarms().is_empty());
+    assert_eq!(node.status(1), Some(Status::Active), "what waited was signed");
+}
+
+#[test]
+fn a_copied_directory_leaves_its_logs_behind_for_ever() {
+    let forum = TestForum::of_full(1);
+    let mut node = Node::new(&forum, 1);
+    node.says(vec![opinion(1, 1)]);
+    let moved = node.restarted(&forum, Settings { moved: true, ..settings(1) });
+    let next = moved.replica.next_log_no();
+    assert_eq!(next, LogNo(1));
+    // Nothing was signed before the next start.
+    let mut later = moved.restarted(&forum, Settings { closed_below: next, ..settings(1) });
+    let Answer::Durable(receipts) = later.says(vec![opinion(2, 1)]) else { panic!("not signed") };
+    assert_eq!(receipts[0].block.origin, origin(1, 1));
+}
+
+/// What the node attested, by log.
+fn attested(node: &Node) -> Vec<(Origin, Seq)> {
+    let mut attested = Vec::new();
+    for bytes in &node.journal {
+        for slot in Frame::decode(bytes.clone()).unwrap().slots {
+            let Slot::Record(bytes) = slot else { continue };
+            if let Parsed::Says(Statement::Attest { heads }) = record::parse(&bytes) {
+                attested.extend(heads.into_iter().map(|(origin, head)| (origin, head.seq)));
+            }
+        }
+    }
+    attested
+}
+
+#[test]
+fn a_voter_attests_within_the_hour_and_what_is_urgent_within_a_minute() {
+    let forum = TestForum::with(&[("a", FULL), ("b", FULL)], |c| c.semantics = 2);
+    let mut ring = forum.keyring();
+    let mut node = Node::new(&forum, 2);
+    node.handle(Input::Timer);
+    node.greeted(1, |_| ());
+    let mut log = forum.log(1, 0, Class::Normal);
+    node.hears(1, &log.block(&mut ring, &[opinion(1, 1)]));
+    node.handle(Input::Timer);
+    assert!(attested(&node).is_empty());
+    node.now = START.plus(TimeMs::HOUR_MS * 2);
+    node.handle(Input::Timer);
+    assert_eq!(attested(&node), [(origin(1, 0), Seq(1))]);
+    // Attestations of others are no news: else nobody would ever be silent.
+    node.hears(1, &log.block(&mut ring, &[attest(&[(origin(2, 0), Head { seq: Seq(1), hash: HeaderHash([1; 32]) })])]));
+    node.now = node.now.plus(TimeMs::HOUR_MS * 2);
+    node.handle(Input::Timer);
+    assert_eq!(attested(&node).len(), 1);
+    let mut urgent = forum.log(1, 1, Class::Urgent);
+    node.hears(1, &urgent.block(&mut ring, &[opinion(2, 1)]));
+    node.now = node.now.plus(60_000);
+    node.handle(Input::Timer);
+    assert_eq!(attested(&node)[1..], [(origin(1, 1), Seq(1))]);
+    // All heads again after some hours.
+    node.now = node.now.plus(TimeMs::HOUR_MS * 10);
+    node.handle(Input::Timer);
+    assert_eq!(attested(&node)[2..], [(origin(1, 0), Seq(2)), (origin(1, 1), Seq(1))]);
+}
+
+#[test]
+fn below_level_2_nobody_attests() {
+    let forum = TestForum::of_full(2);
+    let mut ring = forum.keyring();
+    let mut node = Node::new(&forum, 2);
+    node.handle(Input::Timer);
+    node.greeted(1, |_| ());
+    node.hears(1, &forum.log(1, 0, Class::Urgent).block(&mut ring, &[opinion(1, 1)]));
+    node.now = START.plus(TimeMs::DAY_MS);
+    node.handle(Input::Timer);
+    assert!(node.journal.is_empty());
+}
+
+#[test]
+fn a_charter_of_a_later_level_is_carried_and_nothing_is_signed_under_it() {
+    let mut forum = TestForum::of_full(2);
+    let mut ring = forum.keyring();
+    let mut node = Node::with(&forum, Settings { semantics_max: 1, ..settings(2) });
+    node.greeted(1, |_| ());
+    let mut log = forum.log(1, 0, Class::Normal);
+    node.hears(1, &log.block(&mut ring, &[opinion(1, 1)]));
+    assert!(node.replica.pulse(node.now).view_digest.is_some());
+    let charter = forum.issue(|c| c.semantics = 2);
+    node.applies(charter);
+    assert_eq!(node.replica.charters().version(), 2);
+    assert_eq!(node.replica.pulse(node.now).view_digest, None);
+    assert_eq!(node.replica.health(node.now).0, Health::Red);
+    assert_eq!(node.says(vec![opinion(2, 1)]), Answer::Refused(Refusal::Semantics(2)));
+    // Records of level 2 are stored as they came.
+    let later = log.block(&mut ring, &[suspend(2, &[], START.plus(TimeMs::DAY_MS))]);
+    node.hears(1, &later);
+    assert_eq!(node.blocks[&later.id()], later.frame().encode());
+    assert_eq!(node.status(1), Some(Status::Active), "lookups go on");
+}

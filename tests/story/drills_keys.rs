@@ -81,7 +81,8 @@ fn a_thief_with_a_members_keys_is_noticed_and_its_words_are_cut_off() {
     });
     let acme = &forum.companies[0];
     acme.does(&["key", "rotate", "--log"]);
-    acme.does(&["log", "resubmit"]);
+    // By hand: `log resubmit` would take the thief's words for ours, since they bear our signature.
+    acme.does(&["submit", &second, "--label", "symbol"]);
     for company in &forum.companies {
         for item in [&first, &second, &after] {
             matches(company, item, true);
@@ -95,6 +96,32 @@ fn a_thief_with_a_members_keys_is_noticed_and_its_words_are_cut_off() {
         company.run(&["match", &stolen]).ends_with(3);
         company.does(&["log", "verify"]);
     }
+}
+
+#[test]
+fn what_a_cutoff_took_from_a_member_is_said_again_in_a_log_that_counts() {
+    let mut forum = Forum::found(3);
+    forum.join();
+    let acme = &forum.companies[0];
+    let words: Vec<_> = (1..=3).map(item).collect();
+    acme.does(&["submit", &words[0], "--label", "symbol", "--wait-peers", "2"]);
+    let good = acme.does(&["log", "heads", "acme", "--json"]).json()["heads"][0].clone();
+    acme.does(&["submit", &words[1], "--label", "symbol", "--wait-peers", "2"]);
+    acme.does(&["submit", &words[2], "--label", "symbol", "--wait-peers", "2"]);
+    let (seq, head) = (good["seq"].to_string(), good["header_hash"].as_str().unwrap());
+    enact(&forum, 1, 2, &["cutoff", "acme", "0", "--at", &seq, "--hash", head]);
+    for company in &forum.companies {
+        version_is(company, 2);
+        matches(company, &words[0], true);
+        words[1..].iter().for_each(|item| matches(company, item, false));
+    }
+    assert_eq!(acme.does(&["log", "resubmit", "--json"]).json()["records"], 2);
+    assert_eq!(acme.does(&["log", "resubmit", "--json"]).json()["records"], 0);
+    for company in &forum.companies {
+        words.iter().for_each(|item| matches(company, item, true));
+    }
+    forum.agree();
+    assert_eq!(logs(acme, "acme"), [(0, 3), (1, 1)]);
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::replica::own::{Answer, Refusal, Ticket};
 use crate::replica::record::{self, Parsed, Statement};
 use crate::replica::signed::{Keyring, Unverified, VerifiedBlock, open_log};
 use crate::replica::testing::{
-    FULL, START, STEWARD, TestForum, TestLog, attest, id, key, opinion, origin, public, settings, subject,
-    suspend, verified_header,
+    FULL, START, STEWARD, TestForum, TestLog, attest, id, key, opinion, origin, public, settings, subject, suspend,
+    verified_header,
 };
 use crate::replica::view::Status;
 use crate::replica::{Alarm, Effect, Health, Input, Replica, Restore, Settings, Write, merkle, proto};

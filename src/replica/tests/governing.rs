@@ -518,6 +518,36 @@ fn a_copied_directory_leaves_its_logs_behind_for_ever() {
     assert_eq!(receipts[0].block.origin, origin(1, 1));
 }
 
+#[test]
+fn a_moved_directory_asks_more_than_half_of_the_peers_until_it_has_signed() {
+    let forum = TestForum::of_full(5);
+    let mut node = Node::new(&forum, 1);
+    let guard = |node: &mut Node, needed: u8| {
+        for peer in 2..2 + needed {
+            assert!(node.replica.guard_pending(), "{peer}, expected {needed} answers");
+            node.greeted(peer, |_| ());
+        }
+        assert!(!node.replica.guard_pending(), "expected {needed} answers");
+    };
+    guard(&mut node, 2);
+    node.says(vec![opinion(1, 1)]);
+    let moved = node.restarted(&forum, Settings { moved: true, ..settings(1) });
+    guard(&mut moved.restarted(&forum, Settings { moved: true, ..settings(1) }), 3);
+    // The start that noticed ended before its guard opened.
+    let mut again = moved.restarted(&forum, Settings { closed_below: LogNo(1), ..settings(1) });
+    guard(&mut again, 3);
+    again.says(vec![opinion(2, 1)]);
+    guard(&mut again.restarted(&forum, Settings { closed_below: LogNo(1), ..settings(1) }), 2);
+}
+
+#[test]
+fn a_number_that_was_left_behind_is_used_though_nothing_of_its_log_is_left() {
+    let forum = TestForum::of_full(1);
+    let mut node = Node::new(&forum, 1).restarted(&forum, Settings { closed_below: LogNo(3), ..settings(1) });
+    let Answer::Durable(receipts) = node.says(vec![opinion(1, 1)]) else { panic!("not signed") };
+    assert_eq!(receipts[0].block.origin, origin(1, 3));
+}
+
 /// What the node attested, by log.
 fn attested(node: &Node) -> Vec<(Origin, Seq)> {
     let mut attested = Vec::new();

@@ -67,7 +67,15 @@ impl Replica {
             return durable;
         }
         let last = self.standing.finals.get(&log.origin()).copied().unwrap_or(Seq(0));
-        durable.min(fork.previous().max(last))
+        let settled = fork.previous().max(last);
+        let settled = match self.law().cutoffs.get(&log.origin()).filter(|c| c.seq >= fork && c.seq <= durable) {
+            // The chain that the founders picked is offered like what is final: others could not get it else.
+            Some(cutoff) if log.hash_at(cutoff.seq) == Some(cutoff.hash) => settled.max(cutoff.seq),
+            // Only what is settled may tell: how much more of a disputed chain somebody holds is chance.
+            Some(cutoff) if cutoff.seq <= settled => fork.previous(),
+            _ => settled,
+        };
+        durable.min(settled)
     }
 
     /// How far a log counts before suspensions.
@@ -84,11 +92,13 @@ impl Replica {
     /// How far the blocks of `origin` count (PROTOCOL layer 3).
     pub fn prefix(&self, origin: Origin) -> Seq {
         let Some(log) = self.logs.get(&origin) else { return Seq(0) };
-        let mut prefix = self.unsuspended(log);
+        let unsuspended = self.unsuspended(log);
+        let mut prefix = unsuspended;
         for mark in self.standing.suspended.get(&origin.member).into_iter().flat_map(|s| s.marks(origin)) {
             prefix = match mark {
-                // A mark on another chain marks what both have in common.
-                Some(mark) if log.hash_at(mark.seq).is_some_and(|hash| hash != mark.hash) => {
+                // A mark on another chain marks what both have in common. Places that do not count may not tell: how
+                // much more of a disputed chain somebody holds is chance.
+                Some(mark) if mark.seq <= unsuspended && log.hash_at(mark.seq) != Some(mark.hash) => {
                     let common = self.proofs.fork_of(log).map_or(Seq(0), Seq::previous);
                     prefix.min(common).min(mark.seq)
                 }
@@ -238,7 +248,16 @@ impl Replica {
             }
             hashes.get(usize::try_from(seq.0 - from.0).ok()?).copied()
         };
-        let cutoff = self.law().cutoffs.get(&origin).filter(|c| at(c.seq) == Some(c.hash)).map_or(Seq(0), |c| c.seq);
+        let cutoff = match self.law().cutoffs.get(&origin).filter(|c| c.seq >= from) {
+            Some(cutoff) if at(cutoff.seq) == Some(cutoff.hash) => cutoff.seq,
+            // The founders' word is above attestations: no other chain takes the place of the one that they picked.
+            Some(cutoff)
+                if at(cutoff.seq).is_some() || log.and_then(|l| l.hash_at(cutoff.seq)) == Some(cutoff.hash) =>
+            {
+                return;
+            }
+            _ => Seq(0),
+        };
         let counts = cutoff.max(self.standing.attests.finality(self.finality_law(), origin, at));
         if counts < from {
             return;

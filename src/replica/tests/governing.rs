@@ -658,3 +658,84 @@ fn whoever_has_a_replaced_root_key_closes_no_log_of_its_owner() {
     assert_eq!(receipts[0].block, BlockId { origin: origin(1, 0), seq: Seq(2) });
     assert_eq!(node.replica.next_log_no(), LogNo(1));
 }
+
+/// The founders cut log 0 of member 1 at `seq` of the chain of `block`.
+fn cut(forum: &mut TestForum, block: &VerifiedBlock) -> proto::SignedCharter {
+    let cutoff = proto::Cutoff {
+        origin: Some(crate::replica::heads::origin_to_proto(block.id().origin)),
+        last_seq: block.id().seq.0,
+        last_hash: Bytes::copy_from_slice(&block.hash().0),
+    };
+    forum.issue(|c| c.cutoffs = vec![cutoff])
+}
+
+/// Lets `node` trace `chain` of member 1's log 0, from block 4 on, at `peer`, and then hear its blocks.
+fn traces(node: &mut Node, world: &Forked, peer: u8, chain: &[VerifiedBlock]) {
+    let last = chain.last().unwrap();
+    let head = Head { seq: last.id().seq, hash: last.hash() };
+    node.handle(Input::Timer);
+    node.greeted(peer, |greeting| greeting.have.set(origin(1, 0), head));
+    for _ in 0..3 {
+        node.handle(Input::Peer(id(peer), PeerEvent::Ended(Call::Talk, Ok(()))));
+        node.handle(Input::Timer);
+    }
+    for block in &chain[3..] {
+        let header = world.header_event(block);
+        node.handle(Input::Peer(id(peer), header));
+    }
+    node.handle(Input::Peer(id(peer), PeerEvent::Ended(Call::Talk, Ok(()))));
+    chain[3..].iter().for_each(|block| node.hears(peer, block));
+}
+
+#[test]
+fn the_chain_that_a_cutoff_picks_is_offered_and_spreads() {
+    let mut world = Forked::new();
+    let (mut holds, mut lacks) = (Node::new(&world.forum, 2), Node::new(&world.forum, 3));
+    let charter = cut(&mut world.forum, &world.ours[4]);
+    world.ours.iter().for_each(|block| holds.hears(4, block));
+    world.theirs.iter().for_each(|block| lacks.hears(4, block));
+    for node in [&mut holds, &mut lacks] {
+        tell(node, &world.proof);
+        node.applies(charter.clone());
+    }
+    assert_eq!((holds.prefix(origin(1, 0)), holds.replica.have().seq(origin(1, 0))), (5, Seq(5)));
+    assert_eq!((lacks.prefix(origin(1, 0)), lacks.replica.have().seq(origin(1, 0))), (3, Seq(3)));
+    traces(&mut lacks, &world, 4, &world.ours[..5]);
+    assert_eq!((lacks.prefix(origin(1, 0)), lacks.replica.have().seq(origin(1, 0))), (5, Seq(5)));
+    assert_eq!(lacks.replica.have().digest(), holds.replica.have().digest());
+    assert_eq!(lacks.replica.view().digest(), holds.replica.view().digest());
+}
+
+#[test]
+fn a_final_chain_does_not_take_the_place_of_the_one_that_a_cutoff_picks() {
+    let mut world = Forked::new();
+    let charter = cut(&mut world.forum, &world.theirs[4]);
+    let attests = world.attests(6);
+    let mut node = Node::new(&world.forum, 2);
+    world.theirs.iter().for_each(|block| node.hears(3, block));
+    tell(&mut node, &world.proof);
+    attests.iter().for_each(|block| node.hears(3, block));
+    node.applies(charter);
+    assert_eq!(node.prefix(origin(1, 0)), 5);
+    for shown in [6, 4] {
+        traces(&mut node, &world, 4, &world.ours[..shown]);
+        assert_eq!((node.prefix(origin(1, 0)), node.status(15), node.status(5)), (5, Some(Status::Active), None));
+    }
+}
+
+#[test]
+fn what_is_held_beyond_what_counts_decides_nothing() {
+    // Attested up to block 4; a cutoff names block 6 of the other chain. One node holds all six blocks, one holds four.
+    let mut world = Forked::new();
+    let charter = cut(&mut world.forum, &world.theirs[5]);
+    let attests = world.attests(4);
+    let all = [6, 4].map(|held| {
+        let mut node = Node::new(&world.forum, 2);
+        world.ours[..held].iter().chain(&attests).for_each(|block| node.hears(3, block));
+        tell(&mut node, &world.proof);
+        node.applies(charter.clone());
+        (node.prefix(origin(1, 0)), node.replica.have().digest(), node.replica.view().digest())
+    });
+    assert_eq!(all[0], all[1]);
+    assert_eq!(all[0].0, 4);
+}

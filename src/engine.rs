@@ -589,13 +589,13 @@ impl Engine {
                 }
                 effects = self.count();
             }
-            // One for all: whatever asks for it asks for the same.
-            let rebuild = others.iter().any(|effect| matches!(effect, Effect::Rebuild));
-            if rebuild {
-                self.rebuild(&mut effects);
-            }
+            // All of them were asked for before this: deriving the list once does for all.
+            let mut rebuilt = false;
             for effect in others {
-                self.perform(effect, &mut effects);
+                let again = matches!(effect, Effect::Rebuild) && std::mem::replace(&mut rebuilt, true);
+                if !again {
+                    self.perform(effect, &mut effects);
+                }
             }
         }
     }
@@ -681,7 +681,7 @@ impl Engine {
                     effects.extend(self.shared.replica_mut().handle(input, clock::now()));
                 }
             }
-            Effect::Rebuild => {} // done before
+            Effect::Rebuild => self.rebuild(effects),
             Effect::Redact(ids) => self.redact(&ids),
             Effect::Roster => self.shared.roster.send_modify(|n| *n += 1),
             Effect::Alarm(alarm) => {

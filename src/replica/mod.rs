@@ -384,7 +384,8 @@ impl Replica {
             have_digest: self.published.have().digest(),
             charter_hash: self.chain.head(),
             view_hour,
-            view_digest: self.understands().then_some(view_digest),
+            // A list that is being derived again is not the one of these heads and this charter yet.
+            view_digest: (self.understands() && !self.standing.due).then_some(view_digest),
         }
     }
 
@@ -477,7 +478,7 @@ impl Replica {
     fn tick(&mut self, now: TimeMs, effects: &mut Vec<Effect>) {
         self.view.advance(now);
         if self.suspensions_are_due(now) && self.weigh(now, effects) {
-            effects.push(Effect::Rebuild);
+            self.rebuild_is_due(effects);
         }
         self.attest(now);
         self.seal(now, effects);
@@ -523,8 +524,8 @@ impl Replica {
             changed.rebuild |= self.weigh(now, effects);
             changed.published = true;
         }
-        if changed.rebuild || self.view.is_stale() {
-            effects.push(Effect::Rebuild);
+        if changed.rebuild || self.view.is_stale() || self.has_dropped() {
+            self.rebuild_is_due(effects);
         }
         if changed.published {
             self.republish();

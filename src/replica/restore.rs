@@ -228,7 +228,7 @@ impl Restore {
         }
         let moved = self.replica.weigh(self.now, &mut self.effects);
         if moved || self.replica.view.is_stale() {
-            self.effects.push(Effect::Rebuild);
+            self.replica.rebuild_is_due(&mut self.effects);
         }
         if !self.to_redact.is_empty() {
             self.effects.push(Effect::Redact(self.to_redact.into_iter().collect()));

@@ -27,6 +27,10 @@ pub(super) struct Standing {
     certified: BTreeMap<Origin, (Seq, Vec<HeaderHash>)>,
     /// The full hour at which suspensions were last looked at.
     hour: TimeMs,
+    /// The list was found not to rest on what is known, and has not been derived again yet.
+    pub(super) due: bool,
+    /// A chain was dropped: what it attested and suspended is still in here.
+    dropped: bool,
 }
 
 /// A view and all it rests on, being derived again from the stored blocks, log by log in order.
@@ -141,6 +145,9 @@ impl Replica {
         let convicted = self.logs.values().filter(|log| self.proofs.fork_of(log).is_some());
         let finality = |log: &Log| {
             let durable = log.durable_head().map_or(Seq(0), |head| head.seq);
+            // Not block by block while a chain is being fetched: the list would be derived again after each of them.
+            let before = self.standing.finals.get(&log.origin()).copied().unwrap_or(Seq(0));
+            let durable = if self.is_fetching(log, durable) { durable.min(before) } else { durable };
             let at = |seq| log.hash_at(seq).filter(|_| seq <= durable);
             (log.origin(), self.standing.attests.finality(law, log.origin(), at))
         };
@@ -163,7 +170,23 @@ impl Replica {
 
     /// Whether the view has taken in every log as far as it counts, and no further.
     pub(super) fn stands(&self) -> bool {
-        self.logs.keys().all(|origin| self.prefix(*origin) == self.counted(*origin))
+        !self.standing.dropped && self.logs.keys().all(|origin| self.prefix(*origin) == self.counted(*origin))
+    }
+
+    /// The list has to be derived again. Until it is, nobody is told its digest.
+    pub(super) fn rebuild_is_due(&mut self, effects: &mut Vec<Effect>) {
+        self.standing.due = true;
+        effects.push(Effect::Rebuild);
+    }
+
+    /// What a log said that is not the one that counts goes with it.
+    pub(super) fn drop_log(&mut self, origin: Origin) {
+        self.standing.dropped |= self.logs.remove(&origin).is_some();
+    }
+
+    /// Whether what is known of the logs holds words of a chain that was dropped.
+    pub(super) fn has_dropped(&self) -> bool {
+        self.standing.dropped
     }
 
     fn counted(&self, origin: Origin) -> Seq {
@@ -218,7 +241,9 @@ impl Replica {
         self.standing.suspensions = rebuild.suspensions;
         self.standing.counted = rebuild.counted;
         self.view = rebuild.view;
+        self.standing.dropped = false;
         let again = self.weigh(now, effects);
+        self.standing.due = again;
         self.republish();
         effects.push(Effect::Publish);
         !again
@@ -277,6 +302,14 @@ impl Replica {
         place.and_then(|place| hashes.get(place)) == Some(&block.hash())
     }
 
+    /// Whether more of the chain that counts is known than held.
+    fn is_fetching(&self, log: &Log, durable: Seq) -> bool {
+        let certified = self.standing.certified.get(&log.origin());
+        certified.is_some_and(|(from, hashes)| {
+            durable.0 + 1 < from.0 + hashes.len() as u64 && log.hash_at(*from) == hashes.first().copied()
+        })
+    }
+
     /// Another chain than the one that counts makes way for `block`. What we held of it was not final, and cannot become
     /// so: no two chains can.
     pub(super) fn make_way(&mut self, block: &VerifiedBlock) {
@@ -285,6 +318,7 @@ impl Replica {
             && log.hash_at(id.seq).is_some_and(|hash| hash != block.hash())
         {
             log.cut(id.seq.previous());
+            self.standing.dropped = true;
         }
     }
 }

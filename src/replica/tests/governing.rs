@@ -25,6 +25,7 @@ struct Node {
     now: TimeMs,
     blocks: BTreeMap<BlockId, Bytes>,
     journal: Vec<Bytes>,
+    rebuilds: usize,
 }
 
 impl Node {
@@ -34,7 +35,7 @@ impl Node {
 
     fn with(forum: &TestForum, settings: Settings) -> Self {
         let (replica, _) = Restore::new(settings, forum.id, forum.charters.clone(), START).unwrap().finish();
-        Self { replica, now: START, blocks: BTreeMap::new(), journal: Vec::new() }
+        Self { replica, now: START, blocks: BTreeMap::new(), journal: Vec::new(), rebuilds: 0 }
     }
 
     /// The same directory, started again.
@@ -43,7 +44,8 @@ impl Node {
         self.blocks.iter().for_each(|(id, bytes)| drop(restore.stored(*id, bytes.clone())));
         self.journal.iter().for_each(|bytes| restore.journaled(bytes).unwrap());
         let (replica, effects) = restore.finish();
-        let mut node = Self { replica, now: self.now, blocks: self.blocks.clone(), journal: self.journal.clone() };
+        let (blocks, journal) = (self.blocks.clone(), self.journal.clone());
+        let mut node = Self { replica, now: self.now, blocks, journal, rebuilds: 0 };
         node.carry_out(effects);
         node
     }
@@ -65,7 +67,10 @@ impl Node {
                     Effect::Journal(_, bytes) => self.journal.push(bytes),
                     Effect::Store(Write::Block(id, bytes)) => drop(self.blocks.insert(id, bytes)),
                     Effect::Store(_) => {}
-                    Effect::Rebuild => self.rebuild(&mut next),
+                    Effect::Rebuild => {
+                        self.rebuilds += 1;
+                        self.rebuild(&mut next);
+                    }
                     Effect::Redact(_) => {
                         let ring = self.replica.keyring();
                         for bytes in self.blocks.values_mut().chain(&mut self.journal) {
@@ -738,4 +743,90 @@ fn what_is_held_beyond_what_counts_decides_nothing() {
     });
     assert_eq!(all[0], all[1]);
     assert_eq!(all[0].0, 4);
+}
+
+#[test]
+fn no_digest_is_told_while_the_list_is_derived_again() {
+    let mut forum = TestForum::of_full(2);
+    let mut ring = forum.keyring();
+    let mut node = Node::new(&forum, 2);
+    node.hears(1, &forum.log(1, 0, Class::Normal).block(&mut ring, &[opinion(1, 1)]));
+    assert!(node.replica.pulse(node.now).view_digest.is_some());
+    let charter = forum.issue(|c| c.name = "another name".into());
+    let mut effects = node.replica.handle(Input::Charter(charter), node.now);
+    effects.extend(node.replica.handle(Input::Durable, node.now));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Rebuild)));
+    assert_eq!(node.replica.charters().version(), 2);
+    assert_eq!(node.replica.pulse(node.now).view_digest, None);
+    node.carry_out(effects);
+    assert!(node.replica.pulse(node.now).view_digest.is_some());
+}
+
+#[test]
+fn a_peer_that_agrees_again_is_no_reason_for_alarm() {
+    let forum = TestForum::of_full(2);
+    let mut node = Node::new(&forum, 2);
+    node.greeted(1, |_| ());
+    let mut pulse = node.replica.pulse(node.now);
+    let ours = pulse.view_digest.replace([7; 32]);
+    node.handle(Input::Peer(id(1), PeerEvent::Tick(pulse.clone())));
+    assert!(node.replica.alarms().contains(&Alarm::Diverged(id(1))));
+    pulse.view_digest = ours;
+    node.handle(Input::Peer(id(1), PeerEvent::Tick(pulse)));
+    assert!(node.replica.alarms().is_empty());
+}
+
+#[test]
+fn what_a_dropped_chain_said_is_forgotten() {
+    // The steward's log has two chains after block 1: one suspends member 3 in block 2, the other is final up to block 3.
+    let groups = [("a", STEWARD), ("b", FULL), ("c", FULL), ("d", FULL), ("e", FULL)];
+    let forum = TestForum::with(&groups, |c| c.semantics = 2);
+    let mut ring = forum.keyring();
+    let mut log = forum.log(1, 0, Class::Normal);
+    let first = log.block(&mut ring, &[opinion(1, 1)]);
+    let mut other = log.clone();
+    let suspends = log.block(&mut ring, &[suspend(3, &[], START.plus(TimeMs::DAY_MS))]);
+    let theirs: Vec<_> = (2..=3).map(|n| other.block(&mut ring, &[opinion(n, 1)])).collect();
+    let header = |b: &VerifiedBlock| verified_header(&ring, b.frame(), &log.opening);
+    let headers: Vec<_> = theirs.iter().map(header).collect();
+    let proof = fork_proof(&header(&suspends), &headers[0]).unwrap().message().clone();
+    let mut node = Node::new(&forum, 2);
+    node.hears(4, &first);
+    node.hears(4, &suspends);
+    assert!(node.replica.suspended(id(3)).is_some());
+    let head = Head { seq: Seq(3), hash: theirs[1].hash() };
+    let words: Vec<_> = (2..=5)
+        .map(|voter| forum.log(voter, 0, Class::Normal).block(&mut ring, &[attest(&[(origin(1, 0), head)])]))
+        .collect();
+    words.iter().for_each(|block| node.hears(4, block));
+    node.handle(Input::Peer(id(4), PeerEvent::Proof(Box::new(proof))));
+    assert!(node.replica.suspended(id(3)).is_none());
+    node.handle(Input::Timer);
+    node.greeted(4, |greeting| greeting.have.set(origin(1, 0), head));
+    for _ in 0..3 {
+        node.handle(Input::Peer(id(4), PeerEvent::Ended(Call::Talk, Ok(()))));
+        node.handle(Input::Timer);
+    }
+    for header in headers {
+        node.handle(Input::Peer(id(4), PeerEvent::Header(Box::new(header))));
+    }
+    theirs.iter().for_each(|block| node.hears(4, block));
+    assert_eq!(node.prefix(origin(1, 0)), 3);
+    assert!(node.replica.suspended(id(3)).is_none());
+    assert!(node.replica.stands());
+}
+
+#[test]
+fn a_final_chain_is_fetched_with_few_rebuilds() {
+    let mut world = Forked::new();
+    let mut node = Node::new(&world.forum, 2);
+    world.ours[..3].iter().for_each(|block| node.hears(3, block));
+    tell(&mut node, &world.proof);
+    (4..=6).flat_map(|seq| world.attests(seq)).collect::<Vec<_>>().iter().for_each(|block| node.hears(3, block));
+    traces(&mut node, &world, 4, &world.ours[..4]);
+    assert_eq!(node.prefix(origin(1, 0)), 4);
+    let before = node.rebuilds;
+    traces(&mut node, &world, 4, &world.ours);
+    assert_eq!(node.prefix(origin(1, 0)), 6);
+    assert_eq!(node.rebuilds - before, 1);
 }

@@ -674,16 +674,24 @@ fn cut(forum: &mut TestForum, block: &VerifiedBlock) -> proto::SignedCharter {
     forum.issue(|c| c.cutoffs = vec![cutoff])
 }
 
+/// `peer` greets with this head of member 1's log 0, and the talk goes on until it is asked for headers, if it is.
+fn is_asked_for_headers(node: &mut Node, peer: u8, head: Head) {
+    node.handle(Input::Timer);
+    let mut effects = node.greeted(peer, |greeting| greeting.have.set(origin(1, 0), head));
+    for _ in 0..4 {
+        if effects.iter().any(|e| matches!(e, Effect::Ask(_, Ask::Headers { .. }))) {
+            return;
+        }
+        effects = node.handle(Input::Peer(id(peer), PeerEvent::Ended(Call::Talk, Ok(()))));
+        effects.extend(node.handle(Input::Timer));
+    }
+}
+
 /// Lets `node` trace `chain` of member 1's log 0, from block 4 on, at `peer`, and then hear its blocks.
 fn traces(node: &mut Node, world: &Forked, peer: u8, chain: &[VerifiedBlock]) {
     let last = chain.last().unwrap();
     let head = Head { seq: last.id().seq, hash: last.hash() };
-    node.handle(Input::Timer);
-    node.greeted(peer, |greeting| greeting.have.set(origin(1, 0), head));
-    for _ in 0..3 {
-        node.handle(Input::Peer(id(peer), PeerEvent::Ended(Call::Talk, Ok(()))));
-        node.handle(Input::Timer);
-    }
+    is_asked_for_headers(node, peer, head);
     for block in &chain[3..] {
         let header = world.header_event(block);
         node.handle(Input::Peer(id(peer), header));
@@ -801,12 +809,7 @@ fn what_a_dropped_chain_said_is_forgotten() {
     words.iter().for_each(|block| node.hears(4, block));
     node.handle(Input::Peer(id(4), PeerEvent::Proof(Box::new(proof))));
     assert!(node.replica.suspended(id(3)).is_none());
-    node.handle(Input::Timer);
-    node.greeted(4, |greeting| greeting.have.set(origin(1, 0), head));
-    for _ in 0..3 {
-        node.handle(Input::Peer(id(4), PeerEvent::Ended(Call::Talk, Ok(()))));
-        node.handle(Input::Timer);
-    }
+    is_asked_for_headers(&mut node, 4, head);
     for header in headers {
         node.handle(Input::Peer(id(4), PeerEvent::Header(Box::new(header))));
     }

@@ -136,6 +136,8 @@ fn a_copied_node_says_so_and_both_operators_see_it() {
     second.start(&["run"]);
     health_is(&second, "RED", "another copy of this node is connected to");
     assert!(second.log().contains("this data directory was copied or restored"), "{}", second.log());
+    // The first hears of it with its next greeting: every half minute, or when it wants to know who holds its word.
+    forum.companies[0].does(&["submit", &item(3), "--label", "symbol", "--wait-peers", "2"]);
     health_is(&forum.companies[0], "RED", "another copy of this node is connected to");
     let queued = second.does(&["submit", &item(2), "--label", "symbol", "--json"]).json();
     assert_eq!(queued["state"], "QUEUED", "the copy signs nothing: {queued}");
@@ -147,7 +149,7 @@ fn a_copied_node_says_so_and_both_operators_see_it() {
     second.start(&["run"]);
     second.ready(2);
     forum.companies[1..].iter().for_each(|company| matches(company, &item(2), true));
-    assert_eq!(logs(&second, "acme"), [(0, 1), (1, 1)]);
+    assert_eq!(logs(&second, "acme"), [(0, 2), (1, 1)]);
     forum.companies[0] = second;
     forum.agree();
     for company in &forum.companies {

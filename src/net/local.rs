@@ -44,6 +44,8 @@ const WAIT_MAX_MS: u64 = 120_000;
 const WAIT_STEP: Duration = Duration::from_millis(50);
 /// Logs of a member that one suspension marks: a mark has about 70 bytes, and a record 4,096.
 const SUSPEND_MARKS_MAX: usize = 48;
+/// Peers whose last word health repeats while none is connected: the others most likely say the same.
+const WHY_ALONE_MAX: usize = 3;
 /// Labels, or languages, of one statement.
 const TAGS_MAX: usize = 32;
 
@@ -677,6 +679,12 @@ impl LocalService {
             health = health.max(level);
             reasons.push(reason);
         }
+        let alone = replica.exchanges().values().all(|exchange| !exchange.is_connected());
+        let why = replica.exchanges().iter().filter_map(|(peer, exchange)| Some((*peer, exchange.last_error()?)));
+        // Whoever is cut off by all is not told by a charter or a record: their last words are all that it has.
+        reasons.extend(
+            why.filter(|_| alone).take(WHY_ALONE_MAX).map(|(peer, why)| format!("{}: {why}", replica.name_of(peer))),
+        );
         let (hour, digest) = replica.view().digest();
         let heads = replica.logs().iter().filter_map(|(origin, log)| {
             let head = log.durable_head()?;

@@ -514,9 +514,14 @@ pub async fn agreed(a: &mut Process, b: &mut Process) -> (l::StatusResponse, l::
 
 /// Lines of the nodes' error output that nobody should ever read.
 pub fn panics(forum: &Forum) -> Vec<String> {
-    let said = forum.companies.iter().map(|c| fs::read_to_string(c.data.join("stderr")).unwrap_or_default());
-    let lines = said.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
-    lines.filter(|line| line.contains("panicked at") || line.contains("a bug, please report")).collect()
+    forum.companies.iter().flat_map(|company| panics_in(&company.data)).collect()
+}
+
+/// Such lines of the node of one data directory.
+pub fn panics_in(data: &Path) -> Vec<String> {
+    let text = fs::read_to_string(data.join("stderr")).unwrap_or_default();
+    let unwanted = |line: &&str| line.contains("panicked at") || line.contains("a bug, please report");
+    text.lines().filter(unwanted).map(str::to_owned).collect()
 }
 
 /// Counts by name, for what a run prints.

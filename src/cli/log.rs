@@ -33,7 +33,11 @@ pub(super) enum LogCommand {
         member: Option<String>,
     },
     /// Say again what we said in blocks that do not count any more: after a stolen key, a cutoff or a conviction
-    Resubmit,
+    Resubmit {
+        /// Also what peers gave back of our logs: after a lost disk, never after a stolen key
+        #[arg(long)]
+        from_peers: bool,
+    },
     /// End the logs of this node, each with a last record: nothing that comes after in them counts, whoever has the keys
     Close {
         /// Why: other, key-compromise, mistake, ...
@@ -138,15 +142,15 @@ impl Row {
 pub(super) async fn log(command: LogCommand, at: &Invocation) -> Outcome {
     match command {
         LogCommand::Verify => verify(at).await,
-        LogCommand::Resubmit => resubmit(at).await,
+        LogCommand::Resubmit { from_peers } => resubmit(from_peers, at).await,
         LogCommand::Close { reason } => close(reason, at).await,
         LogCommand::Heads { member } => heads(member.as_deref(), at).await,
         LogCommand::Record { block, index } => record(&block, index, at).await,
     }
 }
 
-async fn resubmit(at: &Invocation) -> Outcome {
-    let again = at.node().await?.resubmit(local::ResubmitRequest {}).await?;
+async fn resubmit(from_peers: bool, at: &Invocation) -> Outcome {
+    let again = at.node().await?.resubmit(local::ResubmitRequest { from_peers }).await?;
     if at.terminal.json {
         at.terminal.json(&serde_json::json!({ "records": again.records, "queued": again.queued }))?;
         return Ok(Exit::Ok);

@@ -288,8 +288,8 @@ impl Forum for LocalService {
         Ok(Response::new(l::CloseLogsResponse { logs: self.end_logs(None, reason).await? }))
     }
 
-    async fn resubmit(&self, _request: Request<l::ResubmitRequest>) -> Result<Response<l::ResubmitResponse>, Status> {
-        match self.engine.resubmit().await.map_err(|e| of_failure(&e))? {
+    async fn resubmit(&self, request: Request<l::ResubmitRequest>) -> Result<Response<l::ResubmitResponse>, Status> {
+        match self.engine.resubmit(request.into_inner().from_peers).await.map_err(|e| of_failure(&e))? {
             Answer::Durable(receipts) => {
                 let records = receipts.len() as u64;
                 Ok(Response::new(l::ResubmitResponse { records, queued: false }))

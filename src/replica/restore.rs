@@ -96,7 +96,9 @@ impl Restore {
             return self.charter_fork(fork);
         }
         let Ok(proof) = forks::verify(message, &self.replica.keyring) else { return false };
-        self.replica.alarms.insert(super::Alarm::Convicted(proof.origin(), proof.seq()));
+        if super::admission::knows(self.replica.chain.effective(), proof.origin(), proof.root()) {
+            self.replica.alarms.insert(super::Alarm::Convicted(proof.origin(), proof.seq()));
+        }
         self.replica.proofs.add(proof);
         true
     }
@@ -191,6 +193,8 @@ impl Restore {
 
     /// The replica, and what the store is to catch up on. Peers' answers are awaited before anything is signed (W4).
     pub fn finish(mut self) -> (Replica, Vec<Effect>) {
+        // Whatever became of the logs that were left behind, their numbers were used.
+        self.replica.own.log_nos.extend(self.replica.settings.closed_below.0.checked_sub(1).map(LogNo));
         let numbers: BTreeSet<_> = self.replica.own.log_nos.iter().copied().collect();
         for log_no in numbers {
             let origin = self.replica.my_origin(log_no);
@@ -218,9 +222,13 @@ impl Restore {
         own.closed.extend(own.log_nos.iter().filter(|no| !own.lanes.values().any(|open| open == *no)));
         let left = self.replica.settings.moved || self.replica.settings.closed_below > LogNo(0);
         own.lost |= own.closed.iter().any(|no| !self.journaled.contains_key(no)) || left;
+        if left && own.lanes.is_empty() {
+            // A start that ended before it signed leaves a moved directory as unknowing as it was: it asks as many again.
+            own.guard = Own::new(self.replica.exchanges.len(), true).guard;
+        }
         let moved = self.replica.weigh(self.now, &mut self.effects);
         if moved || self.replica.view.is_stale() {
-            self.effects.push(Effect::Rebuild);
+            self.replica.rebuild_is_due(&mut self.effects);
         }
         if !self.to_redact.is_empty() {
             self.effects.push(Effect::Redact(self.to_redact.into_iter().collect()));

@@ -23,6 +23,8 @@ use crate::kill::{all_match, statement, value};
 
 /// Callers of one node that submit at once, each its next statement as soon as the one before is answered.
 const CALLERS: usize = 2;
+/// What a caller does between two statements: the drills copy a busy node, not one that has no moment left.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// What the callers of all nodes of a forum were told.
 #[derive(Default)]
@@ -33,6 +35,17 @@ pub(crate) struct Told {
 }
 
 impl Told {
+    /// Statements whose numbers begin at `first`: no other callers of the forum may say them.
+    pub(crate) fn from(first: u64) -> Arc<Self> {
+        Arc::new(Self { next: AtomicU64::new(first), ..Self::default() })
+    }
+
+    /// What others were told counts as well.
+    pub(crate) fn add(&self, others: &Self) {
+        self.durable.lock().unwrap().extend(others.durable());
+        self.queued.fetch_add(others.queued.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
     pub(crate) fn durable(&self) -> Vec<String> {
         self.durable.lock().unwrap().clone()
     }
@@ -78,6 +91,7 @@ async fn submit(mut client: ForumClient<Channel>, told: Arc<Told>, over: Arc<Ato
         } else {
             told.queued.fetch_add(1, Ordering::SeqCst);
         }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -95,8 +109,9 @@ pub(crate) async fn more_durable(told: &Told, count: usize) {
 pub(crate) struct Signed(BTreeMap<BlockId, HeaderHash>);
 
 impl Signed {
-    /// Adds the journal in `data`; a block that was signed before must be the same one.
+    /// Adds the journal in `data`; a block that was signed before must be the same one. Its node must not have panicked.
     pub(crate) fn add(&mut self, data: &Path, when: &str) {
+        assert_eq!(forum::panics_in(data), Vec::<String>::new(), "{when}");
         let mut replay = salvage(&data.join(JOURNAL_FILE)).unwrap();
         replay
             .for_each(|_, bytes| {

@@ -4,17 +4,25 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+use staydown::wire::local as l;
 
 use crate::damage::copy;
 use crate::drill::{Load, Signed, Told, all_is_well, more_durable};
 use crate::forum::{Chance, Forum, Process, count};
-use crate::kill::all_match;
+use crate::kill::{all_match, statement, value};
 
 const RESTORES: usize = 6;
 /// Each may spend a log number, and a member of these forums has 16.
 const RESTORES_OF_ONE_FORUM: usize = 10;
 /// Statements before and after the backup is taken.
 const STATEMENTS_MAX: u64 = 30;
+
+/// A restored node that nothing is said to lives at most so long.
+const LIFE_MAX_MS: u64 = 800;
+/// Logs of one member of these forums.
+const LOG_LIMIT: usize = 16;
 
 const VICTIM: usize = 0;
 
@@ -46,23 +54,26 @@ enum Way {
     OtherPath,
     /// Its files are written over those that are there; what is newer stays.
     InPlace,
+    /// The node is killed at any moment after its start, and starts again before anything was said.
+    Restarted,
+    /// The same, and the backup is put back once more.
+    Twice,
+    /// Not the last backup is put back but the one before, which knows less of what became of the logs.
+    Older,
 }
 
 impl Way {
-    const ALL: [Self; 3] = [Self::SamePath, Self::OtherPath, Self::InPlace];
+    const ALL: [Self; 6] = [Self::SamePath, Self::OtherPath, Self::InPlace, Self::Restarted, Self::Twice, Self::Older];
 
     fn put_back(self, backup: &Path, forum: &mut Forum, round: usize) {
         let data = forum.companies[VICTIM].data.clone();
-        match self {
-            Self::SamePath => fs::remove_dir_all(&data).unwrap(),
-            Self::OtherPath => {
-                fs::remove_dir_all(&data).unwrap();
-                forum.companies[VICTIM].data = data.with_file_name(format!("acme-{round}"));
-            }
-            Self::InPlace => {}
+        if !matches!(self, Self::InPlace) {
+            fs::remove_dir_all(&data).unwrap();
+        }
+        if let Self::OtherPath = self {
+            forum.companies[VICTIM].data = data.with_file_name(format!("acme-{round}"));
         }
         copy(backup, &forum.companies[VICTIM].data);
-        fs::remove_dir_all(backup).unwrap();
     }
 }
 
@@ -71,18 +82,27 @@ async fn run(rounds: std::ops::Range<usize>, chance: &mut Chance) -> (usize, usi
     let mut others = [forum.start(1).await, forum.start(2).await];
     let mut victim = forum.start(VICTIM).await;
     let (told, mut signed, mut late) = (Arc::new(Told::default()), Signed::default(), Vec::new());
+    let folder = forum.folder.path().to_owned();
+    let backup = |round: usize| folder.join(format!("backup-{round}"));
+    let first = rounds.start;
     for round in rounds {
         let way = Way::ALL[round % Way::ALL.len()];
         victim.open().await;
         let mut statements = || 1 + usize::try_from(chance.below(STATEMENTS_MAX)).unwrap();
         let load = Load::on(&victim, &told);
         more_durable(&told, statements()).await;
-        let backup = forum.folder.path().join("backup");
-        copy(&forum.companies[VICTIM].data, &backup);
+        copy(&forum.companies[VICTIM].data, &backup(round));
         more_durable(&told, statements()).await;
         lose(victim, load, &mut others, &told, &mut late, way).await;
         signed.add(&forum.companies[VICTIM].data, &format!("before restore {round}, {way:?}"));
-        way.put_back(&backup, &mut forum, round);
+        let of = if let Way::Older = way { first.max(round.saturating_sub(1)) } else { round };
+        way.put_back(&backup(of), &mut forum, round);
+        if let Way::Restarted | Way::Twice = way {
+            live_shortly(&forum, Duration::from_millis(chance.below(LIFE_MAX_MS))).await;
+        }
+        if let Way::Twice = way {
+            way.put_back(&backup(of), &mut forum, round);
+        }
         victim = forum.start(VICTIM).await;
     }
     victim.open().await;
@@ -97,6 +117,55 @@ async fn run(rounds: std::ops::Range<usize>, chance: &mut Chance) -> (usize, usi
     victim.kill();
     signed.add(&forum.companies[VICTIM].data, "at the end");
     (counted, signed.blocks(), late.len())
+}
+
+/// A start that ends before anybody has said anything.
+async fn live_shortly(forum: &Forum, life: Duration) {
+    let mut victim = forum.spawn(VICTIM);
+    let lived = tokio::time::timeout(life, async {
+        victim.serves().await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    lived.await.unwrap_err();
+    victim.kill();
+}
+
+#[test]
+fn a_node_whose_log_numbers_are_used_up_says_so_and_loses_nothing() {
+    crate::runtime().block_on(async {
+        let mut forum = Forum::found(3, crate::folder());
+        let mut others = [forum.start(1).await, forum.start(2).await];
+        let backup = forum.folder.path().join("backup");
+        let (mut said, mut signed) = (Vec::new(), Signed::default());
+        let refused = loop {
+            let mut victim = forum.start(VICTIM).await;
+            victim.open().await;
+            let new = value(said.len() as u64);
+            let request = l::SubmitRequest { statements: vec![statement(&new)], ..Default::default() };
+            let answer = victim.client.submit(request).await;
+            if answer.is_ok() {
+                said.push(new);
+            }
+            for node in others.iter_mut().chain([&mut victim]) {
+                all_match(node, &said).await;
+            }
+            if said.len() == 1 {
+                copy(&forum.companies[VICTIM].data, &backup);
+            }
+            victim.kill();
+            signed.add(&forum.companies[VICTIM].data, &format!("after {} restores", said.len()));
+            if let Err(refused) = answer {
+                break refused;
+            }
+            Way::SamePath.put_back(&backup, &mut forum, 0);
+        };
+        assert_eq!(said.len(), LOG_LIMIT, "each log number took a statement");
+        assert!(refused.message().contains("all 16 log numbers are used up"), "{refused:?}");
+        for other in &mut others {
+            assert_eq!(other.status().await.proofs, 0);
+        }
+        println!("{LOG_LIMIT} log numbers used up by restores: then \"{}\"; 0 lost", refused.message());
+    });
 }
 
 /// Kills the node. What it acknowledged must be at the others before its disk is lost, or nobody can have it; what is

@@ -44,6 +44,8 @@ const WAIT_MAX_MS: u64 = 120_000;
 const WAIT_STEP: Duration = Duration::from_millis(50);
 /// Logs of a member that one suspension marks: a mark has about 70 bytes, and a record 4,096.
 const SUSPEND_MARKS_MAX: usize = 48;
+/// Peers whose last word health repeats while none is connected: the others most likely say the same.
+const WHY_ALONE_MAX: usize = 3;
 /// Labels, or languages, of one statement.
 const TAGS_MAX: usize = 32;
 
@@ -677,6 +679,12 @@ impl LocalService {
             health = health.max(level);
             reasons.push(reason);
         }
+        let alone = replica.exchanges().values().all(|exchange| !exchange.is_connected());
+        let why = replica.exchanges().iter().filter_map(|(peer, exchange)| Some((*peer, exchange.last_error()?)));
+        // Whoever is cut off by all is not told by a charter or a record: their last words are all that it has.
+        reasons.extend(
+            why.filter(|_| alone).take(WHY_ALONE_MAX).map(|(peer, why)| format!("{}: {why}", replica.name_of(peer))),
+        );
         let (hour, digest) = replica.view().digest();
         let heads = replica.logs().iter().filter_map(|(origin, log)| {
             let head = log.durable_head()?;
@@ -960,6 +968,42 @@ mod tests {
             ..Default::default()
         };
         l::SubmitRequest { statements: numbers.map(statement).collect(), ..Default::default() }
+    }
+
+    #[test]
+    fn a_suspension_stands_alone_in_the_urgent_lane_and_ends_within_14_days() {
+        let day = TimeMs::DAY_MS;
+        let asked = |days: u64, change: fn(&mut l::Statement), lane| {
+            let suspension = l::Suspension {
+                member_id: vec![7; 16].into(),
+                until_ms: clock::now().0 + days * day,
+                reason: "other".into(),
+            };
+            let mut statement = l::Statement { suspend: Some(suspension), ..Default::default() };
+            change(&mut statement);
+            let request = l::SubmitRequest { statements: vec![statement], ..Default::default() };
+            records(&request, lane, |_| Ok(Vec::new())).map_err(|status| status.message().to_owned())
+        };
+        let (made, keys) = asked(13, |_| (), Class::Urgent).unwrap();
+        let said = record::parse(&made[0]);
+        assert!(matches!(said, record::Parsed::Says(record::Statement::Suspend { reason: 99, .. })), "{said:?}");
+        assert_eq!(keys, [None]);
+        for (days, change, lane, expected) in [
+            (13, (|_| ()) as fn(&mut l::Statement), Class::Normal, "is in the normal lane, expected the urgent one"),
+            (15, |_| (), Class::Urgent, "within 14 days from now"),
+            (0, |_| (), Class::Urgent, "within 14 days from now"),
+            (13, |s| s.severity = 1, Class::Urgent, "stands beside other fields"),
+            (
+                13,
+                |s| s.suspend.as_mut().unwrap().member_id = vec![7; 15].into(),
+                Class::Urgent,
+                "has 15 bytes, expected 16",
+            ),
+            (13, |s| s.suspend.as_mut().unwrap().reason = "spite".into(), Class::Urgent, "\"spite\" is unknown"),
+        ] {
+            let why = asked(days, change, lane).unwrap_err();
+            assert!(why.contains(expected), "{why}, expected {expected}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

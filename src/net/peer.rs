@@ -24,7 +24,7 @@ use crate::replica::block::Frame;
 use crate::replica::charter::MemberStatus;
 use crate::replica::exchange::{BACKOFF_MIN_MS, Feed, Greeting, HEADERS_MAX, PeerEvent, Published};
 use crate::replica::heads::{Have, origin_from_proto};
-use crate::replica::ids::{BlockId, MemberId, Pin, Seq};
+use crate::replica::ids::{BlockId, MemberId, Pin, Seq, TimeMs};
 use crate::replica::proto::{self, pull_reply::Item};
 use crate::wire::peer as wire;
 use crate::wire::peer_service::peer_server::Peer;
@@ -130,7 +130,12 @@ impl Gate {
         let charter = replica.charters().effective();
         let named = charter.member(member).is_some_and(|m| m.status != MemberStatus::Former && m.pins.contains(&pin));
         let version = charter.version;
-        Err(if named {
+        let by_steward = replica.suspended(member).filter(|_| named);
+        Err(if let Some(until) = by_steward {
+            let hours = until.since(clock::now()).div_ceil(TimeMs::HOUR_MS);
+            let what = format!("this member is suspended by a steward for another {hours} h");
+            refuse(Code::PermissionDenied, "SUSPENDED", what)
+        } else if named {
             refuse(Code::PermissionDenied, "SUSPENDED", format!("this member is suspended (charter {version})"))
         } else {
             refuse(Code::PermissionDenied, "NOT_MEMBER", format!("charter {version} does not list this key"))

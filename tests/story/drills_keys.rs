@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::drills::{enact, health_is, item, matches, version_is};
-use crate::world::{Company, Forum};
+use crate::drills::{enact, health_is, item, matches, says, version_is};
+use crate::world::{Company, Forum, wait_for};
 
 /// Copies a data directory, but for the lock and the socket.
 fn copy(from: &Path, to: &Path) {
@@ -38,6 +38,74 @@ fn logs(at: &Company, member: &str) -> Vec<(u64, u64)> {
     of_member.map(row).collect()
 }
 
+/// Whom a company takes for acme's machine: the thief, or acme.
+fn dial_instead(company: &Company, thief: Option<&Company>) {
+    let listen = format!("[peer]\nlisten = \"{}\"\n", company.address);
+    let turned = thief.map(|thief| format!("[peer.endpoints]\nacme = \"{}\"\n", thief.address));
+    fs::write(company.data.join("staydown.toml"), listen + &turned.unwrap_or_default()).unwrap();
+}
+
+#[test]
+fn a_cutoff_picks_the_true_chain_where_member_and_thief_signed_the_same_place() {
+    let mut forum = Forum::found(3);
+    forum.join();
+    let (first, second, stolen) = (item(1), item(2), item(66));
+    forum.companies[0].does(&["submit", &first, "--label", "symbol", "--wait-peers", "2"]);
+    forum.companies[0].stop();
+    let mut thief = clone_of(&forum, &forum.companies[0], "thief");
+    fs::remove_file(thief.data.join("place")).unwrap();
+
+    // Block 2 of log 0, twice: acme's, which cyan has, and the thief's, which bolt has.
+    forum.companies[1].stop();
+    forum.companies[0].start(&["run"]);
+    forum.companies[0].ready(1);
+    forum.companies[0].does(&["submit", &second, "--label", "symbol", "--wait-peers", "1"]);
+    let good = forum.companies[0].does(&["log", "heads", "acme", "--json"]).json()["heads"][0].clone();
+    assert_eq!(good["seq"], 2);
+    forum.companies[0].stop();
+    forum.companies[2].stop();
+    dial_instead(&forum.companies[1], Some(&thief));
+    forum.companies[1].start(&["run"]);
+    thief.start(&["run"]);
+    thief.ready(1);
+    thief.does(&["submit", &stolen, "--label", "symbol", "--wait-peers", "1"]);
+    matches(&forum.companies[1], &stolen, true);
+    thief.stop();
+    forum.companies[1].stop();
+    dial_instead(&forum.companies[1], None);
+
+    // They meet: neither counts, and everybody can prove why.
+    for company in &mut forum.companies {
+        company.start(&["run"]);
+    }
+    for company in &forum.companies[1..] {
+        version_is(company, 1);
+        wait_for("they have the proof", || (company.status()["proofs"] == 1).then_some(()));
+        assert!(says(&company.status(), "acme signed contradicting blocks in log 0 from block 2 on"));
+        matches(company, &stolen, false);
+    }
+    let (seq, head) = (good["seq"].to_string(), good["header_hash"].as_str().unwrap());
+    enact(&forum, 2, 2, &["cutoff", "acme", "0", "--at", &seq, "--hash", head]);
+    forum.companies.iter().for_each(|company| version_is(company, 2));
+    // A chain that is missing is asked for with the next greeting: every half minute, or when somebody wants to know who
+    // holds its word.
+    for (company, n) in forum.companies[1..].iter().zip(5..) {
+        company.does(&["submit", &item(n), "--label", "symbol", "--wait-peers", "2"]);
+    }
+    for company in &forum.companies {
+        [&first, &second].into_iter().for_each(|item| matches(company, item, true));
+    }
+    let acme = &forum.companies[0];
+    acme.does(&["key", "rotate", "--log"]);
+    acme.does(&["submit", &item(4), "--label", "symbol", "--wait-peers", "2"]);
+    forum.agree();
+    for company in &forum.companies {
+        matches(company, &item(4), true);
+        company.run(&["match", &stolen]).ends_with(3);
+        company.does(&["log", "verify"]);
+    }
+}
+
 #[test]
 fn a_thief_with_a_members_keys_is_noticed_and_its_words_are_cut_off() {
     let mut forum = Forum::found(3);
@@ -52,12 +120,9 @@ fn a_thief_with_a_members_keys_is_noticed_and_its_words_are_cut_off() {
     forum.companies[0].stop();
     let mut thief = clone_of(&forum, &forum.companies[0], "thief");
     fs::remove_file(thief.data.join("place")).unwrap();
-    let bolt = &mut forum.companies[1];
-    bolt.stop();
-    let settings = fs::read_to_string(bolt.data.join("staydown.toml")).unwrap();
-    let turned = format!("{settings}[peer.endpoints]\nacme = \"{}\"\n", thief.address);
-    fs::write(bolt.data.join("staydown.toml"), turned).unwrap();
-    bolt.start(&["run"]);
+    forum.companies[1].stop();
+    dial_instead(&forum.companies[1], Some(&thief));
+    forum.companies[1].start(&["run"]);
     thief.start(&["run"]);
     thief.ready(1);
     thief.does(&["submit", &stolen, "--label", "symbol", "--wait-peers", "1"]);
@@ -136,6 +201,8 @@ fn a_copied_node_says_so_and_both_operators_see_it() {
     second.start(&["run"]);
     health_is(&second, "RED", "another copy of this node is connected to");
     assert!(second.log().contains("this data directory was copied or restored"), "{}", second.log());
+    // The first hears of it with its next greeting: every half minute, or when it wants to know who holds its word.
+    forum.companies[0].does(&["submit", &item(3), "--label", "symbol", "--wait-peers", "2"]);
     health_is(&forum.companies[0], "RED", "another copy of this node is connected to");
     let queued = second.does(&["submit", &item(2), "--label", "symbol", "--json"]).json();
     assert_eq!(queued["state"], "QUEUED", "the copy signs nothing: {queued}");
@@ -147,7 +214,7 @@ fn a_copied_node_says_so_and_both_operators_see_it() {
     second.start(&["run"]);
     second.ready(2);
     forum.companies[1..].iter().for_each(|company| matches(company, &item(2), true));
-    assert_eq!(logs(&second, "acme"), [(0, 1), (1, 1)]);
+    assert_eq!(logs(&second, "acme"), [(0, 2), (1, 1)]);
     forum.companies[0] = second;
     forum.agree();
     for company in &forum.companies {

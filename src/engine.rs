@@ -56,7 +56,7 @@ pub const OUTBOX_FILE: &str = "outbox";
 /// Left in the data directory by `restore`, until the next start has noticed.
 pub const RESTORED_FILE: &str = "restored";
 /// Holds the number below which our logs are never written again.
-const CLOSED_BELOW_FILE: &str = "closed-below";
+pub const CLOSED_BELOW_FILE: &str = "closed-below";
 /// Name of the store's folder in the data directory.
 pub const STORE_FOLDER: &str = "replica";
 
@@ -367,18 +367,32 @@ fn where_it_stands(data: &Path, settings: Settings, started: &mut Started) -> Re
         }
         Stood::Moved { .. } => true,
     };
+    let closed_below = closed_below(data).map_err(fail)?;
+    if closed_below.is_none() {
+        started.healed.push(format!(
+            "{CLOSED_BELOW_FILE} was damaged: all logs are left as they are, and what is said from now on goes into new ones"
+        ));
+    }
     if moved || restored {
         let what = if restored { "restored from a backup" } else { "copied or restored" };
         started.healed.push(format!(
             "this data directory was {what}: its logs are left as they are, and what is said from now on goes into new ones"
         ));
     }
-    let closed_below = match fs::read_to_string(data.join(CLOSED_BELOW_FILE)) {
-        Ok(text) => text.trim().parse().map_err(|error| fail(io::Error::new(io::ErrorKind::InvalidData, error)))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(fail(error)),
-    };
-    Ok(Settings { moved: moved || restored, closed_below: LogNo(closed_below), ..settings })
+    Ok(Settings {
+        moved: moved || restored || closed_below.is_none(),
+        closed_below: closed_below.unwrap_or(LogNo(0)),
+        ..settings
+    })
+}
+
+/// The number below which our logs were left behind; `None` if nobody can read it any more.
+fn closed_below(data: &Path) -> io::Result<Option<LogNo>> {
+    match fs::read(data.join(CLOSED_BELOW_FILE)) {
+        Ok(text) => Ok(String::from_utf8(text).ok().and_then(|text| text.trim().parse().ok()).map(LogNo)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(LogNo(0))),
+        Err(error) => Err(error),
+    }
 }
 
 /// What is left behind is noted before the place is: a crash in between leaves the directory moved.

@@ -65,7 +65,7 @@ enum Message {
     Input(Box<Input>),
     Submit(Class, Vec<Bytes>, oneshot::Sender<Result<Answer, Failed>>),
     Close(Option<[u8; 32]>, u32, oneshot::Sender<Result<Answer, Failed>>),
-    Resubmit(oneshot::Sender<Result<Answer, Failed>>),
+    Resubmit(bool, oneshot::Sender<Result<Answer, Failed>>),
     ApplyCharter(proto::SignedCharter, oneshot::Sender<Result<u64, CharterError>>),
     Stop,
 }
@@ -189,12 +189,13 @@ impl Handle {
         self.ask(|answer| Message::Close(next_seed, reason, answer)).await
     }
 
-    /// Says again what stands in blocks of ours that do not count any more, as far as it is still our word.
+    /// Says again what stands in blocks of ours that do not count any more, as far as it is still our word: blocks of
+    /// our journal, and with `from_peers` those that peers gave back, which a thief of our keys may have signed.
     ///
     /// # Errors
     /// [`Failed`] as for [`Handle::submit`].
-    pub async fn resubmit(&self) -> Result<Answer, Failed> {
-        self.ask(Message::Resubmit).await
+    pub async fn resubmit(&self, from_peers: bool) -> Result<Answer, Failed> {
+        self.ask(|answer| Message::Resubmit(from_peers, answer)).await
     }
 
     async fn ask(
@@ -504,7 +505,7 @@ impl Engine {
                         let ticket = self.ticket(answer);
                         effects.extend(replica.handle(Input::Close { ticket, next_seed, reason }, now));
                     }
-                    Message::Resubmit(answer) => resubmissions.push(answer),
+                    Message::Resubmit(from_peers, answer) => resubmissions.push((from_peers, answer)),
                     Message::ApplyCharter(charter, answer) => charters.push((charter, answer)),
                     Message::Stop => {}
                 }
@@ -517,18 +518,17 @@ impl Engine {
         for (charter, answer) in charters {
             self.apply_charter(charter, answer);
         }
-        for answer in resubmissions {
-            self.resubmit(answer);
+        for (from_peers, answer) in resubmissions {
+            self.resubmit(from_peers, answer);
         }
     }
 
-    /// Our journal has everything that we ever signed here, the store what peers gave back: whatever of it does not count
-    /// is said again.
-    fn resubmit(&mut self, answer: oneshot::Sender<Result<Answer, Failed>>) {
+    /// Our journal has everything that we ever signed here: whatever of it does not count is said again, in its order.
+    fn resubmit(&mut self, from_peers: bool, answer: oneshot::Sender<Result<Answer, Failed>>) {
         let ticket = self.ticket(answer);
         let shared = Arc::clone(&self.shared);
         let me = shared.replica().me();
-        let mut lapsed: BTreeMap<Bytes, TimeMs> = BTreeMap::new();
+        let mut lapsed = BTreeMap::new();
         let mut look = |bytes: &[u8]| {
             let Ok(frame) = Frame::decode(Bytes::copy_from_slice(bytes)) else { return };
             let (header, replica) = (frame.header.header(), shared.replica());
@@ -536,25 +536,28 @@ impl Engine {
             if held == Some(frame.header.hash()) && header.id.seq <= replica.prefix(header.id.origin) {
                 return;
             }
-            let records =
-                frame.slots.iter().filter_map(|s| if let Slot::Record(r) = s { Some(r.clone()) } else { None });
-            lapsed.extend(records.map(|record| (record, header.time)));
+            for (index, slot) in frame.slots.iter().enumerate() {
+                if let Slot::Record(record) = slot {
+                    lapsed.insert((header.time, header.id, index), record.clone());
+                }
+            }
         };
         let journal = salvage(&shared.data.join(JOURNAL_FILE));
         let read = journal.and_then(|mut journal| journal.for_each(|_, bytes| look(bytes)));
-        let read = read.map_err(|e| e.to_string()).and_then(|_frames| {
+        let mut read = read.map(drop).map_err(|e| e.to_string());
+        if from_peers && read.is_ok() {
             let own = |id: BlockId, bytes: &[u8]| {
                 if id.origin.member == me {
                     look(bytes);
                 }
                 ControlFlow::Continue(())
             };
-            shared.store.for_each_block(own).map_err(|e| e.to_string())
-        });
+            read = shared.store.for_each_block(own).map_err(|e| e.to_string());
+        }
         if let Err(error) = read {
             return self.fail(&Failed(error));
         }
-        let said = lapsed.into_iter().map(|(record, time)| (time, record)).collect();
+        let said = lapsed.into_iter().map(|((time, ..), record)| (time, record)).collect();
         let effects = self.shared.replica_mut().handle(Input::Resubmit { ticket, said }, clock::now());
         self.carry_out(effects);
     }
@@ -600,8 +603,13 @@ impl Engine {
                 }
                 effects = self.count();
             }
+            // All of them were asked for before this: deriving the list once does for all.
+            let mut rebuilt = false;
             for effect in others {
-                self.perform(effect, &mut effects);
+                let again = matches!(effect, Effect::Rebuild) && std::mem::replace(&mut rebuilt, true);
+                if !again {
+                    self.perform(effect, &mut effects);
+                }
             }
         }
     }
@@ -762,6 +770,30 @@ impl Engine {
     }
 }
 
+/// As [`Engine::rebuild`], for a replica that nobody reads meanwhile.
+fn derive_again(replica: &mut Replica, store: &Store) -> Result<(), StoreError> {
+    let keyring = replica.keyring();
+    for _ in 0..REBUILDS_MAX {
+        let now = clock::now();
+        let mut rebuild = replica.begin_rebuild(now);
+        let read = store.for_each_block(|_, bytes| {
+            let frame = Frame::decode(Bytes::copy_from_slice(bytes)).ok();
+            if let Some(block) = frame.and_then(|f| keyring.verify(f).ok()) {
+                replica.rebuild(&mut rebuild, &block);
+            }
+            ControlFlow::Continue(())
+        });
+        match read {
+            Err(StoreError::Damaged { .. } | StoreError::Panicked { .. }) => {} // told already
+            read => read?,
+        }
+        if replica.finish_rebuild(rebuild, now, &mut Vec::new()) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// W2: waits a little for more submissions, up to a block's worth.
 async fn linger(inputs: &mut mpsc::Receiver<Message>, batch: &mut Vec<Message>) {
     let records = |batch: &[Message]| {
@@ -918,7 +950,10 @@ fn verify_readable(
             }
         })?;
     }
-    let (replica, _) = restore.finish();
+    let (mut replica, effects) = restore.finish();
+    if effects.iter().any(|effect| matches!(effect, Effect::Rebuild)) {
+        derive_again(&mut replica, store)?;
+    }
     // A torn end alone is what a power cut leaves. But the store gets a block only after the journal has it: bytes that
     // are no block, where the store has one more, were a block once.
     let behind = |(origin, log): (&Origin, &Log)| {

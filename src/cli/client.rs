@@ -66,6 +66,8 @@ calls! {
     verify: verify_log(VerifyLogRequest) -> VerifyLogResponse, VERIFY_TIMEOUT;
     /// Closes our logs and goes on under new numbers and a new seed.
     rotate_logs: rotate_logs(RotateLogsRequest) -> RotateLogsResponse, CALL_TIMEOUT;
+    /// Closes our logs, under the seed that we have.
+    close_logs: close_logs(CloseLogsRequest) -> CloseLogsResponse, CALL_TIMEOUT;
     /// Says again what does not count.
     resubmit: resubmit(ResubmitRequest) -> ResubmitResponse, CALL_TIMEOUT;
 }

@@ -147,6 +147,23 @@ pub struct Status {
     pub peer_address: String,
     pub version: String,
     pub heads: Vec<LogHead>,
+    pub suspended: Vec<SuspendedMember>,
+}
+
+/// A member that a steward has suspended.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of SuspendedMember in forum.proto")]
+pub struct SuspendedMember {
+    pub member: String,
+    pub member_id: String,
+    pub until_ms: u64,
+}
+
+/// `key rotate --log` and `log close`: a log that was ended.
+pub(super) fn ended(log: &local::RotatedLog) -> serde_json::Value {
+    serde_json::json!({
+        "lane": log.lane, "closed_log_no": log.closed_log_no, "closed_seq": log.closed_seq, "next_log_no": log.next_log_no,
+    })
 }
 
 /// A log as this node holds it.
@@ -332,6 +349,11 @@ impl From<local::StatusResponse> for Status {
             header_hash: hex(&h.header_hash),
             forked_at: h.forked_at,
         };
+        let suspended = |m: local::SuspendedMember| SuspendedMember {
+            member: m.member,
+            member_id: hex(&m.member_id),
+            until_ms: m.until_ms,
+        };
         Self {
             forum_name: s.forum_name,
             forum_id: hex(&s.forum_id),
@@ -355,6 +377,7 @@ impl From<local::StatusResponse> for Status {
             peer_address: s.peer_address,
             version: s.version,
             heads: s.heads.into_iter().map(head).collect(),
+            suspended: s.suspended.into_iter().map(suspended).collect(),
         }
     }
 }

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::failure::{Exit, Failure, Outcome, io_failure};
 use super::terminal::Terminal;
-use super::{Invocation, charter, init, show};
+use super::{Invocation, charter, init, json, show};
 use crate::clock;
 use crate::keys::{self, CertificateTerms, KeyError, Passphrase, TlsIdentity, strict_unless_example};
 use crate::replica::charter::CharterChain;
@@ -122,13 +122,8 @@ async fn rotate_log(at: &Invocation) -> Outcome {
     at.terminal.confirm("Close this node's logs and go on under new log numbers? They are limited in number.")?;
     let rotated = node.rotate_logs(local::RotateLogsRequest {}).await?;
     if at.terminal.json {
-        let logs = rotated.logs.iter().map(|log| {
-            serde_json::json!({
-                "lane": log.lane, "closed_log_no": log.closed_log_no, "closed_seq": log.closed_seq,
-                "next_log_no": log.next_log_no,
-            })
-        });
-        at.terminal.json(&serde_json::json!({ "logs": logs.collect::<Vec<_>>() }))?;
+        let logs: Vec<_> = rotated.logs.iter().map(json::ended).collect();
+        at.terminal.json(&serde_json::json!({ "logs": logs }))?;
         return Ok(Exit::Ok);
     }
     for log in &rotated.logs {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::charter::{place, says};
 use super::client::Node;
-use super::drafting::governing::LogEnd;
+use super::drafting::governing::{self, LogEnd};
 use super::failure::{Exit, Failure, Outcome, io_failure};
 use super::show;
 use super::{Invocation, json};
@@ -33,7 +33,17 @@ pub(super) enum LogCommand {
         member: Option<String>,
     },
     /// Say again what we said in blocks that do not count any more: after a stolen key, a cutoff or a conviction
-    Resubmit,
+    Resubmit {
+        /// Also what peers gave back of our logs: after a lost disk, never after a stolen key
+        #[arg(long)]
+        from_peers: bool,
+    },
+    /// End the logs of this node, each with a last record: nothing that comes after in them counts, whoever has the keys
+    Close {
+        /// Why: other, key-compromise, mistake, ...
+        #[arg(long, default_value = "other")]
+        reason: String,
+    },
     /// Show one record by its place: what it says, and its leaf hash
     Record {
         /// The block, as MEMBER/LOG@SEQ
@@ -132,14 +142,15 @@ impl Row {
 pub(super) async fn log(command: LogCommand, at: &Invocation) -> Outcome {
     match command {
         LogCommand::Verify => verify(at).await,
-        LogCommand::Resubmit => resubmit(at).await,
+        LogCommand::Resubmit { from_peers } => resubmit(from_peers, at).await,
+        LogCommand::Close { reason } => close(reason, at).await,
         LogCommand::Heads { member } => heads(member.as_deref(), at).await,
         LogCommand::Record { block, index } => record(&block, index, at).await,
     }
 }
 
-async fn resubmit(at: &Invocation) -> Outcome {
-    let again = at.node().await?.resubmit(local::ResubmitRequest {}).await?;
+async fn resubmit(from_peers: bool, at: &Invocation) -> Outcome {
+    let again = at.node().await?.resubmit(local::ResubmitRequest { from_peers }).await?;
     if at.terminal.json {
         at.terminal.json(&serde_json::json!({ "records": again.records, "queued": again.queued }))?;
         return Ok(Exit::Ok);
@@ -149,6 +160,27 @@ async fn resubmit(at: &Invocation) -> Outcome {
         (false, 0) => "nothing to say again: all that is still our word counts".to_owned(),
         (false, records) => format!("{records} records signed again, in logs that count"),
     })?;
+    Ok(Exit::Ok)
+}
+
+async fn close(reason: String, at: &Invocation) -> Outcome {
+    governing::reason(&reason)?;
+    let node = at.node().await?;
+    at.terminal
+        .confirm("Close this node's logs? What it says afterwards opens new ones, which are limited in number.")?;
+    let closed = node.close_logs(local::CloseLogsRequest { reason }).await?;
+    if at.terminal.json {
+        let logs: Vec<_> = closed.logs.iter().map(json::ended).collect();
+        at.terminal.json(&serde_json::json!({ "logs": logs }))?;
+        return Ok(Exit::Ok);
+    }
+    for log in &closed.logs {
+        let local::RotatedLog { closed_log_no, lane, closed_seq, .. } = log;
+        at.terminal.data(format!("log {closed_log_no} ({lane}) is closed at block {closed_seq}"))?;
+    }
+    if closed.logs.is_empty() {
+        at.terminal.talk("this node had no open log");
+    }
     Ok(Exit::Ok)
 }
 

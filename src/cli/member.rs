@@ -1,6 +1,6 @@
 //! `member`: the companies of the forum, from the charter that this node holds.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use prost::Message as _;
 use serde::Serialize;
 
@@ -9,9 +9,11 @@ use super::charter::current_chain;
 use super::client::Node;
 use super::drafting::governing::{self, is_of, log_no};
 use super::failure::{Exit, Failure, Outcome};
-use super::{log, show};
+use super::{log, show, submit};
+use crate::clock;
 use crate::replica::charter::Roles;
 use crate::replica::ids::{KeyId, TimeMs, hex};
+use crate::replica::suspension::SUSPENSION_DAYS_MAX;
 use crate::replica::{proto, record};
 use crate::wire::local;
 
@@ -24,6 +26,23 @@ pub(super) enum MemberCommand {
         /// Its name or id
         member: String,
     },
+    /// As a steward: cut a company off within a second, for some days. Only a charter makes it last
+    Suspend(SuspendArgs),
+}
+
+#[derive(Args)]
+pub(super) struct SuspendArgs {
+    /// Its name or id
+    member: String,
+    /// For how long, from now; it ends with a full hour
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=SUSPENSION_DAYS_MAX))]
+    days: u64,
+    /// Why: key-compromise, mistake, overmatching, other, ...
+    #[arg(long)]
+    reason: String,
+    /// Wait until so many peers hold it
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    wait_peers: u32,
 }
 
 /// A company as `--json` writes it.
@@ -34,6 +53,8 @@ struct Shown {
     group: String,
     roles: Vec<&'static str>,
     status: &'static str,
+    /// By a steward; 0: it is not.
+    suspended_until_ms: u64,
     jurisdictions: Vec<String>,
     languages: Vec<String>,
     endpoints: Vec<String>,
@@ -65,13 +86,46 @@ pub(super) async fn member(command: MemberCommand, at: &Invocation) -> Outcome {
     let body = chain.from(version).first().map(|(signed, _)| signed.body.clone()).unwrap_or_default();
     let charter = proto::Charter::decode(body).map_err(|error| Failure::new(Exit::Verification, error.to_string()))?;
     match command {
-        MemberCommand::List => list(&charter, at),
+        MemberCommand::List => list(&charter, at).await,
         MemberCommand::Show { member } => show_one(&charter, &member, at).await,
+        MemberCommand::Suspend(args) => suspend(&charter, args, at).await,
     }
 }
 
-fn list(charter: &proto::Charter, at: &Invocation) -> Outcome {
-    let members: Vec<_> = charter.members.iter().map(|m| shown(charter, m)).collect();
+async fn suspend(charter: &proto::Charter, args: SuspendArgs, at: &Invocation) -> Outcome {
+    let target = &charter.members[governing::position(charter, &args.member)?];
+    governing::reason(&args.reason)?;
+    let until = clock::now().plus(args.days * TimeMs::DAY_MS);
+    let node = at.node().await?;
+    let name = show::clean(&target.name);
+    let until_words = show::time(until);
+    at.terminal.confirm(&format!(
+        "Suspend {name} until {until_words}? Its connections end at every node that hears of it, and what it says from now on does not count."
+    ))?;
+    let suspend = local::Suspension { member_id: target.id.clone(), until_ms: until.0, reason: args.reason };
+    let statement = local::Statement { suspend: Some(suspend), ..Default::default() };
+    let lane = local::Lane::Urgent as i32;
+    let request =
+        local::SubmitRequest { statements: vec![statement], lane, wait_peers: args.wait_peers, wait_timeout_ms: 0 };
+    let answer = node.submit(request).await?;
+    if answer.state() == local::SubmitState::Durable {
+        at.terminal.talk(format!("{name} is suspended until {until_words}, at this node and wherever this arrives"));
+    }
+    submit::print_answer(answer, at)?;
+    Ok(Exit::Ok)
+}
+
+/// Whom stewards have suspended, until when. A node that does not run knows the charter only.
+async fn suspended(at: &Invocation) -> Result<(Option<local::StatusResponse>, Vec<local::SuspendedMember>), Failure> {
+    let Ok(node) = Node::connect(&at.config()?.local.socket).await else { return Ok((None, Vec::new())) };
+    let status = node.status(local::StatusRequest {}).await?;
+    let suspended = status.suspended.clone();
+    Ok((Some(status), suspended))
+}
+
+async fn list(charter: &proto::Charter, at: &Invocation) -> Outcome {
+    let (_, suspended) = suspended(at).await?;
+    let members: Vec<_> = charter.members.iter().map(|m| shown(charter, m, &suspended)).collect();
     if at.terminal.json {
         at.terminal.json(&members)?;
         return Ok(Exit::Ok);
@@ -96,7 +150,8 @@ fn list(charter: &proto::Charter, at: &Invocation) -> Outcome {
 }
 
 async fn show_one(charter: &proto::Charter, who: &str, at: &Invocation) -> Outcome {
-    let m = shown(charter, &charter.members[governing::position(charter, who)?]);
+    let (status, suspended) = suspended(at).await?;
+    let m = shown(charter, &charter.members[governing::position(charter, who)?], &suspended);
     if at.terminal.json {
         at.terminal.json(&m)?;
         return Ok(Exit::Ok);
@@ -116,10 +171,8 @@ async fn show_one(charter: &proto::Charter, who: &str, at: &Invocation) -> Outco
     line("Log root key", m.log_root_key_id.clone())?;
     line("Logs", format!("at most {}", m.log_limit))?;
     // A node that does not run knows the charter, and not how far logs reach.
-    if let Ok(node) = Node::connect(&at.config()?.local.socket).await {
-        for words in log::heads_of(node.status(local::StatusRequest {}).await?, &m.id) {
-            line("", words)?;
-        }
+    for words in status.into_iter().flat_map(|status| log::heads_of(status, &m.id)) {
+        line("", words)?;
     }
     for cut in m.cutoffs.iter().filter(|cut| cut.last_seq > 0) {
         line("Cut off", format!("log {} counts up to block {} (hash {})", cut.log_no, cut.last_seq, cut.last_hash))?;
@@ -130,12 +183,15 @@ async fn show_one(charter: &proto::Charter, who: &str, at: &Invocation) -> Outco
 fn status_words(m: &Shown) -> String {
     match &m.expelled {
         Some(e) => format!("{} ({}, {})", m.status, e.policy, e.reason),
+        None if m.suspended_until_ms > 0 => {
+            format!("SUSPENDED (by a steward, until {})", show::time(TimeMs(m.suspended_until_ms)))
+        }
         None if m.status == "SUSPENDED" => "SUSPENDED (until a charter reinstates it)".to_owned(),
         None => m.status.to_owned(),
     }
 }
 
-fn shown(charter: &proto::Charter, m: &proto::Member) -> Shown {
+fn shown(charter: &proto::Charter, m: &proto::Member, suspended: &[local::SuspendedMember]) -> Shown {
     let expulsion = charter.expulsions.iter().find(|e| e.member_id == m.id);
     let listed = expulsion.into_iter().flat_map(|e| &e.cutoffs).chain(&charter.cutoffs);
     let cutoffs = listed.filter(|c| is_of(c, &m.id)).map(|c| Cut {
@@ -153,6 +209,7 @@ fn shown(charter: &proto::Charter, m: &proto::Member) -> Shown {
             governing::SUSPENDED => "SUSPENDED",
             _ => "FORMER",
         },
+        suspended_until_ms: suspended.iter().find(|s| s.member_id == m.id).map_or(0, |s| s.until_ms),
         jurisdictions: m.jurisdictions.clone(),
         languages: m.languages.clone(),
         endpoints: m.nodes.iter().flat_map(|node| node.endpoints.clone()).collect(),

@@ -107,13 +107,13 @@ enum Command {
     /// Found a forum and govern it, by a threshold of founders
     #[command(subcommand)]
     Charter(charter::CharterCommand),
-    /// Show the companies of the forum
+    /// Show the companies of the forum; as a steward, suspend one
     #[command(subcommand)]
     Member(member::MemberCommand),
     /// Show the connections to the other members
     #[command(subcommand)]
     Peer(peer::PeerCommand),
-    /// Check the logs of all members
+    /// Check the logs of all members, and end our own
     #[command(subcommand)]
     Log(log::LogCommand),
     /// Show and change the keys of this node
@@ -310,6 +310,8 @@ mod tests {
             "staydown member list",
             "staydown member show acme",
             "staydown peer list",
+            "staydown member suspend acme --days 3 --reason key-compromise",
+            "staydown log close --reason other",
             "staydown log heads acme",
             "staydown log record acme/0@12 4",
             "staydown log verify",
@@ -337,6 +339,8 @@ mod tests {
             "staydown charter renew",
             "staydown charter leave acme --after a.sdc --into b.sdc",
             "staydown charter set-role acme",
+            "staydown member suspend acme --days 15 --reason other",
+            "staydown member suspend acme --days 3",
             "staydown --demo a --data b status",
             "staydown match",
             "staydown key rotate",

@@ -15,14 +15,16 @@ use crate::clock;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
 use crate::replica::block::{Frame, Slot};
-use crate::replica::charter::Charter;
+use crate::replica::charter::{Charter, CharterError, MemberStatus};
+use crate::replica::heads::head_to_proto;
 use crate::replica::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, TimeMs, hex};
 use crate::replica::index::MATCHES_MAX;
 use crate::replica::log::Log;
 use crate::replica::own::{Answer, RECORDS_PER_SUBMISSION_MAX, Receipt};
 use crate::replica::signal::{self, Alg, Subject};
+use crate::replica::suspension::SUSPENSION_DAYS_MAX;
 use crate::replica::view::{Entry, Said, Status as Standing};
-use crate::replica::{Health, Input, Settings, merkle, proto, record, taxonomy, verdict};
+use crate::replica::{Health, Input, Replica, Settings, merkle, proto, record, taxonomy, verdict};
 use crate::wire::local as l;
 use crate::wire::local_service::forum_server::{Forum, ForumServer};
 
@@ -40,6 +42,8 @@ const WAIT_DEFAULT_MS: u64 = 10_000;
 const WAIT_MAX_MS: u64 = 120_000;
 /// Pause between looks at what peers hold.
 const WAIT_STEP: Duration = Duration::from_millis(50);
+/// Logs of a member that one suspension marks: a mark has about 70 bytes, and a record 4,096.
+const SUSPEND_MARKS_MAX: usize = 48;
 /// Labels, or languages, of one statement.
 const TAGS_MAX: usize = 32;
 
@@ -91,8 +95,9 @@ impl Forum for LocalService {
                 "the disk is nearly full: submissions are off, lookups go on",
             ));
         }
-        let (records, keys) = records(&request)?;
         let class = class(request.lane())?;
+        let marks = |member| marks(&self.shared().replica(), member);
+        let (records, keys) = records(&request, class, marks)?;
         let (answered, fresh) = self.already_said(records, &keys)?;
         let answer = match (fresh.is_empty(), answered) {
             (true, Some(receipts)) => Answer::Durable(receipts),
@@ -228,7 +233,12 @@ impl Forum for LocalService {
             .map_err(|e| bad_field("charter", format!("does not decode: {e}")))?;
         let applied = self.engine.apply_charter(charter).await.map_err(|f| of_failure(&f))?;
         let version = applied.map_err(|e| refuse(Code::FailedPrecondition, "CHARTER", e.to_string()))?;
-        let charter_hash = self.shared().replica().charters().head().0.to_vec().into();
+        let replica = self.shared().replica();
+        // One of two charters for one version is kept as evidence, and is not in force.
+        if replica.charters().fork().is_some() {
+            return Err(refuse(Code::FailedPrecondition, "CHARTER", CharterError::Frozen.to_string()));
+        }
+        let charter_hash = replica.charters().head().0.to_vec().into();
         Ok(Response::new(l::ApplyCharterResponse { version, charter_hash }))
     }
 
@@ -259,33 +269,25 @@ impl Forum for LocalService {
             let what = "the log seed comes from the service manager: change it there, and restart the node";
             return Err(refuse(Code::FailedPrecondition, "CREDENTIAL", what));
         }
-        let before: Vec<_> = self.shared().replica().lanes().collect();
         let seed: [u8; 32] = clock::random();
         // The logs are closed first: a crash in between leaves closed logs and the old seed, which is no harm.
-        let answer = self.engine.close_logs(Some(seed), 0).await.map_err(|e| of_failure(&e))?;
-        let receipts = match answer {
-            Answer::Durable(receipts) => receipts,
-            Answer::Refused(refusal) => return Err(of_refusal(&refusal)),
-            Answer::Queued => Vec::new(),
-        };
+        let logs = self.end_logs(Some(seed), 0).await?;
         let written = tokio::task::spawn_blocking(move || write_log_seed(&keys, &seed)).await;
         let written = written.map_err(|_panicked| refuse(Code::Internal, "BUG", "please report"))?;
         written.map_err(|error| refuse(Code::DataLoss, "STORE", error.to_string()))?;
-        let next = self.shared().replica().next_log_no().0;
-        let log = |(class, log_no): (Class, LogNo)| {
-            let closed = receipts.iter().find(|r| r.block.origin.log_no == log_no)?;
-            Some(l::RotatedLog {
-                lane: class.name().into(),
-                closed_log_no: log_no.0,
-                closed_seq: closed.block.seq.0,
-                next_log_no: next,
-            })
-        };
-        Ok(Response::new(l::RotateLogsResponse { logs: before.into_iter().filter_map(log).collect() }))
+        Ok(Response::new(l::RotateLogsResponse { logs }))
     }
 
-    async fn resubmit(&self, _request: Request<l::ResubmitRequest>) -> Result<Response<l::ResubmitResponse>, Status> {
-        match self.engine.resubmit().await.map_err(|e| of_failure(&e))? {
+    async fn close_logs(
+        &self,
+        request: Request<l::CloseLogsRequest>,
+    ) -> Result<Response<l::CloseLogsResponse>, Status> {
+        let reason = reason(&request.get_ref().reason, "reason")?;
+        Ok(Response::new(l::CloseLogsResponse { logs: self.end_logs(None, reason).await? }))
+    }
+
+    async fn resubmit(&self, request: Request<l::ResubmitRequest>) -> Result<Response<l::ResubmitResponse>, Status> {
+        match self.engine.resubmit(request.into_inner().from_peers).await.map_err(|e| of_failure(&e))? {
             Answer::Durable(receipts) => {
                 let records = receipts.len() as u64;
                 Ok(Response::new(l::ResubmitResponse { records, queued: false }))
@@ -350,8 +352,13 @@ fn class(lane: l::Lane) -> Result<Class, Status> {
 /// The submitter's key of each record, in order; `None`: it has none.
 type Keys = Vec<Option<record::ClientKey>>;
 
-/// The records of a submission, in their strict encoding, each with its client key.
-fn records(request: &l::SubmitRequest) -> Result<(Vec<Bytes>, Keys), Status> {
+/// The records of a submission, in their strict encoding, each with its client key. `marks` tells how far the logs of a
+/// member reach.
+fn records(
+    request: &l::SubmitRequest,
+    class: Class,
+    marks: impl Fn(MemberId) -> Result<Vec<proto::Head>, Status>,
+) -> Result<(Vec<Bytes>, Keys), Status> {
     let count = request.statements.len();
     if count == 0 {
         return Err(bad_field("statements", "is empty"));
@@ -365,11 +372,79 @@ fn records(request: &l::SubmitRequest) -> Result<(Vec<Bytes>, Keys), Status> {
     let mut records = Vec::with_capacity(count);
     let mut keys = Vec::with_capacity(count);
     for (index, statement) in request.statements.iter().enumerate() {
+        if let Some(suspension) = &statement.suspend {
+            keys.push(None);
+            records.push(suspend(suspension, statement, index, class, &marks)?);
+            continue;
+        }
         let opinion = opinion(statement, index)?;
         keys.push(opinion.client_key[..].try_into().ok());
         records.push(record::encode(proto::Kind::Opinion, clock::random(), &opinion));
     }
     Ok((records, keys))
+}
+
+fn suspend(
+    suspension: &l::Suspension,
+    statement: &l::Statement,
+    index: usize,
+    class: Class,
+    marks: impl Fn(MemberId) -> Result<Vec<proto::Head>, Status>,
+) -> Result<Bytes, Status> {
+    let field = |name: &str| format!("statements[{index}].suspend{name}");
+    if *statement != (l::Statement { suspend: Some(suspension.clone()), ..Default::default() }) {
+        return Err(bad_field(field(""), "stands beside other fields, expected it alone"));
+    }
+    if class != Class::Urgent {
+        return Err(bad_field(field(""), format!("is in the {} lane, expected the urgent one", class.name())));
+    }
+    let member = MemberId::from_slice(&suspension.member_id).ok_or_else(|| {
+        let got = suspension.member_id.len();
+        bad_field(field(".member_id"), format!("has {got} bytes, expected {}", MemberId::SIZE))
+    })?;
+    let (now, until) = (clock::now(), TimeMs(suspension.until_ms));
+    // A block may be signed some moments later than this: that only makes the time shorter.
+    if until <= now || until > now.plus(SUSPENSION_DAYS_MAX * TimeMs::DAY_MS) {
+        let why = format!("is {}, expected a time within {SUSPENSION_DAYS_MAX} days from now ({})", until.0, now.0);
+        return Err(bad_field(field(".until_ms"), why));
+    }
+    let said = proto::Suspend {
+        member_id: member.0.to_vec().into(),
+        marks: marks(member)?,
+        until_ms: until.0,
+        reason: reason(&suspension.reason, &field(".reason"))?,
+    };
+    Ok(record::encode(proto::Kind::Suspend, clock::random(), &said))
+}
+
+/// How far the logs of `member` reach here, for a suspension: what others have of it beyond that does not count.
+fn marks(replica: &Replica, member: MemberId) -> Result<Vec<proto::Head>, Status> {
+    let charter = replica.charters().effective();
+    if charter.member(member).is_none_or(|m| m.status != MemberStatus::Active) {
+        let what = format!("{} is no active member (charter {})", replica.name_of(member), charter.version);
+        return Err(refuse(Code::FailedPrecondition, "NOT_ACTIVE", what));
+    }
+    if member == replica.me() {
+        return Err(refuse(Code::FailedPrecondition, "SUSPEND_SELF", "a steward does not suspend itself"));
+    }
+    let of_member = replica.logs().iter().filter(|(origin, _)| origin.member == member);
+    // A forked log counts up to where both chains are one: its mark is on the chain that we hold.
+    let head = |(origin, log): (&Origin, &Log)| Some(head_to_proto(*origin, log.durable_head()?));
+    let heads: Vec<_> = of_member.filter_map(head).collect();
+    if heads.len() > SUSPEND_MARKS_MAX {
+        let what = format!("it has {} logs, and a suspension marks at most {SUSPEND_MARKS_MAX}", heads.len());
+        return Err(refuse(Code::FailedPrecondition, "TOO_MANY_LOGS", what));
+    }
+    Ok(heads)
+}
+
+/// The number of a reason's name; 0 for none.
+fn reason(name: &str, field: &str) -> Result<u32, Status> {
+    if name.is_empty() {
+        return Ok(0);
+    }
+    let unknown = || bad_field(field, format!("{name:?} is unknown; known: {}", known_reasons()));
+    record::reason_number(name).map(u32::from).ok_or_else(unknown)
 }
 
 fn opinion(statement: &l::Statement, index: usize) -> Result<proto::Opinion, Status> {
@@ -408,11 +483,6 @@ fn opinion(statement: &l::Statement, index: usize) -> Result<proto::Opinion, Sta
     if let Some(tag) = statement.languages.iter().find(|tag| !record::is_language(tag)) {
         return Err(bad_field(field("languages"), format!("{tag:?} is not a BCP 47 tag such as en or pt-BR")));
     }
-    let reason = match statement.reason.as_str() {
-        "" => 0,
-        name => record::reason_number(name)
-            .ok_or_else(|| bad_field(field("reason"), format!("{name:?} is unknown; known: {}", known_reasons())))?,
-    };
     Ok(proto::Opinion {
         subject: Some(subject.to_proto()),
         stance,
@@ -425,7 +495,7 @@ fn opinion(statement: &l::Statement, index: usize) -> Result<proto::Opinion, Sta
         confidence: at_most("confidence", statement.confidence, 100)?,
         client_key: sixteen("client_key", &statement.client_key)?,
         languages: statement.languages.clone(),
-        reason: u32::from(reason),
+        reason: reason(&statement.reason, &field("reason"))?,
         item_id: sixteen("item_id", &statement.item_id)?,
         quality: at_most("quality", statement.quality, 100)?,
     })
@@ -482,6 +552,28 @@ fn client_key(bytes: &[u8]) -> Option<record::ClientKey> {
 }
 
 impl LocalService {
+    /// Ends the logs that this node writes.
+    async fn end_logs(&self, next_seed: Option<[u8; 32]>, reason: u32) -> Result<Vec<l::RotatedLog>, Status> {
+        let before: Vec<_> = self.shared().replica().lanes().collect();
+        let answer = self.engine.close_logs(next_seed, reason).await.map_err(|e| of_failure(&e))?;
+        let receipts = match answer {
+            Answer::Durable(receipts) => receipts,
+            Answer::Refused(refusal) => return Err(of_refusal(&refusal)),
+            Answer::Queued => Vec::new(),
+        };
+        let next = self.shared().replica().next_log_no().0;
+        let log = |(class, log_no): (Class, LogNo)| {
+            let closed = receipts.iter().find(|r| r.block.origin.log_no == log_no)?;
+            Some(l::RotatedLog {
+                lane: class.name().into(),
+                closed_log_no: log_no.0,
+                closed_seq: closed.block.seq.0,
+                next_log_no: next,
+            })
+        };
+        Ok(before.into_iter().filter_map(log).collect())
+    }
+
     /// What was said before under the same client keys is answered with its first receipt, never said again. `None`
     /// among the answers: it is under way.
     fn already_said(&self, records: Vec<Bytes>, keys: &Keys) -> Result<(Option<Vec<Receipt>>, Vec<Bytes>), Status> {
@@ -599,6 +691,10 @@ impl LocalService {
             })
         });
         let heads: Vec<_> = heads.collect();
+        let suspended = charter.active().filter_map(|member| {
+            let until_ms = replica.suspended(member.id)?.0;
+            Some(l::SuspendedMember { member: member.name.clone(), member_id: member.id.0.to_vec().into(), until_ms })
+        });
         let connected = replica.exchanges().values().filter(|e| e.is_connected()).count();
         l::StatusResponse {
             forum_name: charter.name.clone(),
@@ -623,6 +719,7 @@ impl LocalService {
             proofs: u32::try_from(replica.proofs().len()).unwrap_or(u32::MAX),
             peer_address: self.peer_address.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
+            suspended: suspended.collect(),
         }
     }
 }

@@ -49,8 +49,9 @@ pub fn prefix(charter: &Charter, log: &Log, settled: Seq, fork: Option<Seq>) -> 
     };
     match log.hash_at(cutoff.seq) {
         Some(hash) if hash == cutoff.hash => cutoff.seq,
-        Some(_) => fork.map_or(Seq(0), |fork| fork.previous().min(cutoff.seq)), // it picks another chain
-        None => settled.min(cutoff.seq),
+        // It picks another chain. Only what is settled may tell: how much more somebody holds is chance.
+        Some(_) if cutoff.seq <= settled => fork.map_or(Seq(0), |fork| fork.previous().min(cutoff.seq)),
+        _ => settled.min(cutoff.seq),
     }
 }
 

@@ -230,7 +230,7 @@ impl Trace {
 /// Headers that a peer is asked for, for one reason or another.
 #[derive(Clone, Debug)]
 enum Quest {
-    Search(Search),
+    Search(Box<Search>),
     Trace(Trace),
 }
 
@@ -550,7 +550,7 @@ impl Exchange {
         if differs == Seq(0) {
             return None;
         }
-        self.quest(Quest::Search(Search { origin, same: Seq(0), differs, theirs: None, next }))
+        self.quest(Quest::Search(Box::new(Search { origin, same: Seq(0), differs, theirs: None, next })))
     }
 
     /// The peer holds another chain of `origin` than we do, and it may be the one that counts: fetch its header hashes

@@ -384,7 +384,8 @@ impl Replica {
             have_digest: self.published.have().digest(),
             charter_hash: self.chain.head(),
             view_hour,
-            view_digest: self.understands().then_some(view_digest),
+            // A list that is being derived again is not the one of these heads and this charter yet.
+            view_digest: (self.understands() && !self.standing.due).then_some(view_digest),
         }
     }
 
@@ -477,7 +478,7 @@ impl Replica {
     fn tick(&mut self, now: TimeMs, effects: &mut Vec<Effect>) {
         self.view.advance(now);
         if self.suspensions_are_due(now) && self.weigh(now, effects) {
-            effects.push(Effect::Rebuild);
+            self.rebuild_is_due(effects);
         }
         self.attest(now);
         self.seal(now, effects);
@@ -523,8 +524,8 @@ impl Replica {
             changed.rebuild |= self.weigh(now, effects);
             changed.published = true;
         }
-        if changed.rebuild || self.view.is_stale() {
-            effects.push(Effect::Rebuild);
+        if changed.rebuild || self.view.is_stale() || self.has_dropped() {
+            self.rebuild_is_due(effects);
         }
         if changed.published {
             self.republish();
@@ -645,11 +646,16 @@ impl Replica {
 
     fn convict(&mut self, proof: VerifiedProof, changed: &mut Changed, effects: &mut Vec<Effect>) {
         let (origin, fork) = (proof.origin(), proof.seq());
-        let hash = proof.hash();
+        let (hash, known) = (proof.hash(), admission::knows(self.chain.effective(), origin, proof.root()));
         if !self.proofs.add(proof) {
             return;
         }
         changed.published = true;
+        if !known {
+            // Whoever has a root key that was replaced can tell as many stories under it as he likes: they say nothing
+            // of the member, and nothing of the log that it writes under that number now.
+            return;
+        }
         self.alarm(Alarm::Convicted(origin, fork), effects);
         if self.settings.rules.break_rule(wrong::WrongRule::FirstSeenWins) {
             return;

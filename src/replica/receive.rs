@@ -104,7 +104,7 @@ impl Replica {
         let replaced = |log: &Log| log.opening().root_key_id != root && !self.knows(log);
         if id.seq == Seq(1) && self.logs.get(&id.origin).is_some_and(replaced) {
             // Written under a key that was replaced: it makes room for the log that counts.
-            self.logs.remove(&id.origin);
+            self.drop_log(id.origin);
         }
         let disputed = self.proofs.fork_under(id.origin, root).is_some_and(|fork| fork <= id.seq);
         if !disputed || self.settings.rules.break_rule(WrongRule::FirstSeenWins) {
@@ -271,6 +271,11 @@ impl Replica {
     /// A header that a search asked for.
     fn header(&mut self, peer: MemberId, header: VerifiedHeader, effects: &mut Vec<Effect>) {
         let id = header.header().id;
+        if !admission::knows(self.chain.effective(), id.origin, header.opening().root_key_id) {
+            // As good as not shown: with a root key of ours that was replaced, anybody could close our logs and use up
+            // their numbers.
+            return;
+        }
         let ours = self.logs.get(&id.origin).and_then(|log| log.hash_at(id.seq));
         let found = self.exchanges.get_mut(&peer).and_then(|exchange| exchange.header(header, ours));
         match found {
@@ -316,7 +321,9 @@ impl Replica {
         if comparable {
             let agrees = tick.view_digest == ours.view_digest;
             exchange.compared(agrees);
-            if !agrees {
+            if agrees {
+                self.alarms.remove(&Alarm::Diverged(peer));
+            } else {
                 self.alarm(Alarm::Diverged(peer), effects);
             }
         }

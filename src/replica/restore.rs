@@ -96,7 +96,9 @@ impl Restore {
             return self.charter_fork(fork);
         }
         let Ok(proof) = forks::verify(message, &self.replica.keyring) else { return false };
-        self.replica.alarms.insert(super::Alarm::Convicted(proof.origin(), proof.seq()));
+        if super::admission::knows(self.replica.chain.effective(), proof.origin(), proof.root()) {
+            self.replica.alarms.insert(super::Alarm::Convicted(proof.origin(), proof.seq()));
+        }
         self.replica.proofs.add(proof);
         true
     }
@@ -226,7 +228,7 @@ impl Restore {
         }
         let moved = self.replica.weigh(self.now, &mut self.effects);
         if moved || self.replica.view.is_stale() {
-            self.effects.push(Effect::Rebuild);
+            self.replica.rebuild_is_due(&mut self.effects);
         }
         if !self.to_redact.is_empty() {
             self.effects.push(Effect::Redact(self.to_redact.into_iter().collect()));

@@ -27,6 +27,10 @@ pub(super) struct Standing {
     certified: BTreeMap<Origin, (Seq, Vec<HeaderHash>)>,
     /// The full hour at which suspensions were last looked at.
     hour: TimeMs,
+    /// The list was found not to rest on what is known, and has not been derived again yet.
+    pub(super) due: bool,
+    /// A chain was dropped: what it attested and suspended is still in here.
+    dropped: bool,
 }
 
 /// A view and all it rests on, being derived again from the stored blocks, log by log in order.
@@ -67,7 +71,15 @@ impl Replica {
             return durable;
         }
         let last = self.standing.finals.get(&log.origin()).copied().unwrap_or(Seq(0));
-        durable.min(fork.previous().max(last))
+        let settled = fork.previous().max(last);
+        let settled = match self.law().cutoffs.get(&log.origin()).filter(|c| c.seq >= fork && c.seq <= durable) {
+            // The chain that the founders picked is offered like what is final: others could not get it else.
+            Some(cutoff) if log.hash_at(cutoff.seq) == Some(cutoff.hash) => settled.max(cutoff.seq),
+            // Only what is settled may tell: how much more of a disputed chain somebody holds is chance.
+            Some(cutoff) if cutoff.seq <= settled => fork.previous(),
+            _ => settled,
+        };
+        durable.min(settled)
     }
 
     /// How far a log counts before suspensions.
@@ -84,11 +96,13 @@ impl Replica {
     /// How far the blocks of `origin` count (PROTOCOL layer 3).
     pub fn prefix(&self, origin: Origin) -> Seq {
         let Some(log) = self.logs.get(&origin) else { return Seq(0) };
-        let mut prefix = self.unsuspended(log);
+        let unsuspended = self.unsuspended(log);
+        let mut prefix = unsuspended;
         for mark in self.standing.suspended.get(&origin.member).into_iter().flat_map(|s| s.marks(origin)) {
             prefix = match mark {
-                // A mark on another chain marks what both have in common.
-                Some(mark) if log.hash_at(mark.seq).is_some_and(|hash| hash != mark.hash) => {
+                // A mark on another chain marks what both have in common. Places that do not count may not tell: how
+                // much more of a disputed chain somebody holds is chance.
+                Some(mark) if mark.seq <= unsuspended && log.hash_at(mark.seq) != Some(mark.hash) => {
                     let common = self.proofs.fork_of(log).map_or(Seq(0), Seq::previous);
                     prefix.min(common).min(mark.seq)
                 }
@@ -131,6 +145,9 @@ impl Replica {
         let convicted = self.logs.values().filter(|log| self.proofs.fork_of(log).is_some());
         let finality = |log: &Log| {
             let durable = log.durable_head().map_or(Seq(0), |head| head.seq);
+            // Not block by block while a chain is being fetched: the list would be derived again after each of them.
+            let before = self.standing.finals.get(&log.origin()).copied().unwrap_or(Seq(0));
+            let durable = if self.is_fetching(log, durable) { durable.min(before) } else { durable };
             let at = |seq| log.hash_at(seq).filter(|_| seq <= durable);
             (log.origin(), self.standing.attests.finality(law, log.origin(), at))
         };
@@ -153,7 +170,23 @@ impl Replica {
 
     /// Whether the view has taken in every log as far as it counts, and no further.
     pub(super) fn stands(&self) -> bool {
-        self.logs.keys().all(|origin| self.prefix(*origin) == self.counted(*origin))
+        !self.standing.dropped && self.logs.keys().all(|origin| self.prefix(*origin) == self.counted(*origin))
+    }
+
+    /// The list has to be derived again. Until it is, nobody is told its digest.
+    pub(super) fn rebuild_is_due(&mut self, effects: &mut Vec<Effect>) {
+        self.standing.due = true;
+        effects.push(Effect::Rebuild);
+    }
+
+    /// What a log said that is not the one that counts goes with it.
+    pub(super) fn drop_log(&mut self, origin: Origin) {
+        self.standing.dropped |= self.logs.remove(&origin).is_some();
+    }
+
+    /// Whether what is known of the logs holds words of a chain that was dropped.
+    pub(super) fn has_dropped(&self) -> bool {
+        self.standing.dropped
     }
 
     fn counted(&self, origin: Origin) -> Seq {
@@ -208,7 +241,9 @@ impl Replica {
         self.standing.suspensions = rebuild.suspensions;
         self.standing.counted = rebuild.counted;
         self.view = rebuild.view;
+        self.standing.dropped = false;
         let again = self.weigh(now, effects);
+        self.standing.due = again;
         self.republish();
         effects.push(Effect::Publish);
         !again
@@ -238,7 +273,16 @@ impl Replica {
             }
             hashes.get(usize::try_from(seq.0 - from.0).ok()?).copied()
         };
-        let cutoff = self.law().cutoffs.get(&origin).filter(|c| at(c.seq) == Some(c.hash)).map_or(Seq(0), |c| c.seq);
+        let cutoff = match self.law().cutoffs.get(&origin).filter(|c| c.seq >= from) {
+            Some(cutoff) if at(cutoff.seq) == Some(cutoff.hash) => cutoff.seq,
+            // The founders' word is above attestations: no other chain takes the place of the one that they picked.
+            Some(cutoff)
+                if at(cutoff.seq).is_some() || log.and_then(|l| l.hash_at(cutoff.seq)) == Some(cutoff.hash) =>
+            {
+                return;
+            }
+            _ => Seq(0),
+        };
         let counts = cutoff.max(self.standing.attests.finality(self.finality_law(), origin, at));
         if counts < from {
             return;
@@ -258,6 +302,14 @@ impl Replica {
         place.and_then(|place| hashes.get(place)) == Some(&block.hash())
     }
 
+    /// Whether more of the chain that counts is known than held.
+    fn is_fetching(&self, log: &Log, durable: Seq) -> bool {
+        let certified = self.standing.certified.get(&log.origin());
+        certified.is_some_and(|(from, hashes)| {
+            durable.0 + 1 < from.0 + hashes.len() as u64 && log.hash_at(*from) == hashes.first().copied()
+        })
+    }
+
     /// Another chain than the one that counts makes way for `block`. What we held of it was not final, and cannot become
     /// so: no two chains can.
     pub(super) fn make_way(&mut self, block: &VerifiedBlock) {
@@ -266,6 +318,7 @@ impl Replica {
             && log.hash_at(id.seq).is_some_and(|hash| hash != block.hash())
         {
             log.cut(id.seq.previous());
+            self.standing.dropped = true;
         }
     }
 }

@@ -192,16 +192,23 @@ impl Replica {
         now: TimeMs,
         effects: &mut Vec<Effect>,
     ) {
-        let mut lost: Vec<_> = said.into_iter().filter(|(time, r)| self.is_still_our_word(r, *time, now)).collect();
-        // The last word on a subject stays the last.
-        lost.sort_by_key(|(time, _)| *time);
+        // In the order in which it was said: the last word on a subject stays the last. What does not fit into the day's
+        // quota is for tomorrow.
+        let lost: Vec<_> = said.into_iter().filter(|(time, r)| self.is_still_our_word(r, *time, now)).collect();
         let mut refused = None;
-        let mut records = Vec::new();
-        for (_, record) in lost {
-            let parsed = record::parse(&record);
-            match self.check(Class::Normal, std::slice::from_ref(&record), std::slice::from_ref(&parsed), now) {
-                Ok(()) => records.push(record),
-                Err(refusal) => refused = Some(refusal),
+        let mut records: Vec<Bytes> = Vec::new();
+        let mut so_far = Vec::new();
+        for chunk in lost.chunks(RECORDS_PER_SUBMISSION_MAX / 4) {
+            let chunk: Vec<_> = chunk.iter().map(|(_, record)| record.clone()).collect();
+            let parsed: Vec<_> = chunk.iter().map(|r| record::parse(r)).collect();
+            let outcome = self.check(Class::Normal, &chunk, &parsed, now);
+            so_far.extend(parsed);
+            match outcome.and_then(|()| self.check_quota(Class::Normal, &so_far, now)) {
+                Ok(()) => records.extend(chunk),
+                Err(refusal) => {
+                    refused = Some(refusal);
+                    break;
+                }
             }
         }
         if records.is_empty() {

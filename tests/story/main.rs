@@ -7,6 +7,9 @@ mod world;
 
 mod backfill;
 mod demo;
+mod drills;
+mod drills_keys;
+mod drills_words;
 mod governing;
 mod joining;
 mod keys;

@@ -25,6 +25,7 @@ struct Node {
     now: TimeMs,
     blocks: BTreeMap<BlockId, Bytes>,
     journal: Vec<Bytes>,
+    rebuilds: usize,
 }
 
 impl Node {
@@ -34,7 +35,7 @@ impl Node {
 
     fn with(forum: &TestForum, settings: Settings) -> Self {
         let (replica, _) = Restore::new(settings, forum.id, forum.charters.clone(), START).unwrap().finish();
-        Self { replica, now: START, blocks: BTreeMap::new(), journal: Vec::new() }
+        Self { replica, now: START, blocks: BTreeMap::new(), journal: Vec::new(), rebuilds: 0 }
     }
 
     /// The same directory, started again.
@@ -43,7 +44,8 @@ impl Node {
         self.blocks.iter().for_each(|(id, bytes)| drop(restore.stored(*id, bytes.clone())));
         self.journal.iter().for_each(|bytes| restore.journaled(bytes).unwrap());
         let (replica, effects) = restore.finish();
-        let mut node = Self { replica, now: self.now, blocks: self.blocks.clone(), journal: self.journal.clone() };
+        let (blocks, journal) = (self.blocks.clone(), self.journal.clone());
+        let mut node = Self { replica, now: self.now, blocks, journal, rebuilds: 0 };
         node.carry_out(effects);
         node
     }
@@ -65,7 +67,10 @@ impl Node {
                     Effect::Journal(_, bytes) => self.journal.push(bytes),
                     Effect::Store(Write::Block(id, bytes)) => drop(self.blocks.insert(id, bytes)),
                     Effect::Store(_) => {}
-                    Effect::Rebuild => self.rebuild(&mut next),
+                    Effect::Rebuild => {
+                        self.rebuilds += 1;
+                        self.rebuild(&mut next);
+                    }
                     Effect::Redact(_) => {
                         let ring = self.replica.keyring();
                         for bytes in self.blocks.values_mut().chain(&mut self.journal) {
@@ -625,4 +630,203 @@ fn a_charter_of_a_later_level_is_carried_and_nothing_is_signed_under_it() {
     node.hears(1, &later);
     assert_eq!(node.blocks[&later.id()], later.frame().encode());
     assert_eq!(node.status(1), Some(Status::Active), "lookups go on");
+}
+
+#[test]
+fn whoever_has_a_replaced_root_key_closes_no_log_of_its_owner() {
+    let mut forum = TestForum::of_full(2);
+    let mut node = Node::new(&forum, 1);
+    let charter = re_key(&mut forum, Vec::new());
+    node.applies(charter);
+    node.handle(Input::Root(Box::new(key("new root"))));
+    node.handle(Input::Timer);
+    node.greeted(2, |_| ());
+    let Answer::Durable(_) = node.says(vec![opinion(1, 1)]) else { panic!("not signed") };
+    let ring = forum.keyring();
+    // Two stories under the old key, at the number that the owner writes now.
+    let stolen = forum.log(1, 0, Class::Normal);
+    let [a, b] = [1, 2].map(|n| verified_header(&ring, &stolen.draft(&[opinion(n, 1)], |_| ()), &stolen.opening));
+    let proof = fork_proof(&a, &b).unwrap().message().clone();
+    node.handle(Input::Peer(id(2), PeerEvent::Proof(Box::new(proof))));
+    assert!(node.replica.alarms().is_empty(), "{:?}", node.replica.alarms());
+    // And a head of the last number, shown when it is asked for.
+    let mut last = forum.log(1, 3, Class::Normal);
+    let shown = last.push(&[opinion(3, 1)]);
+    let head = Head { seq: Seq(1), hash: shown.header.hash() };
+    node.greeted(2, |greeting| greeting.have.set(origin(1, 3), head));
+    let header = verified_header(&ring, &shown, &last.opening);
+    node.handle(Input::Peer(id(2), PeerEvent::Header(Box::new(header))));
+    for _ in 0..4 {
+        node.handle(Input::Peer(id(2), PeerEvent::Ended(Call::Talk, Ok(()))));
+    }
+    let Answer::Durable(receipts) = node.says(vec![opinion(2, 1)]) else { panic!("not signed") };
+    assert_eq!(receipts[0].block, BlockId { origin: origin(1, 0), seq: Seq(2) });
+    assert_eq!(node.replica.next_log_no(), LogNo(1));
+}
+
+/// The founders cut log 0 of member 1 at `seq` of the chain of `block`.
+fn cut(forum: &mut TestForum, block: &VerifiedBlock) -> proto::SignedCharter {
+    let cutoff = proto::Cutoff {
+        origin: Some(crate::replica::heads::origin_to_proto(block.id().origin)),
+        last_seq: block.id().seq.0,
+        last_hash: Bytes::copy_from_slice(&block.hash().0),
+    };
+    forum.issue(|c| c.cutoffs = vec![cutoff])
+}
+
+/// Lets `node` trace `chain` of member 1's log 0, from block 4 on, at `peer`, and then hear its blocks.
+fn traces(node: &mut Node, world: &Forked, peer: u8, chain: &[VerifiedBlock]) {
+    let last = chain.last().unwrap();
+    let head = Head { seq: last.id().seq, hash: last.hash() };
+    node.handle(Input::Timer);
+    node.greeted(peer, |greeting| greeting.have.set(origin(1, 0), head));
+    for _ in 0..3 {
+        node.handle(Input::Peer(id(peer), PeerEvent::Ended(Call::Talk, Ok(()))));
+        node.handle(Input::Timer);
+    }
+    for block in &chain[3..] {
+        let header = world.header_event(block);
+        node.handle(Input::Peer(id(peer), header));
+    }
+    node.handle(Input::Peer(id(peer), PeerEvent::Ended(Call::Talk, Ok(()))));
+    chain[3..].iter().for_each(|block| node.hears(peer, block));
+}
+
+#[test]
+fn the_chain_that_a_cutoff_picks_is_offered_and_spreads() {
+    let mut world = Forked::new();
+    let (mut holds, mut lacks) = (Node::new(&world.forum, 2), Node::new(&world.forum, 3));
+    let charter = cut(&mut world.forum, &world.ours[4]);
+    world.ours.iter().for_each(|block| holds.hears(4, block));
+    world.theirs.iter().for_each(|block| lacks.hears(4, block));
+    for node in [&mut holds, &mut lacks] {
+        tell(node, &world.proof);
+        node.applies(charter.clone());
+    }
+    assert_eq!((holds.prefix(origin(1, 0)), holds.replica.have().seq(origin(1, 0))), (5, Seq(5)));
+    assert_eq!((lacks.prefix(origin(1, 0)), lacks.replica.have().seq(origin(1, 0))), (3, Seq(3)));
+    traces(&mut lacks, &world, 4, &world.ours[..5]);
+    assert_eq!((lacks.prefix(origin(1, 0)), lacks.replica.have().seq(origin(1, 0))), (5, Seq(5)));
+    assert_eq!(lacks.replica.have().digest(), holds.replica.have().digest());
+    assert_eq!(lacks.replica.view().digest(), holds.replica.view().digest());
+}
+
+#[test]
+fn a_final_chain_does_not_take_the_place_of_the_one_that_a_cutoff_picks() {
+    let mut world = Forked::new();
+    let charter = cut(&mut world.forum, &world.theirs[4]);
+    let attests = world.attests(6);
+    let mut node = Node::new(&world.forum, 2);
+    world.theirs.iter().for_each(|block| node.hears(3, block));
+    tell(&mut node, &world.proof);
+    attests.iter().for_each(|block| node.hears(3, block));
+    node.applies(charter);
+    assert_eq!(node.prefix(origin(1, 0)), 5);
+    for shown in [6, 4] {
+        traces(&mut node, &world, 4, &world.ours[..shown]);
+        assert_eq!((node.prefix(origin(1, 0)), node.status(15), node.status(5)), (5, Some(Status::Active), None));
+    }
+}
+
+#[test]
+fn what_is_held_beyond_what_counts_decides_nothing() {
+    // Attested up to block 4; a cutoff names block 6 of the other chain. One node holds all six blocks, one holds four.
+    let mut world = Forked::new();
+    let charter = cut(&mut world.forum, &world.theirs[5]);
+    let attests = world.attests(4);
+    let all = [6, 4].map(|held| {
+        let mut node = Node::new(&world.forum, 2);
+        world.ours[..held].iter().chain(&attests).for_each(|block| node.hears(3, block));
+        tell(&mut node, &world.proof);
+        node.applies(charter.clone());
+        (node.prefix(origin(1, 0)), node.replica.have().digest(), node.replica.view().digest())
+    });
+    assert_eq!(all[0], all[1]);
+    assert_eq!(all[0].0, 4);
+}
+
+#[test]
+fn no_digest_is_told_while_the_list_is_derived_again() {
+    let mut forum = TestForum::of_full(2);
+    let mut ring = forum.keyring();
+    let mut node = Node::new(&forum, 2);
+    node.hears(1, &forum.log(1, 0, Class::Normal).block(&mut ring, &[opinion(1, 1)]));
+    assert!(node.replica.pulse(node.now).view_digest.is_some());
+    let charter = forum.issue(|c| c.name = "another name".into());
+    let mut effects = node.replica.handle(Input::Charter(charter), node.now);
+    effects.extend(node.replica.handle(Input::Durable, node.now));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Rebuild)));
+    assert_eq!(node.replica.charters().version(), 2);
+    assert_eq!(node.replica.pulse(node.now).view_digest, None);
+    node.carry_out(effects);
+    assert!(node.replica.pulse(node.now).view_digest.is_some());
+}
+
+#[test]
+fn a_peer_that_agrees_again_is_no_reason_for_alarm() {
+    let forum = TestForum::of_full(2);
+    let mut node = Node::new(&forum, 2);
+    node.greeted(1, |_| ());
+    let mut pulse = node.replica.pulse(node.now);
+    let ours = pulse.view_digest.replace([7; 32]);
+    node.handle(Input::Peer(id(1), PeerEvent::Tick(pulse.clone())));
+    assert!(node.replica.alarms().contains(&Alarm::Diverged(id(1))));
+    pulse.view_digest = ours;
+    node.handle(Input::Peer(id(1), PeerEvent::Tick(pulse)));
+    assert!(node.replica.alarms().is_empty());
+}
+
+#[test]
+fn what_a_dropped_chain_said_is_forgotten() {
+    // The steward's log has two chains after block 1: one suspends member 3 in block 2, the other is final up to block 3.
+    let groups = [("a", STEWARD), ("b", FULL), ("c", FULL), ("d", FULL), ("e", FULL)];
+    let forum = TestForum::with(&groups, |c| c.semantics = 2);
+    let mut ring = forum.keyring();
+    let mut log = forum.log(1, 0, Class::Normal);
+    let first = log.block(&mut ring, &[opinion(1, 1)]);
+    let mut other = log.clone();
+    let suspends = log.block(&mut ring, &[suspend(3, &[], START.plus(TimeMs::DAY_MS))]);
+    let theirs: Vec<_> = (2..=3).map(|n| other.block(&mut ring, &[opinion(n, 1)])).collect();
+    let header = |b: &VerifiedBlock| verified_header(&ring, b.frame(), &log.opening);
+    let headers: Vec<_> = theirs.iter().map(header).collect();
+    let proof = fork_proof(&header(&suspends), &headers[0]).unwrap().message().clone();
+    let mut node = Node::new(&forum, 2);
+    node.hears(4, &first);
+    node.hears(4, &suspends);
+    assert!(node.replica.suspended(id(3)).is_some());
+    let head = Head { seq: Seq(3), hash: theirs[1].hash() };
+    let words: Vec<_> = (2..=5)
+        .map(|voter| forum.log(voter, 0, Class::Normal).block(&mut ring, &[attest(&[(origin(1, 0), head)])]))
+        .collect();
+    words.iter().for_each(|block| node.hears(4, block));
+    node.handle(Input::Peer(id(4), PeerEvent::Proof(Box::new(proof))));
+    assert!(node.replica.suspended(id(3)).is_none());
+    node.handle(Input::Timer);
+    node.greeted(4, |greeting| greeting.have.set(origin(1, 0), head));
+    for _ in 0..3 {
+        node.handle(Input::Peer(id(4), PeerEvent::Ended(Call::Talk, Ok(()))));
+        node.handle(Input::Timer);
+    }
+    for header in headers {
+        node.handle(Input::Peer(id(4), PeerEvent::Header(Box::new(header))));
+    }
+    theirs.iter().for_each(|block| node.hears(4, block));
+    assert_eq!(node.prefix(origin(1, 0)), 3);
+    assert!(node.replica.suspended(id(3)).is_none());
+    assert!(node.replica.stands());
+}
+
+#[test]
+fn a_final_chain_is_fetched_with_few_rebuilds() {
+    let mut world = Forked::new();
+    let mut node = Node::new(&world.forum, 2);
+    world.ours[..3].iter().for_each(|block| node.hears(3, block));
+    tell(&mut node, &world.proof);
+    (4..=6).flat_map(|seq| world.attests(seq)).collect::<Vec<_>>().iter().for_each(|block| node.hears(3, block));
+    traces(&mut node, &world, 4, &world.ours[..4]);
+    assert_eq!(node.prefix(origin(1, 0)), 4);
+    let before = node.rebuilds;
+    traces(&mut node, &world, 4, &world.ours);
+    assert_eq!(node.prefix(origin(1, 0)), 6);
+    assert_eq!(node.rebuilds - before, 1);
 }

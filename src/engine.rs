@@ -35,6 +35,9 @@ use crate::store::{LockError, disk_low, erase_set_aside, lock_directory};
 
 /// Inputs that wait for the engine. Each is at most one frame (256 KiB), so this also bounds memory.
 pub const QUEUE_MAX: usize = 32;
+/// A process that nothing reaches for so long stood still, or its machine did: the timer comes ten times a second, and in much
+/// less no other machine starts a node. Too low a value costs a question to the peers, no more.
+const STOOD_STILL_MS: u64 = 10_000;
 /// Inputs that one group commit covers.
 const BATCH_MAX: usize = 32;
 /// How long a submission waits for company before its block is signed (W2).
@@ -347,7 +350,7 @@ pub fn start(
         asks: Mutex::new(BTreeMap::new()),
     });
     let handle = Handle { inputs, shared: Arc::clone(&shared) };
-    let mut engine = Engine { shared, journal, outbox, answers: BTreeMap::new(), next_ticket: 0 };
+    let mut engine = Engine { shared, journal, outbox, answers: BTreeMap::new(), next_ticket: 0, awake: clock::now() };
     engine.carry_out(dropped.into_iter().map(Effect::Store).collect());
     engine.carry_out(effects);
     let thread = thread::Builder::new().name("engine".into());
@@ -466,6 +469,8 @@ struct Engine {
     outbox: Outbox,
     answers: BTreeMap<Ticket, oneshot::Sender<Result<Answer, Failed>>>,
     next_ticket: u64,
+    /// When the latest turn ended.
+    awake: TimeMs,
 }
 
 impl Engine {
@@ -493,6 +498,13 @@ impl Engine {
         let mut resubmissions = Vec::new();
         {
             let mut replica = shared.replica_mut();
+            if now.since(self.awake) > STOOD_STILL_MS {
+                tracing::warn!(
+                    for_ms = now.since(self.awake),
+                    "stood still: peers are asked before anything is signed"
+                );
+                effects.extend(replica.handle(Input::Woke, now));
+            }
             for message in batch.drain(..) {
                 match message {
                     Message::Input(input) => effects.extend(replica.handle(*input, now)),

@@ -183,7 +183,7 @@ fn a_node_takes_up_the_log_root_key_that_the_charter_names() {
     forum.join();
     let (request, charter) = (forum.path("key-change.sdj"), forum.path("charter-2.sdc"));
     let before = forum.companies[0].does(&["key", "show", "--json"]).json();
-    let said = hash(1);
+    let said = format!("sha256:{}", hash(1));
     forum.companies[0].does(&["submit", &said, "--label", "symbol"]);
     forum.companies[0].does(&["key", "rotate", "--root", "--out", &request]);
     forum.companies[0].does(&["charter", "admit", &request, "--new-key", "-o", &charter]);
@@ -203,7 +203,7 @@ fn a_node_takes_up_the_log_root_key_that_the_charter_names() {
         });
         forum.companies[0].does(&["match", &said]);
     }
-    forum.companies[0].does(&["submit", &hash(2), "--label", "symbol"]);
+    forum.companies[0].does(&["submit", &format!("sha256:{}", hash(2)), "--label", "symbol"]);
     assert!(forum.companies[0].data.join("keys/log-root.old.pem").exists());
 }
 

@@ -533,6 +533,7 @@ impl Engine {
         for (from_peers, answer) in resubmissions {
             self.resubmit(from_peers, answer);
         }
+        self.awake = clock::now();
     }
 
     /// Our journal has everything that we ever signed here: whatever of it does not count is said again, in its order.

@@ -148,6 +148,8 @@ pub enum Input {
     Root(Box<SigningKey>),
     /// Somebody waits for peers to hold what we said: ask them how far they are.
     Probe,
+    /// Our process stood still, or its machine did: what was signed with our keys meanwhile, only the peers know.
+    Woke,
 }
 
 /// What should happen, in this order.
@@ -279,6 +281,7 @@ impl Replica {
             Input::Root(root) => self.take_root(*root),
             Input::Resubmit { ticket, said } => self.resubmit(ticket, said, now, &mut effects),
             Input::Probe => self.exchanges.values_mut().for_each(Exchange::want_greeting),
+            Input::Woke => self.woke(),
         }
         effects
     }

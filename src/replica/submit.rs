@@ -487,6 +487,13 @@ impl Replica {
         }
     }
 
+    /// The startup guard again: an image of this machine may have been started while we stood still, and may have been
+    /// taken for us by every peer. Whoever merely slept has its answers in a moment.
+    pub(super) fn woke(&mut self) {
+        self.own.guard = super::own::Own::new(self.exchanges.len(), false).guard;
+        self.exchanges.values_mut().for_each(super::Exchange::want_greeting);
+    }
+
     /// Heads that a peer claims of logs that we may still write, and that are not ours.
     fn claims_on_own_logs(&self, greeting: &Greeting) -> Vec<(Origin, Seq)> {
         if self.settings.rules.break_rule(WrongRule::RestoreAndGoOn) {

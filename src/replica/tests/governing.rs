@@ -510,6 +510,22 @@ fn a_second_copy_signs_nothing_until_the_first_is_gone() {
 }
 
 #[test]
+fn a_node_that_stood_still_asks_before_it_signs_again() {
+    let forum = TestForum::of_full(3);
+    let mut node = Node::new(&forum, 1);
+    node.greeted(2, |_| ());
+    assert!(matches!(node.says(vec![opinion(1, 1)]), Answer::Durable(_)));
+    node.handle(Input::Woke);
+    assert_eq!(node.says(vec![opinion(2, 1)]), Answer::Queued);
+    assert!(node.handle(Input::Timer).iter().any(|effect| matches!(effect, Effect::Ask(_, Ask::Greet))));
+    node.greeted(3, |greeting| greeting.second_copy = true);
+    assert!(node.replica.guard_pending(), "whoever tells of a copy does not count");
+    node.greeted(2, |_| ());
+    assert_eq!(node.status(2), Some(Status::Active), "what waited was signed");
+    assert_eq!(node.replica.next_log_no(), LogNo(1), "in the same log");
+}
+
+#[test]
 fn a_copied_directory_leaves_its_logs_behind_for_ever() {
     let forum = TestForum::of_full(1);
     let mut node = Node::new(&forum, 1);

@@ -6,6 +6,7 @@ use prost::Message as _;
 use thiserror::Error;
 
 use super::ids::{BlockId, ForumId, Head, HeaderHash, KeyId, LogNo, MemberId, Origin, Seq, TimeMs, sha256};
+use super::remembered::remembered;
 use super::{merkle, proto};
 
 /// Length of a header in bytes; frozen.
@@ -29,12 +30,15 @@ pub fn pae(payload_type: &str, body: &[u8]) -> Vec<u8> {
 
 /// The one accepted verification predicate (PROTOCOL S2): strict, without cofactor, over the type and the bytes.
 pub fn signature_holds(key: &VerifyingKey, payload_type: &str, body: &[u8], signature: &[u8]) -> bool {
-    Signature::from_slice(signature).is_ok_and(|s| key.verify_strict(&pae(payload_type, body), &s).is_ok())
+    let holds =
+        || Signature::from_slice(signature).is_ok_and(|s| key.verify_strict(&pae(payload_type, body), &s).is_ok());
+    remembered!(bool, &[key.as_bytes(), payload_type.as_bytes(), body, signature], holds())
 }
 
 /// Signs `body` as `payload_type`.
 pub fn sign(key: &SigningKey, payload_type: &str, body: &[u8]) -> [u8; 64] {
-    key.sign(&pae(payload_type, body)).to_bytes()
+    let signature = || key.sign(&pae(payload_type, body)).to_bytes();
+    remembered!([u8; 64], &[key.as_bytes(), payload_type.as_bytes(), body], signature())
 }
 
 /// The fields of a header. Encoding and decoding are inverse to each other to the byte.

@@ -12,6 +12,7 @@ use super::ids::{
     BlockId, CharterHash, ForumId, Head, HeaderHash, KeyId, LogNo, MemberId, Origin, Pin, Seq, TimeMs, sha256,
 };
 use super::proto;
+use super::remembered::remembered;
 use super::strict::{self, Scanned};
 
 /// Length of a charter body.
@@ -318,6 +319,10 @@ pub fn possession_holds(key: &VerifyingKey, member: MemberId, pop: &[u8], contex
 
 /// A public key that may enter a charter (S3): canonical, not weak, free of torsion.
 pub fn public_key(bytes: &[u8]) -> Option<VerifyingKey> {
+    remembered!(Option<VerifyingKey>, &[bytes], sound_key(bytes))
+}
+
+fn sound_key(bytes: &[u8]) -> Option<VerifyingKey> {
     let bytes: &[u8; 32] = bytes.try_into().ok()?;
     let key = VerifyingKey::from_bytes(bytes).ok()?;
     let point = key.to_edwards();

@@ -14,6 +14,7 @@ use super::own::{
     encode_outbox,
 };
 use super::record::{self, Parsed, SALT_SIZE, Stance, Statement};
+use super::remembered::remembered;
 use super::signed::{VerifiedBlock, open_log};
 use super::suspension::SUSPENSION_DAYS_MAX;
 use super::wrong::WrongRule;
@@ -375,7 +376,7 @@ impl Replica {
     /// The key of one of our logs: derived, so that a log's number and its key cannot come apart.
     fn log_key(&self, log_no: LogNo) -> SigningKey {
         let seed = sha256(&[b"staydown/log-key/v1\n", &self.settings.log_seed, &log_no.0.to_be_bytes()]);
-        SigningKey::from_bytes(&seed)
+        remembered!(SigningKey, &[&seed], SigningKey::from_bytes(&seed))
     }
 
     /// Name of the key with which we would write `log_no` now.

@@ -7,6 +7,7 @@ use super::ids::{Class, Head, Origin, Seq, TimeMs};
 use super::own::Draft;
 use super::record::{ATTEST_HEADS_MAX, Parsed, Statement};
 use super::signed::VerifiedBlock;
+use super::wrong::WrongRule;
 use super::{Replica, heads, proto, record};
 
 /// Attestations are made so often if heads have changed.
@@ -116,7 +117,8 @@ impl Replica {
             }
             let Some(log) = self.logs.get(origin) else { continue };
             let before = self.attester.attested.get(origin);
-            let extends = before.is_none_or(|b| b.seq <= head.seq && log.hash_at(b.seq) == Some(b.hash));
+            let contradicts = self.settings.rules.break_rule(WrongRule::AttestAnyChain);
+            let extends = contradicts || before.is_none_or(|b| b.seq <= head.seq && log.hash_at(b.seq) == Some(b.hash));
             let said = before.map_or(Seq(0), |b| b.seq);
             let news = self.attester.notable.get(origin).is_some_and(|seq| *seq > said);
             if extends && (all || news) {

@@ -37,6 +37,8 @@ pub struct Law<'a> {
     pub proofs: &'a Proofs,
     /// Logs held.
     pub logs: &'a BTreeMap<Origin, Log>,
+    /// For the wrong rule "voters are members" only.
+    pub by_member: bool,
 }
 
 impl Attests {
@@ -70,7 +72,7 @@ impl Attests {
         if law.charter.semantics < 2 {
             return Seq(0);
         }
-        let voters = voters(law.charter, origin);
+        let voters = voters(law, origin);
         let needed = 2 * voters.len() / 3 + 1;
         let mut heights: Vec<_> = voters.values().map(|group| self.height(law, origin, group, &at)).collect();
         heights.sort_unstable_by(|a, b| b.cmp(a));
@@ -100,7 +102,7 @@ impl Attests {
     /// worth asking for up to there, and no single liar can make it higher.
     pub fn reach(&self, law: Law<'_>, origin: Origin) -> Seq {
         let Some(attested) = self.of.get(&origin).filter(|_| law.charter.semantics >= 2) else { return Seq(0) };
-        let voters = voters(law.charter, origin);
+        let voters = voters(law, origin);
         let highest = |member: &MemberId| attested.get(member).and_then(|w| w.values().map(|head| head.seq).max());
         let mut heights: Vec<_> = voters.values().filter_map(|g| g.iter().filter_map(highest).max()).collect();
         heights.sort_unstable_by(|a, b| b.cmp(a));
@@ -110,7 +112,8 @@ impl Attests {
 
 /// Groups that vote on `origin`, with their members: those of active FULL members, and of auditors where the charter
 /// says so, but for the owner's. Convictions do not make them fewer.
-fn voters(charter: &Charter, origin: Origin) -> BTreeMap<&str, Vec<MemberId>> {
+fn voters(law: Law<'_>, origin: Origin) -> BTreeMap<&str, Vec<MemberId>> {
+    let charter = law.charter;
     let owner = charter.member(origin.member).map(|m| m.group.as_str());
     let votes = |m: &&Member| {
         let auditor = charter.policy.auditors_attest && m.roles.has(Roles::AUDITOR);
@@ -118,7 +121,8 @@ fn voters(charter: &Charter, origin: Origin) -> BTreeMap<&str, Vec<MemberId>> {
     };
     let mut voters: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for member in charter.members.values().filter(votes) {
-        voters.entry(member.group.as_str()).or_default().push(member.id);
+        let voter = if law.by_member { member.name.as_str() } else { member.group.as_str() };
+        voters.entry(voter).or_default().push(member.id);
     }
     voters
 }
@@ -196,7 +200,7 @@ mod tests {
         /// How far both chains are final.
         fn final_on_both(&self) -> (u64, u64) {
             let charter = self.forum.charter();
-            let law = Law { charter: &charter, proofs: &self.proofs, logs: &self.logs };
+            let law = Law { charter: &charter, proofs: &self.proofs, logs: &self.logs, by_member: false };
             let at = |chain: &[VerifiedBlock], seq: Seq| chain.get(seq.0 as usize - 1).map(VerifiedBlock::hash);
             let on = |chain: &[VerifiedBlock]| self.attests.finality(law, origin(1, 0), |seq| at(chain, seq)).0;
             (on(&self.ours), on(&self.theirs))
@@ -204,7 +208,7 @@ mod tests {
 
         fn reach(&self) -> u64 {
             let charter = self.forum.charter();
-            let law = Law { charter: &charter, proofs: &self.proofs, logs: &self.logs };
+            let law = Law { charter: &charter, proofs: &self.proofs, logs: &self.logs, by_member: false };
             self.attests.reach(law, origin(1, 0)).0
         }
     }

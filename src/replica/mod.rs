@@ -11,6 +11,7 @@
 
 mod attest;
 mod receive;
+mod remembered;
 mod restore;
 mod standing;
 mod submit;
@@ -615,8 +616,9 @@ impl Replica {
         let erased: BTreeSet<_> = self.keyring.erasures().collect();
         Arc::make_mut(&mut self.keyring).renew(&self.chain);
         // Whether they are held or not: of a chain that was dropped, the disk may still have them.
-        let ordered: Vec<_> = self.keyring.erasures().filter(|id| !erased.contains(id)).collect();
-        if !ordered.is_empty() {
+        let new = self.keyring.erasures().filter(|order| !erased.contains(order));
+        let ordered: Vec<_> = new.map(|(id, _)| id).collect();
+        if !ordered.is_empty() && !self.settings.rules.break_rule(wrong::WrongRule::KeepErased) {
             effects.push(Effect::Redact(ordered));
         }
         self.close_what_is_cut();

@@ -97,9 +97,10 @@ impl Keyring {
         }
     }
 
-    /// Blocks of which something is to be erased.
-    pub fn erasures(&self) -> impl Iterator<Item = BlockId> + '_ {
-        self.erasures.keys().copied()
+    /// Blocks of which something is to be erased, with the number of their records that are: a later order may name
+    /// another record of a block.
+    pub fn erasures(&self) -> impl Iterator<Item = (BlockId, usize)> + '_ {
+        self.erasures.iter().map(|(block, orders)| (*block, orders.len()))
     }
 
     /// Puts the leaf in the place of every record that is to be erased; tells whether there was one.

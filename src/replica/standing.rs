@@ -52,7 +52,8 @@ impl Replica {
     }
 
     fn finality_law(&self) -> Law<'_> {
-        Law { charter: self.law(), proofs: &self.proofs, logs: &self.logs }
+        let by_member = self.settings.rules.break_rule(WrongRule::VotersAreMembers);
+        Law { charter: self.law(), proofs: &self.proofs, logs: &self.logs, by_member }
     }
 
     /// The lowest disputed place of `origin`, as far as the log that we hold or could hold is concerned.
@@ -69,6 +70,9 @@ impl Replica {
         let Some(fork) = self.proofs.fork_of(log) else { return durable };
         if self.settings.rules.break_rule(WrongRule::FirstSeenWins) {
             return durable;
+        }
+        if self.settings.rules.break_rule(WrongRule::VoidFromFork) {
+            return durable.min(fork.previous());
         }
         let last = self.standing.finals.get(&log.origin()).copied().unwrap_or(Seq(0));
         let settled = fork.previous().max(last);
@@ -157,7 +161,9 @@ impl Replica {
 
     pub(super) fn weigh_suspensions(&mut self, now: TimeMs) {
         let hour = self.standing.hour.max(now.hour());
-        let counts = |id: BlockId| self.logs.get(&id.origin).is_some_and(|log| id.seq <= self.unsuspended(log));
+        let after = self.settings.rules.break_rule(WrongRule::SuspendedReadAfterSuspension);
+        let read = |log: &Log| if after { self.prefix(log.origin()) } else { self.unsuspended(log) };
+        let counts = |id: BlockId| self.logs.get(&id.origin).is_some_and(|log| id.seq <= read(log));
         let suspended = self.standing.suspensions.in_force(self.law(), hour, counts);
         self.standing.suspended = suspended;
         self.standing.hour = hour;

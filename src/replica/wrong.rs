@@ -20,11 +20,21 @@ pub enum WrongRule {
     PublishBeforeFsync,
     /// Go on in the same log after a backup was restored.
     RestoreAndGoOn,
+    /// After a fork nothing counts, whoever attested it.
+    VoidFromFork,
+    /// Count every member as a voter, also those of one owner.
+    VotersAreMembers,
+    /// Read suspensions from what counts after suspensions.
+    SuspendedReadAfterSuspension,
+    /// Leave erased records on disk.
+    KeepErased,
+    /// Attest what is held, also where it contradicts an earlier word.
+    AttestAnyChain,
 }
 
 impl WrongRule {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::VectorWithoutHash,
         Self::FirstSeenWins,
         Self::RejectFuture,
@@ -32,6 +42,11 @@ impl WrongRule {
         Self::QuotaByArrival,
         Self::PublishBeforeFsync,
         Self::RestoreAndGoOn,
+        Self::VoidFromFork,
+        Self::VotersAreMembers,
+        Self::SuspendedReadAfterSuspension,
+        Self::KeepErased,
+        Self::AttestAnyChain,
     ];
 }
 

@@ -9,6 +9,8 @@ use prost::Message;
 use sha2::{Digest as _, Sha256};
 use staydown::replica::proto;
 
+use crate::layers::members;
+
 /// By incident and member: rank, code, open, closing time.
 type Incidents = BTreeMap<[u8; 16], BTreeMap<[u8; 16], (Rank, u32, bool, u64)>>;
 
@@ -42,8 +44,26 @@ pub(crate) struct Block {
     pub(crate) hash: Hash,
     pub(crate) header: Bytes,
     signature: Bytes,
+    /// The records; what was redacted is empty here and has only its leaf.
     pub(crate) records: Vec<Bytes>,
-    said: Vec<Says>,
+    /// Leaves of the records' tree.
+    pub(crate) leaves: Vec<Hash>,
+    /// Places of the records that are gone.
+    pub(crate) redacted: Vec<u32>,
+    pub(crate) said: Vec<Says>,
+}
+
+impl Block {
+    /// The log's opening, if this is its first block.
+    pub(crate) fn opening(&self) -> Option<proto::LogOpen> {
+        let first = proto::Record::decode(self.records.first()?.clone()).ok().filter(|r| r.kind == 1)?;
+        proto::LogOpen::decode(first.body).ok()
+    }
+
+    /// Whether both are one signed header with the same records, as far as they are there.
+    pub(crate) fn same_signed(&self, other: &Self) -> bool {
+        self.header == other.header && self.signature == other.signature && self.leaves == other.leaves
+    }
 }
 
 /// Reads a frame by the offsets of PROTOCOL 3.1.
@@ -51,15 +71,20 @@ pub(crate) fn read(frame: &Bytes) -> Option<Block> {
     let frame = proto::BlockFrame::decode(frame.clone()).ok()?;
     let (log, seq, _) = place(&frame.header)?;
     let h = &frame.header;
-    let records: Option<Vec<Bytes>> = frame
-        .slots
-        .iter()
-        .map(|slot| match &slot.s {
-            Some(proto::slot::S::Record(bytes)) => Some(bytes.clone()),
-            _ => None,
-        })
-        .collect();
-    let records = records?;
+    let (mut records, mut leaves, mut redacted) = (Vec::new(), Vec::<Hash>::new(), Vec::new());
+    for (index, slot) in (0..).zip(&frame.slots) {
+        match slot.s.as_ref()? {
+            proto::slot::S::Record(bytes) => {
+                leaves.push(hash(&[&[0], bytes]));
+                records.push(bytes.clone());
+            }
+            proto::slot::S::RedactedLeaf(leaf) => {
+                leaves.push(leaf[..].try_into().ok()?);
+                records.push(Bytes::new());
+                redacted.push(index);
+            }
+        }
+    }
     Some(Block {
         log,
         class: u16::from_be_bytes(h[60..62].try_into().ok()?),
@@ -71,6 +96,8 @@ pub(crate) fn read(frame: &Bytes) -> Option<Block> {
         header: frame.header,
         signature: frame.signature,
         records,
+        leaves,
+        redacted,
     })
 }
 
@@ -115,9 +142,9 @@ fn bound_and_signed(
 
 /// I2 for one block of a log that `first` opens.
 pub(crate) fn is_authentic(block: &Block, first: &Block, charters: &[proto::Charter]) -> bool {
-    let open = first.records.first().and_then(|r| proto::Record::decode(r.clone()).ok()).filter(|r| r.kind == 1);
-    let open = open.and_then(|r| proto::LogOpen::decode(r.body).ok());
-    open.is_some_and(|open| bound_and_signed(&block.header, &block.signature, &block.header[60..64], &open, charters))
+    first
+        .opening()
+        .is_some_and(|open| bound_and_signed(&block.header, &block.signature, &block.header[60..64], &open, charters))
 }
 
 /// Whom a proof accuses, from where on, and whether its headers are really signed and really contradict.
@@ -163,11 +190,17 @@ pub(crate) fn forked_version(bytes: &[u8]) -> Option<u64> {
 
 /// What a record says, if it says anything.
 #[derive(Clone, Debug)]
-enum Says {
+pub(crate) enum Says {
     Nothing { withdraws: bool },
     Word { about: About, family: u8, value: u32, expires: u64, labels: Vec<u32>, incident: Option<[u8; 16]> },
     Incident { id: [u8; 16], code: u32, open: bool, closes: u64 },
+    Attest { heads: Vec<Mark> },
+    Suspend { target: [u8; 16], marks: Vec<Mark>, until: u64 },
+    Close,
 }
+
+/// A place in a log: log, number, hash of the header there.
+pub(crate) type Mark = (LogId, u64, Hash);
 
 const STANCE: u8 = 0;
 const RETRACT: u8 = 1;
@@ -184,6 +217,7 @@ impl Says {
                 _ => *value == 0,
             },
             Self::Incident { open, .. } => !open,
+            Self::Attest { .. } | Self::Suspend { .. } | Self::Close => false,
         }
     }
 }
@@ -201,6 +235,15 @@ fn about(subject: Option<proto::Subject>) -> Option<About> {
 
 fn meaning(record: &Bytes) -> Says {
     try_meaning(record).unwrap_or(Says::Nothing { withdraws: false })
+}
+
+fn marks(heads: Vec<proto::Head>) -> Option<Vec<Mark>> {
+    let mark = |head: proto::Head| {
+        let origin = head.origin?;
+        let log = (origin.member_id[..].try_into().ok()?, origin.log_no);
+        (head.seq > 0).then_some((log, head.seq, head.header_hash[..].try_into().ok()?))
+    };
+    heads.into_iter().map(mark).collect()
 }
 
 fn try_meaning(bytes: &Bytes) -> Option<Says> {
@@ -249,6 +292,26 @@ fn try_meaning(bytes: &Bytes) -> Option<Says> {
             let i: proto::Incident = exactly(&record.body)?;
             Says::Incident { id: i.id[..].try_into().ok()?, code: i.code, open: i.open, closes: i.closes_ms }
         }
+        7 => {
+            let heads = marks(exactly::<proto::Attest>(&record.body)?.heads)?;
+            if !(1..=48).contains(&heads.len()) {
+                return None;
+            }
+            Says::Attest { heads }
+        }
+        9 => {
+            let s: proto::Suspend = exactly(&record.body)?;
+            let (target, marks) = (s.member_id[..].try_into().ok()?, marks(s.marks)?);
+            let logs: BTreeSet<_> = marks.iter().map(|m| m.0).collect();
+            if logs.len() < marks.len() || logs.iter().any(|log| log.0 != target) {
+                return None;
+            }
+            Says::Suspend { target, marks, until: s.until_ms }
+        }
+        10 => {
+            exactly::<proto::LogClose>(&record.body)?;
+            Says::Close
+        }
         _ => return None,
     })
 }
@@ -258,6 +321,10 @@ fn try_meaning(bytes: &Bytes) -> Option<Says> {
 pub(crate) struct Shown {
     pub(crate) digest: Hash,
     pub(crate) statuses: BTreeMap<About, u8>,
+    /// How far each log counts, and up to which block.
+    pub(crate) prefixes: BTreeMap<LogId, (usize, Hash)>,
+    /// Members that stewards cut off.
+    pub(crate) suspended: BTreeSet<[u8; 16]>,
 }
 
 /// `(time, log, seq, index)`.
@@ -271,24 +338,16 @@ struct Register {
     incident: Option<[u8; 16]>,
 }
 
-/// PROTOCOL section 5, layers 3 to 6, at `t`: `logs` are the blocks up to the node's heads, `forks` the lowest
-/// disputed places.
-pub(crate) fn shown(
-    charter: &proto::Charter,
-    forks: &BTreeMap<LogId, u64>,
-    logs: &BTreeMap<LogId, Vec<&Block>>,
-    t: u64,
-) -> Shown {
-    let members: BTreeMap<[u8; 16], &proto::Member> =
-        charter.members.iter().filter_map(|m| Some((m.id[..].try_into().ok()?, m))).collect();
+/// PROTOCOL section 5, layers 4 to 6, at `t`: `prefixes` are the blocks that count, by log.
+pub(crate) fn shown(charter: &proto::Charter, prefixes: &BTreeMap<LogId, Vec<&Block>>, t: u64) -> Shown {
+    let members = members(charter);
     let quota = charter.policy.as_ref().map(|p| p.quota_per_day.clone()).unwrap_or_default();
     let mut used: BTreeMap<([u8; 16], u16, u64, bool), u32> = BTreeMap::new();
     let mut registers: BTreeMap<About, BTreeMap<([u8; 16], u8), Register>> = BTreeMap::new();
     let mut incidents: Incidents = BTreeMap::new();
-    for (log, blocks) in logs {
+    for (log, blocks) in prefixes {
         let Some(member) = members.get(&log.0) else { continue };
-        let counted = prefix(charter, member, *log, forks, blocks);
-        for block in blocks.iter().take(counted).filter(|b| b.class <= 2) {
+        for block in blocks.iter().filter(|b| b.class <= 2) {
             for (index, said) in block.said.iter().enumerate() {
                 let used = used.entry((log.0, block.class, block.time / 86_400_000, said.withdraws())).or_default();
                 *used += 1;
@@ -327,37 +386,6 @@ pub(crate) fn shown(
         }
     }
     statuses(charter, &members, &registers, &incidents, t)
-}
-
-/// Layer 3 without finality: before the fork, and within what the charter lets count.
-fn prefix(
-    charter: &proto::Charter,
-    member: &proto::Member,
-    log: LogId,
-    forks: &BTreeMap<LogId, u64>,
-    blocks: &[&Block],
-) -> usize {
-    let fork = forks.get(&log).copied().unwrap_or(u64::MAX);
-    let common = blocks.len().min(usize::try_from(fork - 1).unwrap_or(usize::MAX));
-    let expulsion = charter.expulsions.iter().find(|e| e.member_id[..] == log.0);
-    if expulsion.is_some_and(|e| e.policy == 2) {
-        return 0;
-    }
-    let all = charter.expulsions.iter().flat_map(|e| &e.cutoffs).chain(&charter.cutoffs);
-    let mut here = all.filter(|c| c.origin.as_ref().is_some_and(|o| o.member_id[..] == log.0 && o.log_no == log.1));
-    match here.next_back() {
-        Some(cutoff) => {
-            let at = usize::try_from(cutoff.last_seq).unwrap_or(usize::MAX);
-            let other_chain = at > 0 && at <= common && blocks[at - 1].hash[..] != cutoff.last_hash[..];
-            if other_chain { 0 } else { common.min(at) }
-        }
-        None => {
-            let opened = blocks.first().and_then(|b| proto::Record::decode(b.records.first()?.clone()).ok());
-            let root = opened.and_then(|r| proto::LogOpen::decode(r.body).ok()).map(|o| o.root_key_id);
-            let current = root.is_some_and(|root| root[..] == hash(&[&member.log_root_key]));
-            if current && expulsion.is_none() { common } else { 0 }
-        }
-    }
 }
 
 fn statuses(
@@ -460,11 +488,11 @@ fn add(sum: &mut Hash, summand: &Hash) {
     }
 }
 
-/// RFC 6962 root, by its recursive definition.
-pub(crate) fn tree_root(leaves: &[Bytes]) -> Hash {
+/// RFC 6962 root over leaf hashes, by its recursive definition.
+pub(crate) fn tree_root(leaves: &[Hash]) -> Hash {
     match leaves {
         [] => hash(&[]),
-        [leaf] => hash(&[&[0], leaf]),
+        [leaf] => *leaf,
         _ => {
             let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
             hash(&[&[1], &tree_root(left), &tree_root(right)])

@@ -7,12 +7,12 @@ use ed25519_dalek::SigningKey;
 use prost::Message as _;
 use staydown::replica::block::{Frame, Header, SignedHeader, Slot};
 use staydown::replica::exchange::Draw;
-use staydown::replica::ids::{BlockId, Class, ForumId, Head, HeaderHash, LogNo, Origin, Seq, TimeMs, sha256};
+use staydown::replica::ids::{BlockId, Class, ForumId, Head, HeaderHash, LogNo, MemberId, Origin, Seq, TimeMs, sha256};
 use staydown::replica::merkle::{self, CompactRange};
 use staydown::replica::signed::{Opening, log_leaf, open_log};
 use staydown::replica::{forks, heads, proto, record};
 
-use crate::forum::{Company, malformed, statement};
+use crate::forum::{Company, STEWARD, bytes16, malformed, statement, suspension};
 
 /// 20:00 UTC on some day; runs begin up to four hours later, so that some cross midnight.
 const EVENING: u64 = 1_795_000_000_000 / 86_400_000 * 86_400_000 + 20 * 3_600_000;
@@ -25,6 +25,10 @@ pub(crate) struct Plan {
     pub(crate) liars: usize,
     pub(crate) joiners: usize,
     pub(crate) quota: [u32; 3],
+    /// The charter's semantics level at the beginning.
+    pub(crate) semantics: u32,
+    /// Honest nodes in a thousand whose release knows only level 1.
+    pub(crate) old_permille: u64,
     pub(crate) steps: usize,
     pub(crate) gap_ms: u64,
     pub(crate) loss_permille: u64,
@@ -34,7 +38,7 @@ pub(crate) struct Plan {
     /// Faults end and everybody must come together again.
     pub(crate) heals: bool,
     /// Weights of a step's kind: see `Step::ALL`.
-    pub(crate) weights: [u64; 10],
+    pub(crate) weights: [u64; 15],
 }
 
 /// What one step does.
@@ -50,10 +54,15 @@ pub(crate) enum Step {
     Backup,
     Damage,
     Govern,
+    Suspend,
+    Steal,
+    Close,
+    Upgrade,
+    Copy,
 }
 
 impl Step {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 15] = [
         Self::Say,
         Self::SayMuch,
         Self::Lie,
@@ -64,6 +73,11 @@ impl Step {
         Self::Backup,
         Self::Damage,
         Self::Govern,
+        Self::Suspend,
+        Self::Steal,
+        Self::Close,
+        Self::Upgrade,
+        Self::Copy,
     ];
 }
 
@@ -80,12 +94,16 @@ impl Plan {
         } else {
             EVENING + draw.below(14_000_000)
         };
+        let semantics = if draw.below(3) == 0 { 1 } else { 2 };
         Self {
             start,
             members,
             liars: liars.min(3),
             joiners: usize::from(draw.below(3) == 0) * (1 + draw.below(2) as usize),
             quota: if draw.below(3) == 0 { [6 + draw.below(6) as u32, 5, 5] } else { [1000, 1000, 1000] },
+            semantics,
+            // A forum begins at a level that all its nodes know.
+            old_permille: if semantics == 1 { [0, 300, 600][draw.below(3) as usize] } else { 0 },
             steps: 30 + draw.below(if members > 6 { 50 } else { 100 }) as usize,
             gap_ms: [500, 1_500, 4_000][draw.below(3) as usize],
             loss_permille: [0, 20, 100, 250][draw.below(4) as usize],
@@ -103,7 +121,12 @@ impl Plan {
                 on(draw, 3),
                 on(draw, 4),
                 on(draw, 4),
-                on(draw, 4),
+                on(draw, 6),
+                on(draw, 3),
+                if liars > 0 { on(draw, 3) } else { 0 },
+                on(draw, 1),
+                on(draw, 2),
+                if std::env::var_os("STAYDOWN_COPIES").is_some() { 1 } else { 0 },
             ],
         }
     }
@@ -133,7 +156,7 @@ impl Chain {
     fn new(forum: ForumId, origin: Origin, class: u16, company: &Company, salt: u8) -> Self {
         let seed = sha256(&[b"liar", &company.log_seed, &origin.to_bytes(), &[salt]]);
         let key = SigningKey::from_bytes(&seed);
-        Self { opening: open_log(forum, origin, class, &company.root, &key), key, frames: Vec::new() }
+        Self { opening: open_log(forum, origin, class, company.root(0), &key), key, frames: Vec::new() }
     }
 
     fn append(
@@ -183,6 +206,8 @@ struct Told {
     mask: u64,
     /// Ends in a block that breaks a rule.
     over: bool,
+    /// An honest member's log: the first chain is its own, the second is written with its stolen key.
+    stolen: bool,
 }
 
 impl Told {
@@ -205,11 +230,31 @@ impl Liar {
         Self { company, forum, told: Vec::new(), noisy: draw.below(3) == 0 }
     }
 
+    fn own_logs(&self) -> usize {
+        self.told.iter().filter(|t| !t.stolen).count()
+    }
+
+    /// Gets hold of the key of an honest log, whose blocks so far are `frames`: it goes on from block `keep` in another
+    /// way. Whoever has the log's key needs no root key to sign position 1 again.
+    pub(crate) fn steal(&mut self, draw: &mut Draw, key: SigningKey, opening: Opening, frames: Vec<Frame>) {
+        let Some(origin) = frames.first().map(|f| f.header.header().id.origin) else { return };
+        let keep = draw.below(frames.len() as u64) as usize;
+        let theirs = Chain { key: key.clone(), opening: opening.clone(), frames: frames.clone() };
+        let mut ours = Chain { key, opening, frames };
+        ours.frames.truncate(keep);
+        self.told.push(Told { origin, chains: vec![theirs, ours], mask: draw.number(), over: false, stolen: true });
+    }
+
+    /// Heads of everything it tells, both sides of it.
+    pub(crate) fn stories(&self) -> Vec<(Origin, Head)> {
+        self.told.iter().flat_map(|t| t.chains.iter().filter_map(|c| Some((t.origin, c.head()?)))).collect()
+    }
+
     fn open(&mut self, draw: &mut Draw, now: u64) -> usize {
-        let origin = Origin { member: self.company.id, log_no: LogNo(self.told.len() as u32) };
+        let origin = Origin { member: self.company.id, log_no: LogNo(self.own_logs() as u32) };
         let class = Class::ALL[draw.below(3) as usize].number();
         let chain = Chain::new(self.forum, origin, class, self.company, 0);
-        let mut told = Told { origin, chains: vec![chain], mask: draw.number(), over: false };
+        let mut told = Told { origin, chains: vec![chain], mask: draw.number(), over: false, stolen: false };
         if draw.below(6) == 0 {
             // Opened twice, and once with a first block that breaks a rule.
             told.chains[0].append(self.forum, origin, Vec::new(), now, |h| h.log_root = [9; 32]);
@@ -220,19 +265,28 @@ impl Liar {
     }
 
     /// Does something that a member should not, or pretends to be good. Returns the frames it made.
-    pub(crate) fn act(&mut self, draw: &mut Draw, roles: u32, now: u64) -> Vec<Frame> {
-        let open = self.told.iter().rposition(|t| !t.over).filter(|_| draw.below(6) > 0);
+    /// `heads` are of what others hold: it attests to them, or to something else.
+    pub(crate) fn act(&mut self, draw: &mut Draw, roles: u32, now: u64, heads: &[(Origin, Head)]) -> Vec<Frame> {
+        let stolen: Vec<_> = (0..self.told.len()).filter(|at| self.told[*at].stolen).collect();
+        if !stolen.is_empty() && draw.below(2) == 0 {
+            let at = stolen[draw.below(stolen.len() as u64) as usize];
+            return self.impersonate(at, draw, roles, now, heads);
+        }
+        let open = self.told.iter().rposition(|t| !t.over && !t.stolen).filter(|_| draw.below(6) > 0);
         let at = match open {
             Some(at) => at,
-            None if self.told.len() < 12 => self.open(draw, now),
+            None if self.own_logs() < 12 => self.open(draw, now),
             None => return Vec::new(),
         };
         let forum = self.forum;
         let kind = draw.below(12);
         let many = if draw.below(8) == 0 { 25 } else { 1 + draw.below(3) };
         let records = |draw: &mut Draw| -> Vec<Bytes> {
-            let one =
-                |draw: &mut Draw| if draw.below(5) == 0 { malformed(draw, now) } else { statement(draw, roles, now) };
+            let one = |draw: &mut Draw| match draw.below(10) {
+                0..2 => malformed(draw, now),
+                2..5 => governs(draw, roles, now, heads),
+                _ => statement(draw, roles, now),
+            };
             (0..many).map(|_| one(draw)).collect()
         };
         if kind >= 9 && self.told[at].chains.len() == 1 && !self.told[at].chains[0].frames.is_empty() {
@@ -264,6 +318,23 @@ impl Liar {
         let after_breach = |h: &Frame| h.header.header().time.0 > now + 3_600_000;
         told.over |= kind <= 4 || made.iter().any(after_breach);
         made
+    }
+
+    /// Writes into an honest member's log.
+    fn impersonate(
+        &mut self,
+        at: usize,
+        draw: &mut Draw,
+        roles: u32,
+        now: u64,
+        heads: &[(Origin, Head)],
+    ) -> Vec<Frame> {
+        let (forum, told) = (self.forum, &mut self.told[at]);
+        let said = vec![statement(draw, roles, now), governs(draw, roles, now, heads)];
+        let before = told.chains[0].frames.first().map_or(0, |f| f.header.header().time.0);
+        let time = if draw.below(2) == 0 { now } else { before };
+        told.chains[1].append(forum, told.origin, said, time, |_| ());
+        told.chains[1].frames.last().cloned().into_iter().collect()
     }
 
     /// From here on, two stories.
@@ -358,6 +429,20 @@ impl Liar {
         };
         Some(proto::PullReply { item: Some(item) }.encode_to_vec().into())
     }
+}
+
+/// What a member says about others: an attestation or a suspension, true or not.
+fn governs(draw: &mut Draw, roles: u32, now: u64, heads: &[(Origin, Head)]) -> Bytes {
+    let some: Vec<_> = heads.iter().filter(|_| draw.below(2) == 0).take(48).copied().collect();
+    if roles & STEWARD != 0 && draw.below(3) == 0 {
+        let target = some.first().map_or(MemberId([7; 16]), |(origin, _)| origin.member);
+        return suspension(draw, target, &some, now);
+    }
+    let mut heads: Vec<_> = some.into_iter().map(|(origin, head)| heads::head_to_proto(origin, head)).collect();
+    if let Some(head) = heads.first_mut().filter(|_| draw.below(4) == 0) {
+        head.header_hash = vec![9; 32].into();
+    }
+    record::encode(proto::Kind::Attest, bytes16(draw), &proto::Attest { heads, ..Default::default() })
 }
 
 /// Name of a proof, for the streams' bookkeeping.

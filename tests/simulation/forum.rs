@@ -21,18 +21,35 @@ pub(crate) const SMALL: u32 = 2;
 pub(crate) const OBSERVER: u32 = 4;
 pub(crate) const REFERRAL: u32 = 8;
 pub(crate) const CERTIFIER: u32 = 16;
+pub(crate) const AUDITOR: u32 = 32;
 pub(crate) const STEWARD: u32 = 64;
+
+/// Root keys that a company can have, one after another.
+pub(crate) const ROOTS: usize = 3;
 
 /// A company's secrets.
 pub(crate) struct Company {
     pub(crate) id: MemberId,
-    pub(crate) root: SigningKey,
+    /// Its root keys in the order of their use, each with its proof of possession.
+    roots: Vec<(SigningKey, Bytes)>,
     pub(crate) log_seed: [u8; 32],
-    pop: Bytes,
+}
+
+impl Company {
+    /// The root key of a generation.
+    pub(crate) fn root(&self, generation: usize) -> &SigningKey {
+        &self.roots[generation].0
+    }
 }
 
 fn key(of: &str, number: usize) -> SigningKey {
     SigningKey::from_bytes(&sha256(&[b"simulation", of.as_bytes(), &(number as u64).to_be_bytes()]))
+}
+
+/// A founder's key; made once a process.
+fn founder(number: usize) -> SigningKey {
+    static ALL: OnceLock<Vec<SigningKey>> = OnceLock::new();
+    ALL.get_or_init(|| (0..64).map(|i| key("founder", i)).collect())[number].clone()
 }
 
 /// The company of a number; keys are made once a process.
@@ -42,9 +59,12 @@ pub(crate) fn company(number: usize) -> &'static Company {
         let mut id = [0; 16];
         id.copy_from_slice(&sha256(&[b"company", &[number as u8]])[..16]);
         let id = MemberId(id);
-        let root = key("root", number);
-        let pop = Bytes::copy_from_slice(&prove_possession(&root, &NONCE, id));
-        Company { id, root, log_seed: sha256(&[b"logs", &[number as u8]]), pop }
+        let root = |generation| {
+            let root = key("root", number + generation * COMPANIES);
+            let pop = Bytes::copy_from_slice(&prove_possession(&root, &NONCE, id));
+            (root, pop)
+        };
+        Company { id, roots: (0..ROOTS).map(root).collect(), log_seed: sha256(&[b"logs", &[number as u8]]) }
     };
     &ALL.get_or_init(|| (0..COMPANIES).map(make).collect())[number]
 }
@@ -63,16 +83,18 @@ pub(crate) struct Forum {
     /// The version that two charters count for.
     pub(crate) forked: Option<u64>,
     latest: proto::Charter,
+    /// Founder keys made so far: a rotated founder gets the next.
+    founder_keys: usize,
 }
 
 impl Forum {
     /// A forum of the first `roles.len()` companies.
-    pub(crate) fn found(roles: &[u32], groups: &[usize], quota: [u32; 3], now: u64) -> Self {
-        let founder_keys = (0..FOUNDERS).map(|i| Bytes::copy_from_slice(key("founder", i).verifying_key().as_bytes()));
+    pub(crate) fn found(roles: &[u32], groups: &[usize], quota: [u32; 3], semantics: u32, now: u64) -> Self {
+        let founder_keys = (0..FOUNDERS).map(|i| Bytes::copy_from_slice(founder(i).verifying_key().as_bytes()));
         let latest = proto::Charter {
             version: 1,
             name: "simulated forum".into(),
-            semantics: 1,
+            semantics,
             founder_keys: founder_keys.collect(),
             threshold: 2,
             members: roles.iter().zip(groups).enumerate().map(|(i, (r, g))| member(i, *r, *g, 0)).collect(),
@@ -93,19 +115,50 @@ impl Forum {
             taxonomy: "staydown-example-1".into(),
             ..Default::default()
         };
-        let mut forum = Self { id: ForumId([0; 32]), signed: Vec::new(), rivals: Vec::new(), forked: None, latest };
+        let mut forum = Self {
+            id: ForumId([0; 32]),
+            signed: Vec::new(),
+            rivals: Vec::new(),
+            forked: None,
+            latest,
+            founder_keys: FOUNDERS,
+        };
         let first = forum.sign(&forum.latest, 0);
         forum.id = ForumId(charter_hash(&first.body).0);
         forum.signed.push(first);
         forum
     }
 
-    /// Founders who sign: as many as the threshold, beginning with a drawn one.
+    /// Founders who sign: as many as the thresholds, beginning with a drawn one, of those before and those after.
     fn sign(&self, charter: &proto::Charter, first: usize) -> proto::SignedCharter {
         let body: Bytes = charter.encode_to_vec().into();
         let enough = charter.threshold.max(self.latest.threshold) as usize;
-        let signers = (0..enough).map(|i| key("founder", (first + i) % FOUNDERS));
-        proto::SignedCharter { sigs: signers.map(|k| sign_charter(&k, &body)).collect(), body }
+        let some = |keys: &[Bytes]| -> Vec<Bytes> {
+            (0..enough.min(keys.len())).map(|i| keys[(first + i) % keys.len()].clone()).collect()
+        };
+        let mut signers = some(&self.latest.founder_keys);
+        signers.extend(some(&charter.founder_keys));
+        signers.sort();
+        signers.dedup();
+        let secret = |public: &Bytes| {
+            (0..self.founder_keys + 1).map(founder).find(|k| k.verifying_key().as_bytes()[..] == public[..])
+        };
+        let sigs = signers.iter().filter_map(secret).map(|k| sign_charter(&k, &body)).collect();
+        proto::SignedCharter { sigs, body }
+    }
+
+    /// One founder's key is replaced by a new one.
+    pub(crate) fn rotate_founder(&mut self, draw: &mut Draw) -> proto::SignedCharter {
+        let new = Bytes::copy_from_slice(founder(self.founder_keys).verifying_key().as_bytes());
+        let which = draw.below(FOUNDERS as u64) as usize;
+        let signed = self.issue(draw, |c| c.founder_keys[which] = new);
+        self.founder_keys += 1;
+        signed
+    }
+
+    /// The newest version.
+    pub(crate) fn latest(&self) -> &proto::Charter {
+        &self.latest
     }
 
     fn next(&self, change: impl FnOnce(&mut proto::Charter)) -> proto::Charter {
@@ -149,6 +202,16 @@ impl Forum {
         signed
     }
 
+    /// Places in a block of records that any charter orders to be erased.
+    pub(crate) fn erased(&self, block: (([u8; 16], u32), u64)) -> Vec<u32> {
+        let ((member, log_no), seq) = block;
+        let all = self.signed.iter().chain(&self.rivals).filter_map(|c| proto::Charter::decode(c.body.clone()).ok());
+        let orders = all.filter(|c| c.semantics >= 2).flat_map(|c| c.erasures).filter(|e| e.seq == seq);
+        let here =
+            |e: &proto::Erasure| e.origin.as_ref().is_some_and(|o| o.member_id[..] == member && o.log_no == log_no);
+        orders.filter(here).map(|e| e.index).collect()
+    }
+
     /// The newest version's number.
     pub(crate) fn version(&self) -> u64 {
         self.latest.version
@@ -183,7 +246,7 @@ pub(crate) fn member(number: usize, roles: u32, group: usize, admitted_ms: u64) 
         roles,
         status: 1,
         log_limit: 16,
-        log_root_key: Bytes::copy_from_slice(company.root.verifying_key().as_bytes()),
+        log_root_key: Bytes::copy_from_slice(company.root(0).verifying_key().as_bytes()),
         nodes: vec![proto::NodeEntry {
             tls_spki_sha256: vec![Bytes::copy_from_slice(&sha256(&[b"pin", &company.id.0]))],
             endpoints: vec![format!("node-{number}.example.org:7443")],
@@ -191,9 +254,48 @@ pub(crate) fn member(number: usize, roles: u32, group: usize, admitted_ms: u64) 
         }],
         admitted_ms,
         jurisdictions: vec!["NL".into()],
-        pop: company.pop.clone(),
+        pop: company.roots[0].1.clone(),
         ..Default::default()
     }
+}
+
+/// How far the logs of a member whose key or place changes still count.
+fn cutoff((origin, head): &(Origin, Head)) -> proto::Cutoff {
+    proto::Cutoff {
+        origin: Some(heads::origin_to_proto(*origin)),
+        last_seq: head.seq.0,
+        last_hash: Bytes::copy_from_slice(&head.hash.0),
+    }
+}
+
+/// Gives a company its next root key; its logs so far count up to the cutoffs.
+pub(crate) fn rotate_root(charter: &mut proto::Charter, who: usize, cutoffs: &[(Origin, Head)]) {
+    let company = company(who);
+    let Some(member) = charter.members.iter_mut().find(|m| m.id[..] == company.id.0) else { return };
+    let next = root_generation(&member.log_root_key, who) + 1;
+    let Some((root, pop)) = company.roots.get(next) else { return };
+    member.log_root_key = Bytes::copy_from_slice(root.verifying_key().as_bytes());
+    member.pop = pop.clone();
+    list(charter, cutoffs);
+}
+
+fn list(charter: &mut proto::Charter, cutoffs: &[(Origin, Head)]) {
+    for new in cutoffs.iter().map(cutoff) {
+        charter.cutoffs.retain(|old| old.origin != new.origin);
+        charter.cutoffs.push(new);
+    }
+}
+
+/// Cuts a member off until another charter; its logs so far count up to the cutoffs.
+pub(crate) fn suspend(charter: &mut proto::Charter, who: MemberId, cutoffs: &[(Origin, Head)]) {
+    charter.members.iter_mut().filter(|m| m.id[..] == who.0).for_each(|m| m.status = 2);
+    list(charter, cutoffs);
+}
+
+/// Which of its root keys a company has, by the key in a charter.
+pub(crate) fn root_generation(key: &[u8], who: usize) -> usize {
+    let roots = &company(who).roots;
+    roots.iter().position(|(root, _)| root.verifying_key().as_bytes()[..] == *key).unwrap_or(0)
 }
 
 /// Expels a member: KEEP 1 with the cutoffs, VOID 2.
@@ -201,11 +303,6 @@ pub(crate) fn expel(charter: &mut proto::Charter, who: MemberId, policy: u32, cu
     for member in charter.members.iter_mut().filter(|m| m.id[..] == who.0) {
         member.status = 3;
     }
-    let cutoff = |(origin, head): &(Origin, Head)| proto::Cutoff {
-        origin: Some(heads::origin_to_proto(*origin)),
-        last_seq: head.seq.0,
-        last_hash: Bytes::copy_from_slice(&head.hash.0),
-    };
     charter.expulsions.push(proto::Expulsion {
         member_id: Bytes::copy_from_slice(&who.0),
         policy,
@@ -224,7 +321,7 @@ pub(crate) fn subject(number: u64) -> proto::Subject {
     }
 }
 
-fn bytes16(draw: &mut Draw) -> [u8; 16] {
+pub(crate) fn bytes16(draw: &mut Draw) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&draw.number().to_be_bytes());
     bytes[8..].copy_from_slice(&draw.number().to_be_bytes());
@@ -308,6 +405,24 @@ pub(crate) fn statement(draw: &mut Draw, roles: u32, now: u64) -> Bytes {
             record::encode(proto::Kind::Referral, salt, &referral)
         }
     }
+}
+
+/// A steward's word that `target` is cut off: it counts up to its heads among `heads`, until some time within two weeks;
+/// sometimes for longer than anybody may.
+pub(crate) fn suspension(draw: &mut Draw, target: MemberId, heads: &[(Origin, Head)], now: u64) -> Bytes {
+    let marks = heads.iter().filter(|(origin, _)| origin.member == target);
+    let until = match draw.below(8) {
+        0 => now + 15 * 86_400_000,
+        1..4 => now + draw.below(14 * 86_400_000),
+        _ => now + draw.below(2 * 3_600_000),
+    };
+    let body = proto::Suspend {
+        member_id: Bytes::copy_from_slice(&target.0),
+        marks: marks.map(|(origin, head)| heads::head_to_proto(*origin, *head)).collect(),
+        until_ms: until,
+        reason: 99,
+    };
+    record::encode(proto::Kind::Suspend, bytes16(draw), &body)
 }
 
 /// A record that nobody may let have an effect: malformed, of a later release, or beyond the author's role.

@@ -23,12 +23,14 @@ use staydown::replica::{Alarm, Effect, Input, Replica, Restore, Settings, Write,
 
 use crate::checkers::{self, Block, Hash, LogId, Shown, Violation};
 use crate::faults::{Liar, Plan, Step, proof_name};
-use crate::forum::{self, Forum, company, number_of};
+use crate::forum::{self, Company, Forum, company, number_of};
 
 /// Between a node's looks at the clock.
 const TIMER_MS: u64 = 1_000;
 /// Between signs of life on a stream (PROTOCOL 6.2).
 const TICK_MS: u64 = 15_000;
+/// Times that stored blocks are read in a row to derive the list, as the engine does.
+const REBUILDS_MAX: usize = 4;
 /// Blocks on a stream at once (PROTOCOL 6.4).
 const FRAMES_IN_FLIGHT: usize = 16;
 /// I21: two repair periods, the longest back-off with its jitter, the farthest hold, and time to transfer.
@@ -82,7 +84,20 @@ struct Watermark {
 }
 
 struct Node {
+    /// Number of its company. A copy of a node has the same.
+    who: usize,
     liar: Option<Liar>,
+    /// The highest semantics level of its release.
+    semantics_max: u32,
+    /// The disk is a copy as far as its files tell.
+    moved: bool,
+    /// Its logs below this number were left behind when it was moved.
+    closed_below: LogNo,
+    /// Shut down for good.
+    gone: bool,
+    /// Which of its company's root keys it runs with, and the seed of its logs' keys.
+    root: usize,
+    log_seed: [u8; 32],
     replica: Option<Replica>,
     incarnation: u64,
     disk: Disk,
@@ -91,8 +106,12 @@ struct Node {
     batch: u64,
     flush_due: bool,
     skew: i64,
+    /// When its clock was last set.
+    set_at: u64,
     invite: usize,
     lines: BTreeMap<usize, Line>,
+    /// Who greeted it since it started, and in which life.
+    greeted: BTreeMap<usize, u64>,
     mark: Watermark,
     acked: Vec<(BlockId, u32, Bytes)>,
     queued: Vec<Bytes>,
@@ -150,11 +169,12 @@ enum Event {
     Reply(Caller, usize, Method, Vec<Bytes>, Option<Result<(), Trouble>>),
     Pump(u64, bool),
     Step(usize),
+    Rekey(usize, u64),
     Rejoin,
     Look,
 }
 
-type ViewKey = (Hash, Vec<(LogId, u64)>, [u8; 32], u64);
+type ViewKey = (Hash, Vec<(LogId, u64)>, [u8; 32], Hash, u64);
 
 /// One simulated forum.
 pub(crate) struct World {
@@ -168,9 +188,14 @@ pub(crate) struct World {
     streams: BTreeMap<u64, Stream>,
     islands: Vec<u64>,
     rule: Option<WrongRule>,
+    /// Logs of honest members whose key somebody else has, too, and what was written with it.
+    stolen: BTreeSet<LogId>,
+    forged: HashSet<Hash>,
     healed_at: Option<u64>,
     together: bool,
     tickets: BTreeMap<Ticket, (usize, Vec<Bytes>)>,
+    /// Logs being closed, with the seed of what follows; and what is said again.
+    closing: BTreeMap<Ticket, (usize, Option<[u8; 32]>)>,
     next_ticket: u64,
     /// Frames of honest members that were on the wire.
     wire: Vec<Bytes>,
@@ -179,11 +204,21 @@ pub(crate) struct World {
     blocks: HashMap<Bytes, Option<Rc<Block>>>,
     /// I11: the author's bytes, by header hash.
     authored: HashMap<Hash, Bytes>,
-    /// I5: what an honest member signed for a place.
-    signed: BTreeMap<(LogId, u64), Hash>,
+    /// I5: what an honest member signed for a place, under one root key: of a log that a replaced one opened, nobody
+    /// has to know.
+    signed: BTreeMap<((LogId, Hash), u64), Hash>,
+    /// W8: the highest place that an honest member attested of a log.
+    attested: BTreeMap<([u8; 16], LogId), (u64, Hash)>,
+    /// Which root key opened the log of a header.
+    roots: HashMap<Hash, Hash>,
     authentic: HashSet<Hash>,
     accusations: HashMap<[u8; 32], Option<(LogId, u64, bool)>>,
-    charters: HashMap<Bytes, Rc<proto::Charter>>,
+    charters: HashMap<Bytes, (Hash, Rc<proto::Charter>)>,
+    /// The same by address, which is faster; what is named here stays alive, so no address comes twice.
+    blocks_at: HashMap<(usize, usize), (Bytes, Option<Rc<Block>>)>,
+    charters_at: HashMap<(usize, usize), (Bytes, Hash, Rc<proto::Charter>)>,
+    /// The version that a stored proof says is forked.
+    forked_versions: HashMap<Hash, Option<u64>>,
     shown: BTreeMap<ViewKey, Rc<Shown>>,
     /// I14 and I15: the last status that was shown for a subject, and all that it may depend on.
     violation: Option<Violation>,
@@ -206,7 +241,7 @@ impl World {
         roles[0] = forum::FULL;
         roles[1] = forum::FULL;
         let groups: Vec<_> = (0..plan.members).map(|i| if i > 2 && draw.below(5) == 0 { i - 1 } else { i }).collect();
-        let forum = Forum::found(&roles, &groups, plan.quota, plan.start - 1);
+        let forum = Forum::found(&roles, &groups, plan.quota, plan.semantics, plan.start - 1);
         let mut world = Self {
             now: plan.start,
             draw,
@@ -217,9 +252,12 @@ impl World {
             streams: BTreeMap::new(),
             islands: Vec::new(),
             rule,
+            stolen: BTreeSet::new(),
+            forged: HashSet::new(),
             healed_at: None,
             together: false,
             tickets: BTreeMap::new(),
+            closing: BTreeMap::new(),
             next_ticket: 0,
             wire: Vec::new(),
             sent: HashSet::new(),
@@ -227,9 +265,14 @@ impl World {
             blocks: HashMap::new(),
             authored: HashMap::new(),
             signed: BTreeMap::new(),
+            attested: BTreeMap::new(),
+            roots: HashMap::new(),
             authentic: HashSet::new(),
             accusations: HashMap::new(),
             charters: HashMap::new(),
+            blocks_at: HashMap::new(),
+            charters_at: HashMap::new(),
+            forked_versions: HashMap::new(),
             shown: BTreeMap::new(),
             violation: None,
             tally: BTreeMap::new(),
@@ -246,9 +289,26 @@ impl World {
 
     /// A company's node comes into being.
     fn arrive(&mut self, number: usize, lies: bool) {
+        let node = self.new_node(number, lies);
+        self.nodes.push(node);
+        self.islands.push(0);
+        if !lies {
+            self.start(number);
+        }
+    }
+
+    fn new_node(&mut self, number: usize, lies: bool) -> Node {
         let liar = lies.then(|| Liar::new(company(number), self.forum.id, &mut self.draw));
+        let current = lies || self.draw.below(1000) >= self.plan.old_permille;
         let mut node = Node {
+            who: number,
             liar,
+            semantics_max: if current { SEMANTICS_MAX } else { 1 },
+            moved: false,
+            closed_below: LogNo(0),
+            gone: false,
+            root: 0,
+            log_seed: company(number).log_seed,
             replica: None,
             incarnation: 0,
             disk: Disk::default(),
@@ -256,8 +316,10 @@ impl World {
             batch: 0,
             flush_due: false,
             skew: self.draw.below(2 * self.plan.skew_ms + 1) as i64 - self.plan.skew_ms as i64,
+            set_at: 0,
             invite: self.forum.signed.len(),
             lines: BTreeMap::new(),
+            greeted: BTreeMap::new(),
             mark: Watermark::default(),
             acked: Vec::new(),
             queued: Vec::new(),
@@ -266,11 +328,7 @@ impl World {
             backup: None,
         };
         node.disk.charters = self.invitation(node.invite);
-        self.nodes.push(node);
-        self.islands.push(0);
-        if !lies {
-            self.start(number);
-        }
+        node
     }
 
     fn invitation(&self, charters: usize) -> BTreeMap<u64, Bytes> {
@@ -323,9 +381,10 @@ impl World {
             Event::Reply(caller, from, method, items, end) => self.reply(caller, from, method, items, end),
             Event::Pump(stream, tick) => self.pump(stream, tick),
             Event::Step(number) => self.step(number),
+            Event::Rekey(node, incarnation) if self.lives(node, incarnation) => self.rekey(node),
             Event::Rejoin => self.islands.iter_mut().for_each(|island| *island = 0),
             Event::Look => self.look(),
-            Event::Timer(..) | Event::Seal(..) | Event::Flush(..) => {}
+            Event::Timer(..) | Event::Seal(..) | Event::Flush(..) | Event::Rekey(..) => {}
         }
     }
 
@@ -338,11 +397,25 @@ impl World {
     }
 
     fn honest(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.nodes.len()).filter(|i| self.nodes[*i].liar.is_none())
+        (0..self.nodes.len()).filter(|i| self.nodes[*i].liar.is_none() && !self.nodes[*i].gone)
     }
 
     fn up(&self) -> Vec<usize> {
         self.honest().filter(|i| self.nodes[*i].replica.is_some()).collect()
+    }
+
+    fn who(&self, i: usize) -> &'static Company {
+        company(self.nodes[i].who)
+    }
+
+    /// Whether what a log says is only what its honest author said.
+    fn is_sound(&self, log: LogId) -> bool {
+        self.is_honest(MemberId(log.0)) && !self.stolen.contains(&log)
+    }
+
+    /// The two processes of a company that runs its node twice.
+    fn is_twice(&self, i: usize) -> bool {
+        (0..self.nodes.len()).any(|j| j != i && self.nodes[j].who == self.nodes[i].who && !self.nodes[j].gone)
     }
 
     fn is_honest(&self, member: MemberId) -> bool {
@@ -358,22 +431,25 @@ impl World {
     /// Builds the replica from the disk, as every start does.
     fn start(&mut self, i: usize) {
         let now = self.clock(i);
+        let root = self.root(i);
         let node = &mut self.nodes[i];
+        node.root = root;
         node.incarnation += 1;
         node.pending.clear();
         node.flush_due = false;
         node.lines.clear();
-        let company = company(i);
+        node.greeted.clear();
+        let company = company(node.who);
         let settings = Settings {
             me: company.id,
-            root: company.root.clone(),
-            log_seed: company.log_seed,
+            root: company.root(root).clone(),
+            log_seed: node.log_seed,
             seed: self.draw.number(),
             rules: Rules::but_for(self.rule),
-            instance: self.draw.0,
-            moved: false,
-            closed_below: LogNo(0),
-            semantics_max: SEMANTICS_MAX,
+            instance: 1 + self.draw.number() / 2,
+            moved: node.moved,
+            semantics_max: node.semantics_max,
+            closed_below: node.closed_below,
         };
         let charters =
             node.disk.charters.values().map(|c| proto::SignedCharter::decode(c.clone()).expect("we wrote it"));
@@ -401,6 +477,9 @@ impl World {
         }
         let (replica, effects) = restore.finish();
         let node = &mut self.nodes[i];
+        if std::mem::take(&mut node.moved) {
+            node.closed_below = replica.next_log_no();
+        }
         node.replica = Some(replica);
         // What the store catches up on is flushed before anything is published.
         let (writes, rest): (Vec<_>, Vec<_>) =
@@ -448,14 +527,62 @@ impl World {
                         again.push(Input::Confronted(Box::new(ours.header), theirs));
                     }
                 }
-                Effect::Rebuild => self.rebuild(i),
-                Effect::Roster | Effect::Redact(_) => {}
+                Effect::Rebuild => {
+                    let now = self.clock(i);
+                    self.rebuild(i, now);
+                }
+                Effect::Redact(ids) => self.redact(i, &ids),
+                Effect::Roster => self.rostered(i),
                 Effect::Alarm(alarm) => self.alarm(i, &alarm),
             }
         }
         for input in again {
             self.input(i, input);
         }
+    }
+
+    /// The roster changed: connections of whoever is no longer on it are cut, and a company whose root key changed
+    /// restarts its node with the new one.
+    fn rostered(&mut self, i: usize) {
+        let streams: Vec<_> = self.streams.iter().filter(|(_, s)| s.server == i).map(|(n, s)| (*n, s.client)).collect();
+        for (number, client) in streams {
+            if !self.knows(i, client)
+                && let Some(s) = self.streams.remove(&number)
+            {
+                let caller = Caller { node: s.client, incarnation: s.client_incarnation, generation: s.generation };
+                if self.waits(caller, i) {
+                    self.ends(caller, i, Method::Follow, Trouble::Refused("not a member".into()));
+                }
+            }
+        }
+        // The follower of a peer that is no longer listed ends.
+        let node = &mut self.nodes[i];
+        let listed: BTreeSet<_> = node.replica.iter().flat_map(|r| r.exchanges().keys().copied()).collect();
+        for (peer, line) in &mut node.lines {
+            if !listed.contains(&company(*peer).id) {
+                *line = Line { generation: line.generation + 1, ..Line::default() };
+            }
+        }
+        if self.root(i) != self.nodes[i].root {
+            let (incarnation, wait) = (self.nodes[i].incarnation, 50 + self.draw.below(20_000));
+            self.at(self.now + wait, Event::Rekey(i, incarnation));
+        }
+    }
+
+    fn rekey(&mut self, i: usize) {
+        if self.root(i) != self.nodes[i].root {
+            self.flush(i);
+            self.crash(i);
+            self.start(i);
+        }
+    }
+
+    /// Which of its root keys the charter in force lists for a node.
+    fn root(&mut self, i: usize) -> usize {
+        let who = self.nodes[i].who;
+        let charter = self.effective(i).map(|(_, charter)| charter);
+        let mut members = charter.iter().flat_map(|c| &c.members);
+        members.find(|m| m.id[..] == company(who).id.0).map_or(0, |m| forum::root_generation(&m.log_root_key, who))
     }
 
     /// A block from the store, flushed or not.
@@ -468,9 +595,8 @@ impl World {
         unflushed.or_else(|| node.disk.blocks.get(&id).cloned())
     }
 
-    fn rebuild(&mut self, i: usize) {
-        let now = self.clock(i);
-        let Some(replica) = self.nodes[i].replica.take() else { return };
+    fn rebuild(&mut self, i: usize, now: TimeMs) {
+        let Some(mut replica) = self.nodes[i].replica.take() else { return };
         let (keyring, charter) = (replica.keyring(), replica.charters().version());
         let disk: Vec<_> = self.nodes[i].disk.blocks.values().cloned().collect();
         let blocks = disk.into_iter().filter_map(|bytes| {
@@ -478,18 +604,43 @@ impl World {
             frame.and_then(|frame| self.verify(&keyring, charter, frame)).ok()
         });
         let blocks: Vec<_> = blocks.collect();
-        let mut replica = replica;
         let mut effects = Vec::new();
-        for _ in 0..4 {
+        let mut settled = false;
+        for _ in 0..REBUILDS_MAX {
             let mut rebuild = replica.begin_rebuild(now);
             blocks.iter().for_each(|block| replica.rebuild(&mut rebuild, block));
-            if replica.finish_rebuild(rebuild, now, &mut effects) {
+            settled = replica.finish_rebuild(rebuild, now, &mut effects);
+            if settled {
                 break;
             }
         }
         self.nodes[i].replica = Some(replica);
+        if !settled {
+            self.violated("I19", || format!("the list of node {i} does not settle"));
+        }
         self.carry_out(i, effects);
         self.count("rebuilds");
+    }
+
+    /// Erases records on disk, as the charters order it: in the store, in the journal, and in what is being written.
+    fn redact(&mut self, i: usize, ids: &[BlockId]) {
+        let Some(keyring) = self.keyring(i) else { return };
+        let redacted = |bytes: &Bytes| {
+            let mut frame = Frame::decode(bytes.clone()).ok().filter(|f| ids.contains(&f.header.header().id))?;
+            keyring.redact(&mut frame).then(|| frame.encode())
+        };
+        let node = &mut self.nodes[i];
+        let pending = node.pending.iter_mut().filter_map(|(_, put)| match put {
+            Put::Journal(bytes) | Put::Store(Write::Block(_, bytes)) => Some(bytes),
+            Put::Store(_) => None,
+        });
+        let disk = node.disk.blocks.values_mut().chain(node.disk.journal.iter_mut().flatten());
+        for bytes in pending.chain(disk) {
+            if let Some(less) = redacted(bytes) {
+                *bytes = less;
+            }
+        }
+        self.count("redactions");
     }
 
     /// Verification is a pure function of frame and keyring: what verified once is remembered, where the keyring still
@@ -501,7 +652,9 @@ impl World {
             return keyring.verify(frame);
         }
         // A first block needs the root keys of the charters; later versions only add to them.
-        let key = (frame.encode(), if known { 0 } else { charter });
+        // What is ordered to be erased is erased on the way.
+        let erased = keyring.erasures().map(|(_, records)| records as u64).sum::<u64>();
+        let key = (frame.encode(), if known { erased << 32 } else { charter | erased << 32 });
         if let Some(block) = self.verified.get(&key) {
             return Ok(block.clone());
         }
@@ -651,9 +804,19 @@ impl World {
         self.at(at, Event::Reply(caller, to, method, items, Some(end)));
     }
 
+    /// Whether another process of the client's company is connected to the server and has greeted it.
+    fn has_second_copy(&self, server: usize, client: usize) -> bool {
+        self.nodes[server].greeted.iter().any(|(other, incarnation)| {
+            *other != client
+                && self.nodes[*other].who == self.nodes[client].who
+                && self.lives(*other, *incarnation)
+                && self.reachable(server, *other)
+        })
+    }
+
     fn knows(&self, server: usize, client: usize) -> bool {
-        let charter = self.nodes[server].replica.as_ref().map(|r| r.charters().effective());
-        charter.is_some_and(|c| c.active().any(|m| m.id == company(client).id))
+        let id = self.who(client).id;
+        self.nodes[server].replica.as_ref().is_some_and(|r| r.listed().iter().any(|(_, member)| *member == id))
     }
 
     /// What an honest node answers: only what is published, and only from flushed storage.
@@ -661,10 +824,17 @@ impl World {
         if !self.knows(server, client) {
             return Err(Trouble::Refused("not a member".into()));
         }
+        self.check_admitted(server, client);
         let now = self.clock(server);
         let Some(replica) = self.nodes[server].replica.as_ref() else { return Ok(Vec::new()) };
         let items = match method {
-            Method::Hello => vec![hello(&replica.greeting(now), self.forum.id.0).encode_to_vec()],
+            Method::Hello => {
+                let incarnation = self.nodes[client].incarnation;
+                self.nodes[server].greeted.insert(client, incarnation);
+                let Some(replica) = self.nodes[server].replica.as_ref() else { return Ok(Vec::new()) };
+                let greeting = Greeting { second_copy: self.has_second_copy(server, client), ..replica.greeting(now) };
+                vec![hello(&greeting, self.forum.id.0).encode_to_vec()]
+            }
             Method::Charters => {
                 let request = proto::ChartersRequest::decode(bytes.clone()).expect("encoded here");
                 replica.charters_from(request.from_version).map(Message::encode_to_vec).collect()
@@ -737,7 +907,7 @@ impl World {
     }
 
     fn on_the_wire(&mut self, server: usize, id: BlockId, bytes: &Bytes) {
-        if id.origin.member == company(server).id {
+        if id.origin.member == self.who(server).id {
             self.check_signed(server, bytes);
             if let Some(block) = self.block(bytes).filter(|b| !self.sent.contains(&b.hash)) {
                 self.sent.insert(block.hash);
@@ -750,6 +920,9 @@ impl World {
         let lies = self.nodes[to].liar.is_some();
         if !lies && !self.knows(to, caller.node) {
             return self.ends(caller, to, Method::Follow, Trouble::Refused("not a member".into()));
+        }
+        if !lies {
+            self.check_admitted(to, caller.node);
         }
         let request = proto::PullRequest::decode(bytes.clone()).expect("encoded here");
         let have = Have::from_proto(&request.have).expect("honest callers only");
@@ -795,6 +968,7 @@ impl World {
         let items = if self.nodes[server].liar.is_some() {
             self.liar_streams(&mut stream)
         } else {
+            self.check_admitted(server, client);
             self.stream(&mut stream, tick, number)
         };
         if !items.is_empty() {
@@ -850,7 +1024,7 @@ impl World {
                     time_ms: self.now,
                     ..Default::default()
                 };
-                vec![proto::HelloReply { me: Some(me), heads, ..Default::default() }.encode_to_vec().into()]
+                vec![proto::HelloReply { me: Some(me), heads, max_frame: 0, second_copy: false }.encode_to_vec().into()]
             }
             Method::Charters => {
                 let from = proto::ChartersRequest::decode(bytes.clone()).map_or(1, |r| r.from_version);
@@ -915,7 +1089,7 @@ impl World {
                 self.hang_up(caller.node, from, method);
             }
             match self.decode(caller.node, method, item) {
-                Ok(event) => self.input(caller.node, Input::Peer(company(from).id, event)),
+                Ok(event) => self.input(caller.node, Input::Peer(self.who(from).id, event)),
                 Err(why) => {
                     end = Some(Err(Trouble::Nonsense(why)));
                     break;
@@ -924,7 +1098,7 @@ impl World {
         }
         let Some(end) = end.filter(|_| self.waits(caller, from)) else { return };
         self.hang_up(caller.node, from, method);
-        self.input(caller.node, Input::Peer(company(from).id, PeerEvent::Ended(method.call(), end)));
+        self.input(caller.node, Input::Peer(self.who(from).id, PeerEvent::Ended(method.call(), end)));
     }
 
     fn hang_up(&mut self, client: usize, server: usize, method: Method) {
@@ -978,8 +1152,24 @@ impl World {
 }
 
 fn some_roles(draw: &mut Draw) -> u32 {
-    use crate::forum::{CERTIFIER, FULL, OBSERVER, REFERRAL, SMALL, STEWARD};
-    [FULL, FULL, FULL, FULL, FULL, SMALL, REFERRAL, CERTIFIER, FULL | STEWARD, OBSERVER][draw.below(10) as usize]
+    use crate::forum::{AUDITOR, CERTIFIER, FULL, OBSERVER, REFERRAL, SMALL, STEWARD};
+    let some = [
+        FULL,
+        FULL,
+        FULL,
+        FULL,
+        FULL,
+        FULL,
+        SMALL,
+        REFERRAL,
+        CERTIFIER,
+        FULL | STEWARD,
+        FULL | STEWARD,
+        OBSERVER,
+        AUDITOR,
+        STEWARD,
+    ];
+    some[draw.below(14) as usize]
 }
 
 fn pull_reply(item: proto::pull_reply::Item) -> Bytes {
@@ -1025,7 +1215,7 @@ fn tick_to_proto(tick: &Tick) -> proto::Tick {
         have_digest: Bytes::copy_from_slice(&tick.have_digest),
         charter_hash: Bytes::copy_from_slice(&tick.charter_hash.0),
         view_hour: tick.view_hour.0,
-        view_digest: tick.view_digest.map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(&digest)),
+        view_digest: tick.view_digest.map_or_else(Bytes::new, |d| Bytes::copy_from_slice(&d)),
     }
 }
 

@@ -35,6 +35,9 @@ use crate::store::{LockError, disk_low, erase_set_aside, lock_directory};
 
 /// Inputs that wait for the engine. Each is at most one frame (256 KiB), so this also bounds memory.
 pub const QUEUE_MAX: usize = 32;
+/// A process that nothing reaches for so long stood still, or its machine did: the timer comes ten times a second, and in much
+/// less no other machine starts a node. Too low a value costs a question to the peers, no more.
+const STOOD_STILL_MS: u64 = 10_000;
 /// Inputs that one group commit covers.
 const BATCH_MAX: usize = 32;
 /// How long a submission waits for company before its block is signed (W2).
@@ -56,7 +59,7 @@ pub const OUTBOX_FILE: &str = "outbox";
 /// Left in the data directory by `restore`, until the next start has noticed.
 pub const RESTORED_FILE: &str = "restored";
 /// Holds the number below which our logs are never written again.
-const CLOSED_BELOW_FILE: &str = "closed-below";
+pub const CLOSED_BELOW_FILE: &str = "closed-below";
 /// Name of the store's folder in the data directory.
 pub const STORE_FOLDER: &str = "replica";
 
@@ -347,7 +350,7 @@ pub fn start(
         asks: Mutex::new(BTreeMap::new()),
     });
     let handle = Handle { inputs, shared: Arc::clone(&shared) };
-    let mut engine = Engine { shared, journal, outbox, answers: BTreeMap::new(), next_ticket: 0 };
+    let mut engine = Engine { shared, journal, outbox, answers: BTreeMap::new(), next_ticket: 0, awake: clock::now() };
     engine.carry_out(dropped.into_iter().map(Effect::Store).collect());
     engine.carry_out(effects);
     let thread = thread::Builder::new().name("engine".into());
@@ -368,18 +371,32 @@ fn where_it_stands(data: &Path, settings: Settings, started: &mut Started) -> Re
         }
         Stood::Moved { .. } => true,
     };
+    let closed_below = closed_below(data).map_err(fail)?;
+    if closed_below.is_none() {
+        started.healed.push(format!(
+            "{CLOSED_BELOW_FILE} was damaged: all logs are left as they are, and what is said from now on goes into new ones"
+        ));
+    }
     if moved || restored {
         let what = if restored { "restored from a backup" } else { "copied or restored" };
         started.healed.push(format!(
             "this data directory was {what}: its logs are left as they are, and what is said from now on goes into new ones"
         ));
     }
-    let closed_below = match fs::read_to_string(data.join(CLOSED_BELOW_FILE)) {
-        Ok(text) => text.trim().parse().map_err(|error| fail(io::Error::new(io::ErrorKind::InvalidData, error)))?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(fail(error)),
-    };
-    Ok(Settings { moved: moved || restored, closed_below: LogNo(closed_below), ..settings })
+    Ok(Settings {
+        moved: moved || restored || closed_below.is_none(),
+        closed_below: closed_below.unwrap_or(LogNo(0)),
+        ..settings
+    })
+}
+
+/// The number below which our logs were left behind; `None` if nobody can read it any more.
+fn closed_below(data: &Path) -> io::Result<Option<LogNo>> {
+    match fs::read(data.join(CLOSED_BELOW_FILE)) {
+        Ok(text) => Ok(String::from_utf8(text).ok().and_then(|text| text.trim().parse().ok()).map(LogNo)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(LogNo(0))),
+        Err(error) => Err(error),
+    }
 }
 
 /// What is left behind is noted before the place is: a crash in between leaves the directory moved.
@@ -452,6 +469,8 @@ struct Engine {
     outbox: Outbox,
     answers: BTreeMap<Ticket, oneshot::Sender<Result<Answer, Failed>>>,
     next_ticket: u64,
+    /// When the latest turn ended.
+    awake: TimeMs,
 }
 
 impl Engine {
@@ -479,6 +498,13 @@ impl Engine {
         let mut resubmissions = Vec::new();
         {
             let mut replica = shared.replica_mut();
+            if now.since(self.awake) > STOOD_STILL_MS {
+                tracing::warn!(
+                    for_ms = now.since(self.awake),
+                    "stood still: peers are asked before anything is signed"
+                );
+                effects.extend(replica.handle(Input::Woke, now));
+            }
             for message in batch.drain(..) {
                 match message {
                     Message::Input(input) => effects.extend(replica.handle(*input, now)),
@@ -507,6 +533,7 @@ impl Engine {
         for (from_peers, answer) in resubmissions {
             self.resubmit(from_peers, answer);
         }
+        self.awake = clock::now();
     }
 
     /// Our journal has everything that we ever signed here: whatever of it does not count is said again, in its order.

@@ -446,6 +446,16 @@ impl Process {
         peak_memory(self.child.id())
     }
 
+    /// Stops the process where it stands, and everything of it (SIGSTOP).
+    pub fn pause(&self) {
+        signal("-STOP", self.child.id());
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self) {
+        signal("-CONT", self.child.id());
+    }
+
     /// SIGKILL, and the wait until the process is gone.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -465,6 +475,10 @@ impl Drop for Process {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+fn signal(name: &str, pid: u32) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success(), "kill {name} {pid}");
 }
 
 fn local_client(socket: PathBuf) -> ForumClient<Channel> {

@@ -292,7 +292,8 @@ impl Proofs {
 
     /// The lowest disputed place of `origin`, whichever root key opened it.
     pub fn fork(&self, origin: Origin) -> Option<Seq> {
-        self.iter().filter(|proof| proof.origin == origin).map(VerifiedProof::seq).min()
+        let roots = (origin, KeyId([0; 32]))..=(origin, KeyId([0xff; 32]));
+        self.by_log.range(roots).map(|(_, proof)| proof.seq).min()
     }
 
     /// The proof that `proof` would take the place of.

@@ -148,6 +148,8 @@ pub enum Input {
     Root(Box<SigningKey>),
     /// Somebody waits for peers to hold what we said: ask them how far they are.
     Probe,
+    /// Our process stood still, or its machine did: what was signed with our keys meanwhile, only the peers know.
+    Woke,
 }
 
 /// What should happen, in this order.
@@ -279,6 +281,7 @@ impl Replica {
             Input::Root(root) => self.take_root(*root),
             Input::Resubmit { ticket, said } => self.resubmit(ticket, said, now, &mut effects),
             Input::Probe => self.exchanges.values_mut().for_each(Exchange::want_greeting),
+            Input::Woke => self.woke(),
         }
         effects
     }
@@ -484,6 +487,8 @@ impl Replica {
         self.seal(now, effects);
         if now >= self.next_repair {
             self.next_repair = now.plus(self.draw.around(REPAIR_MS));
+            // Without a peer no greeting does it.
+            self.open_guard(now, effects);
             let connected: Vec<_> =
                 self.exchanges.iter().filter(|(_, e)| e.is_connected()).map(|(id, _)| *id).collect();
             let choice = usize::try_from(self.draw.below(connected.len() as u64)).unwrap_or(0);
@@ -609,8 +614,8 @@ impl Replica {
     fn charter_changed(&mut self, changed: &mut Changed, effects: &mut Vec<Effect>) {
         let erased: BTreeSet<_> = self.keyring.erasures().collect();
         Arc::make_mut(&mut self.keyring).renew(&self.chain);
-        let held = |id: &BlockId| self.logs.get(&id.origin).is_some_and(|log| id.seq <= log.len());
-        let ordered: Vec<_> = self.keyring.erasures().filter(|id| !erased.contains(id) && held(id)).collect();
+        // Whether they are held or not: of a chain that was dropped, the disk may still have them.
+        let ordered: Vec<_> = self.keyring.erasures().filter(|id| !erased.contains(id)).collect();
         if !ordered.is_empty() {
             effects.push(Effect::Redact(ordered));
         }
@@ -638,6 +643,7 @@ impl Replica {
         let peers: BTreeSet<_> = listed.filter(|id| *id != me).collect();
         self.exchanges.retain(|id, _| peers.contains(id));
         self.own.claimed_by.retain(|id| peers.contains(id));
+        self.own.guard.follow(peers.len());
         for peer in peers {
             let seed = self.draw.number();
             self.exchanges.entry(peer).or_insert_with(|| Exchange::new(seed));

@@ -94,6 +94,17 @@ pub(super) enum Guard {
     Open,
 }
 
+impl Guard {
+    /// Only `peers` are left to be asked: who was cut off answers no more.
+    pub(super) fn follow(&mut self, peers: usize) {
+        match self {
+            Self::Pending { .. } if peers == 0 => *self = Self::Open,
+            Self::Pending { needed, .. } => *needed = (*needed).min(peers),
+            Self::Open => {}
+        }
+    }
+}
+
 /// Everything about our own logs that is not in them.
 #[derive(Clone, Debug)]
 pub(super) struct Own {

@@ -194,7 +194,8 @@ impl Replica {
 
     /// Beyond `log_bytes_max` a member's logs are not extended until a charter raises it (layer 4).
     fn is_full(&self, member: MemberId) -> bool {
-        let bytes: u64 = self.logs.values().filter(|l| l.origin().member == member).map(Log::bytes).sum();
+        let [first, last] = [0, u32::MAX].map(|log_no| Origin { member, log_no: super::ids::LogNo(log_no) });
+        let bytes: u64 = self.logs.range(first..=last).map(|(_, log)| log.bytes()).sum();
         bytes > self.chain.effective().policy.log_bytes_max
     }
 

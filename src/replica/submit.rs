@@ -15,6 +15,7 @@ use super::own::{
 };
 use super::record::{self, Parsed, SALT_SIZE, Stance, Statement};
 use super::signed::{VerifiedBlock, open_log};
+use super::suspension::SUSPENSION_DAYS_MAX;
 use super::wrong::WrongRule;
 use super::{Alarm, Effect, Replica, Staged, Write, admission, merkle, proto, signal};
 
@@ -71,6 +72,8 @@ impl Replica {
             return Err(Refusal::Suspended(until.since(now).div_ceil(TimeMs::HOUR_MS)));
         }
         let member = charter.member(self.settings.me).filter(|_| self.is_active());
+        // What is said before its admission is inert.
+        let member = member.filter(|m| now.max(self.own.last_time) >= m.admitted);
         let member = member.ok_or(Refusal::NotActive(charter.version))?;
         if member.root_key != self.settings.root.verifying_key() {
             return Err(Refusal::RootKey(charter.version)); // what we sign would count nowhere
@@ -81,6 +84,11 @@ impl Replica {
                 Parsed::Says(statement) => {
                     if !admission::may_say(charter.semantics, member.roles, statement) {
                         return Err(Refusal::Role(member.roles.names().join(", ")));
+                    }
+                    if let Statement::Suspend { until, .. } = statement
+                        && *until > now.plus(SUSPENSION_DAYS_MAX * TimeMs::DAY_MS)
+                    {
+                        return Err(Refusal::Record(index, "suspends a member for more than 14 days")); // not read
                     }
                     guard(statement, &records[index]).map_err(|refusal| Refusal::Guard(index, refusal))?;
                 }
@@ -133,7 +141,9 @@ impl Replica {
     /// Whether peers hold blocks of ours that we do not have back yet.
     pub(super) fn is_missing_own_blocks(&self) -> bool {
         let len = |log_no: &LogNo| self.logs.get(&self.my_origin(*log_no)).map_or(Seq(0), Log::len);
-        self.own.expected.iter().any(|(log_no, seq)| len(log_no) < *seq)
+        // What stands behind a fork does not come back.
+        let may_come = |log_no: &LogNo, seq| !self.is_convicted_at(self.my_origin(*log_no), seq);
+        self.own.expected.iter().any(|(log_no, seq)| len(log_no) < *seq && may_come(log_no, *seq))
     }
 
     /// New logs are opened with `root`; those of another root key are not ours to write any more.
@@ -158,6 +168,11 @@ impl Replica {
     ) {
         if !self.own.may_sign() {
             effects.push(Effect::Answer(ticket, Answer::Refused(Refusal::GuardPending)));
+            return;
+        }
+        if !self.understands() {
+            let level = u64::from(self.chain.effective().semantics);
+            effects.push(Effect::Answer(ticket, Answer::Refused(Refusal::Semantics(level))));
             return;
         }
         self.seal(now, effects);
@@ -470,6 +485,13 @@ impl Replica {
         if self.own.may_sign() {
             self.drain_outbox(now, effects);
         }
+    }
+
+    /// The startup guard again: an image of this machine may have been started while we stood still, and may have been
+    /// taken for us by every peer. Whoever merely slept has its answers in a moment.
+    pub(super) fn woke(&mut self) {
+        self.own.guard = super::own::Own::new(self.exchanges.len(), false).guard;
+        self.exchanges.values_mut().for_each(super::Exchange::want_greeting);
     }
 
     /// Heads that a peer claims of logs that we may still write, and that are not ours.

@@ -20,6 +20,8 @@ const CLONES_OF_ONE_FORUM: usize = 5;
 const STATEMENTS_MAX: u64 = 20;
 /// How long both are given submissions at most, after both operators could see it.
 const TOGETHER_MAX_MS: u64 = 500;
+/// A node that is paused for less than ten seconds does not notice.
+const PAUSE_MIN: Duration = Duration::from_secs(12);
 /// The statements to the clones are numbered from here: 2^32 for each, and the original's below.
 const CLONES_FIRST: u64 = 1 << 32;
 
@@ -56,6 +58,54 @@ fn a_cloned_node_is_noticed_and_neither_of_the_two_contradicts_the_other() {
             "{clones} clones: {statements} durable statements, 0 lost; {queued} were queued; {blocks} blocks signed by \
              the two, 0 places twice"
         );
+    });
+}
+
+/// The one moment in which files and peers know nothing: nothing was said since the image was made, and the original
+/// stands still while its image is started. What it signed when it goes on would be signed twice.
+#[test]
+fn an_original_that_stood_still_while_its_image_was_started_signs_nothing() {
+    crate::runtime().block_on(async {
+        let mut forum = Forum::found(3, crate::folder());
+        let mut original = forum.start(VICTIM).await;
+        let mut others = start_others(&forum).await;
+        let (told, told_clone) = (Arc::new(Told::default()), Told::from(CLONES_FIRST));
+        original.open().await;
+        let load = Load::on(&original, &told);
+        more_durable(&told, 5).await;
+        load.stop().await;
+        for other in &mut others {
+            forum::agreed(&mut original, other).await;
+        }
+        original.pause();
+        let paused = clock::instant();
+        copy_running(&forum, 0, Way::MachineUnseen);
+        // Else the peers would still hold the connections of the original.
+        others.into_iter().for_each(Process::kill);
+        others = start_others(&forum).await;
+        let mut clone = start_clone(&mut forum, 0, another_address()).await;
+        clone.open().await;
+        let load_of_clone = Load::on(&clone, &told_clone);
+        more_durable(&told_clone, 5).await;
+        sleep(PAUSE_MIN.saturating_sub(paused.elapsed())).await;
+        original.resume();
+        let load = Load::on(&original, &told);
+        is_told_of_a_copy(&mut original, Way::MachineUnseen).await;
+        load.stop().await;
+        load_of_clone.stop().await;
+        original.kill();
+        clone.kill();
+        takes_over(&mut forum, 0, &mut others, &told_clone).await;
+        let mut signed = Signed::default();
+        signed.add(&clone_folder(&forum, 0), "the image");
+        original = forum.start(VICTIM).await;
+        original.open().await;
+        told.add(&told_clone);
+        let mut nodes = vec![original];
+        nodes.extend(others);
+        all_is_well(&forum, &mut nodes, &told).await;
+        nodes.into_iter().for_each(Process::kill);
+        signed.add(&forum.companies[VICTIM].data, "the original");
     });
 }
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use staydown::clock;
-use staydown::engine::{JOURNAL_FILE, OUTBOX_FILE, STORE_FOLDER};
+use staydown::engine::{CLOSED_BELOW_FILE, JOURNAL_FILE, OUTBOX_FILE, STORE_FOLDER};
+use staydown::store::place::{PLACE_FILE, Place};
 use staydown::wire::local as l;
 
 use crate::forum::{self, Chance, DEADLINE, Forum, Process, Tally, count};
@@ -30,12 +31,15 @@ async fn run(damages: usize) {
     let originals = originals(&forum).await;
     let mut chance = Chance(crate::seed());
     let files = files(&originals.victim);
-    assert!(files.iter().any(|f| f.ends_with(JOURNAL_FILE)) && files.iter().any(|f| f.ends_with("db")));
+    assert!(files.iter().any(|f| f.ends_with(JOURNAL_FILE)) && files.iter().any(|f| f.ends_with(PLACE_FILE)));
+    assert!(files.iter().any(|f| f.ends_with(CLOSED_BELOW_FILE)) && files.iter().any(|f| f.ends_with("db")));
     let mut tally = Tally::new();
     for round in 0..damages {
         // Sometimes the peer lacks the second half: then journal and store are all there is of it.
         let peer = if chance.below(2) == 0 { &originals.peer } else { &originals.peer_before };
         restore(&originals.victim, &forum.companies[VICTIM].data);
+        // The drill is of a directory that was damaged where it stands, not of a copy: that leaves its logs behind.
+        Place::write(&forum.companies[VICTIM].data).unwrap();
         restore(peer, &forum.companies[PEER].data);
         let file = &files[round % files.len()];
         let what = Damage::ALL[(round % files.len() + round / files.len()) % Damage::ALL.len()];
@@ -86,6 +90,7 @@ async fn originals(forum: &Forum) -> Originals {
     copy(&forum.companies[PEER].data, &originals.peer);
     victim.kill();
     copy(&forum.companies[VICTIM].data, &originals.victim);
+    fs::write(originals.victim.join(CLOSED_BELOW_FILE), "0").unwrap();
     originals
 }
 
@@ -148,10 +153,10 @@ impl Damage {
     }
 }
 
-/// The journal, the outbox and the files of the store, relative to the data directory.
+/// The journal, the outbox, what is remembered of the place, and the files of the store, relative to the data directory.
 fn files(data: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<_> =
-        [JOURNAL_FILE, OUTBOX_FILE].map(PathBuf::from).into_iter().filter(|f| data.join(f).is_file()).collect();
+    let files = [JOURNAL_FILE, OUTBOX_FILE, PLACE_FILE, CLOSED_BELOW_FILE].map(PathBuf::from);
+    let mut files: Vec<_> = files.into_iter().filter(|f| data.join(f).is_file()).collect();
     let mut folders = vec![PathBuf::from(STORE_FOLDER)];
     while let Some(folder) = folders.pop() {
         let mut entries: Vec<_> = fs::read_dir(data.join(&folder)).unwrap().map(Result::unwrap).collect();

@@ -510,6 +510,22 @@ fn a_second_copy_signs_nothing_until_the_first_is_gone() {
 }
 
 #[test]
+fn a_node_that_stood_still_asks_before_it_signs_again() {
+    let forum = TestForum::of_full(3);
+    let mut node = Node::new(&forum, 1);
+    node.greeted(2, |_| ());
+    assert!(matches!(node.says(vec![opinion(1, 1)]), Answer::Durable(_)));
+    node.handle(Input::Woke);
+    assert_eq!(node.says(vec![opinion(2, 1)]), Answer::Queued);
+    assert!(node.handle(Input::Timer).iter().any(|effect| matches!(effect, Effect::Ask(_, Ask::Greet))));
+    node.greeted(3, |greeting| greeting.second_copy = true);
+    assert!(node.replica.guard_pending(), "whoever tells of a copy does not count");
+    node.greeted(2, |_| ());
+    assert_eq!(node.status(2), Some(Status::Active), "what waited was signed");
+    assert_eq!(node.replica.next_log_no(), LogNo(1), "in the same log");
+}
+
+#[test]
 fn a_copied_directory_leaves_its_logs_behind_for_ever() {
     let forum = TestForum::of_full(1);
     let mut node = Node::new(&forum, 1);
@@ -674,16 +690,24 @@ fn cut(forum: &mut TestForum, block: &VerifiedBlock) -> proto::SignedCharter {
     forum.issue(|c| c.cutoffs = vec![cutoff])
 }
 
+/// `peer` greets with this head of member 1's log 0, and the talk goes on until it is asked for headers, if it is.
+fn is_asked_for_headers(node: &mut Node, peer: u8, head: Head) {
+    node.handle(Input::Timer);
+    let mut effects = node.greeted(peer, |greeting| greeting.have.set(origin(1, 0), head));
+    for _ in 0..4 {
+        if effects.iter().any(|e| matches!(e, Effect::Ask(_, Ask::Headers { .. }))) {
+            return;
+        }
+        effects = node.handle(Input::Peer(id(peer), PeerEvent::Ended(Call::Talk, Ok(()))));
+        effects.extend(node.handle(Input::Timer));
+    }
+}
+
 /// Lets `node` trace `chain` of member 1's log 0, from block 4 on, at `peer`, and then hear its blocks.
 fn traces(node: &mut Node, world: &Forked, peer: u8, chain: &[VerifiedBlock]) {
     let last = chain.last().unwrap();
     let head = Head { seq: last.id().seq, hash: last.hash() };
-    node.handle(Input::Timer);
-    node.greeted(peer, |greeting| greeting.have.set(origin(1, 0), head));
-    for _ in 0..3 {
-        node.handle(Input::Peer(id(peer), PeerEvent::Ended(Call::Talk, Ok(()))));
-        node.handle(Input::Timer);
-    }
+    is_asked_for_headers(node, peer, head);
     for block in &chain[3..] {
         let header = world.header_event(block);
         node.handle(Input::Peer(id(peer), header));
@@ -801,12 +825,7 @@ fn what_a_dropped_chain_said_is_forgotten() {
     words.iter().for_each(|block| node.hears(4, block));
     node.handle(Input::Peer(id(4), PeerEvent::Proof(Box::new(proof))));
     assert!(node.replica.suspended(id(3)).is_none());
-    node.handle(Input::Timer);
-    node.greeted(4, |greeting| greeting.have.set(origin(1, 0), head));
-    for _ in 0..3 {
-        node.handle(Input::Peer(id(4), PeerEvent::Ended(Call::Talk, Ok(()))));
-        node.handle(Input::Timer);
-    }
+    is_asked_for_headers(&mut node, 4, head);
     for header in headers {
         node.handle(Input::Peer(id(4), PeerEvent::Header(Box::new(header))));
     }
@@ -829,4 +848,66 @@ fn a_final_chain_is_fetched_with_few_rebuilds() {
     traces(&mut node, &world, 4, &world.ours);
     assert_eq!(node.prefix(origin(1, 0)), 6);
     assert_eq!(node.rebuilds - before, 1);
+}
+
+#[test]
+fn no_log_is_closed_under_a_charter_that_is_not_understood() {
+    let mut forum = TestForum::of_full(1);
+    let mut node = Node::with(&forum, Settings { semantics_max: 1, ..settings(1) });
+    node.says(vec![opinion(1, 1)]);
+    let charter = forum.issue(|c| c.semantics = 2);
+    node.applies(charter);
+    let effects = node.handle(Input::Close { ticket: Ticket(2), next_seed: None, reason: 0 });
+    let refused = Answer::Refused(Refusal::Semantics(2));
+    assert!(matches!(&effects[..], [Effect::Answer(_, answer)] if *answer == refused), "{effects:?}");
+    assert_eq!(node.journal.len(), 1);
+}
+
+#[test]
+fn the_guard_does_not_wait_for_who_was_cut_off() {
+    let mut forum = TestForum::of_full(2);
+    let mut node = Node::new(&forum, 2);
+    assert_eq!(node.says(vec![opinion(1, 1)]), Answer::Queued);
+    let charter = forum.issue(|c| c.members[0].status = 2);
+    node.applies(charter);
+    assert!(!node.replica.guard_pending());
+    node.now = node.now.plus(TimeMs::HOUR_MS);
+    node.handle(Input::Timer);
+    assert_eq!(node.status(1), Some(Status::Active), "what waited is signed");
+}
+
+#[test]
+fn blocks_of_ours_behind_a_fork_are_not_waited_for() {
+    let world = Forked::new();
+    let mut node = Node::new(&world.forum, 1);
+    node.replica.own.expected.insert(LogNo(0), Seq(5));
+    assert!(node.replica.is_missing_own_blocks());
+    tell(&mut node, &world.proof);
+    assert!(!node.replica.is_missing_own_blocks());
+}
+
+#[test]
+fn nothing_is_acknowledged_that_would_be_inert_for_its_time() {
+    let forum = TestForum::with(&[("a", FULL | STEWARD)], |c| {
+        c.semantics = 2;
+        c.members[0].admitted_ms = START.0 + TimeMs::DAY_MS;
+    });
+    let mut node = Node::new(&forum, 1);
+    assert_eq!(node.says(vec![opinion(1, 1)]), Answer::Refused(Refusal::NotActive(1)));
+    node.now = START.plus(TimeMs::DAY_MS);
+    let until = node.now.plus(15 * TimeMs::DAY_MS);
+    assert!(matches!(node.says(vec![suspend(1, &[], until)]), Answer::Refused(Refusal::Record(0, _))));
+    assert!(matches!(node.says(vec![opinion(1, 1)]), Answer::Durable(_)));
+    assert_eq!(node.status(1), Some(Status::Active));
+}
+
+#[test]
+fn an_erasure_looks_for_blocks_that_are_on_disk_alone() {
+    let mut forum = TestForum::of_full(2);
+    let mut node = Node::new(&forum, 2);
+    let block = BlockId { origin: origin(1, 0), seq: Seq(9) };
+    let charter = order_erasure(&mut forum, block, 1, [7; 32]);
+    let mut effects = node.replica.handle(Input::Charter(charter), node.now);
+    effects.extend(node.replica.handle(Input::Durable, node.now));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Redact(ids) if ids.contains(&block))), "{effects:?}");
 }

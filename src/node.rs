@@ -612,7 +612,7 @@ async fn follow_roster(
     tokio::pin!(stopped);
     loop {
         changes.mark_unchanged();
-        take_root(&engine, &followers.config.data).await;
+        take_root(&engine, &followers.config.data, &mut tasks).await;
         let roster = Arc::new(roster(&engine));
         shared.store(Arc::clone(&roster));
         // From here on no handshake and no call of a key that left goes well; its streams end with the reason.
@@ -646,7 +646,7 @@ async fn follow_roster(
 
 /// Takes up the next log root key when the charter names it, while the node runs: what is said from then on goes into logs
 /// that it opens.
-async fn take_root(engine: &Handle, data: &Path) {
+async fn take_root(engine: &Handle, data: &Path, tasks: &mut JoinSet<()>) {
     let listed = {
         let replica = engine.shared().replica();
         let listed = replica.charters().effective().member(replica.me()).map(|member| member.root_key);
@@ -659,7 +659,7 @@ async fn take_root(engine: &Handle, data: &Path) {
             tracing::info!("the charter lists the next log root key: it is in use from now on");
             let engine = engine.clone();
             // Not waited for: revocations come before whatever is on the engine's queue.
-            tokio::spawn(async move { drop(engine.input(Input::Root(Box::new(root))).await) });
+            tasks.spawn(async move { drop(engine.input(Input::Root(Box::new(root))).await) });
         }
         Ok(Ok(None)) => tracing::error!("the charter names a log root key that this node does not have"),
         Ok(Err(error)) => tracing::error!(%error, "the next log root key could not be taken up"),

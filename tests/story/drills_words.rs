@@ -103,7 +103,7 @@ fn an_erased_record_is_in_no_file_of_any_node() {
     forum.join();
     let fingerprint = forum.fingerprint.clone();
     let gone = item(1);
-    let digest = data_encoding::HEXLOWER.decode(gone["sha256:".len()..].as_bytes()).unwrap();
+    let digest = data_encoding::HEXLOWER.decode(&gone.as_bytes()["sha256:".len()..]).unwrap();
     forum.companies[0].does(&["submit", &gone, "--label", "symbol", "--wait-peers", "2"]);
     forum.companies[0].does(&["submit", &item(2), "--label", "symbol", "--wait-peers", "2"]);
     forum.agree();

@@ -17,7 +17,7 @@ use super::failure::{Exit, Failure, Outcome, io_failure};
 use super::{Invocation, charter, init, show};
 use crate::clock;
 use crate::config::CONFIG_FILE;
-use crate::engine::{JOURNAL_FILE, OUTBOX_FILE};
+use crate::engine::{CLOSED_BELOW_FILE, JOURNAL_FILE, OUTBOX_FILE};
 use crate::keys::{LOG_ROOT_FILE, LOG_ROOT_NEXT_FILE, LOG_ROOT_OLD_FILE, LOG_SEED_FILE, TLS_CERT_FILE, TLS_KEY_FILE};
 use crate::keys::{TLS_NEXT_CERT_FILE, TLS_NEXT_KEY_FILE};
 use crate::replica::ids::{TimeMs, hex};
@@ -35,8 +35,15 @@ const VERSION: u32 = 1;
 
 /// The outbox before the journal: an entry that is signed in between is then in both, and the node forgets the one that
 /// its own block holds. The other way round it would be in neither.
-const FILES: [&str; 6] =
-    [OUTBOX_FILE, JOURNAL_FILE, init::MEMBER_FILE, init::BINDING_FILE, init::REQUEST_FILE, CONFIG_FILE];
+const FILES: [&str; 7] = [
+    OUTBOX_FILE,
+    JOURNAL_FILE,
+    CLOSED_BELOW_FILE,
+    init::MEMBER_FILE,
+    init::BINDING_FILE,
+    init::REQUEST_FILE,
+    CONFIG_FILE,
+];
 const KEY_FILES: [&str; 8] = [
     LOG_ROOT_FILE,
     LOG_SEED_FILE,

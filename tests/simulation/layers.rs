@@ -29,6 +29,8 @@ pub(crate) fn members(charter: &proto::Charter) -> BTreeMap<[u8; 16], &proto::Me
 
 /// Order of a record among those of several members: time, log, seq, index in the block, index in the record.
 type Place = (u64, u32, u64, usize, usize);
+/// A steward's word: where it stands, on whom, and its marks.
+type Word<'a> = (Place, [u8; 16], &'a [Mark]);
 
 /// What the groups attested: by group and log, places in the order in which they were said.
 type Attested<'a> = BTreeMap<(&'a str, LogId), BTreeMap<(Place, [u8; 16]), (u64, Hash)>>;
@@ -127,10 +129,10 @@ impl<'a> Held<'a> {
         if expulsion.is_some_and(|e| e.policy == 2) {
             return Vec::new();
         }
-        let all = self.charter.expulsions.iter().flat_map(|e| &e.cutoffs).chain(&self.charter.cutoffs);
+        let mut all = self.charter.expulsions.iter().flat_map(|e| &e.cutoffs).chain(&self.charter.cutoffs);
         let here =
             |c: &&proto::Cutoff| c.origin.as_ref().is_some_and(|o| o.member_id[..] == log.0 && o.log_no == log.1);
-        let Some(cutoff) = all.filter(here).next_back() else {
+        let Some(cutoff) = all.rfind(here) else {
             let opened = chains[0].first().and_then(|b| b.opening());
             let current = opened.is_some_and(|open| open.root_key_id[..] == hash(&[&member.log_root_key]));
             return if current && expulsion.is_none() && member.status == 1 { counted } else { Vec::new() };
@@ -158,7 +160,7 @@ impl<'a> Held<'a> {
             return suspended;
         }
         let members = members(self.charter);
-        let mut words: BTreeMap<[u8; 16], Vec<(Place, [u8; 16], &[Mark])>> = BTreeMap::new();
+        let mut words: BTreeMap<[u8; 16], Vec<Word<'_>>> = BTreeMap::new();
         for (log, blocks) in self.unsuspended() {
             let steward = members.get(&log.0).is_some_and(|m| m.status == 1 && m.roles & 64 != 0);
             for block in blocks.iter().filter(|_| steward) {

@@ -116,7 +116,7 @@ fn every_schedule_keeps_every_promise() {
     let seed = from_environment("STAYDOWN_SEED");
     let count = from_environment("STAYDOWN_SCHEDULES").unwrap_or(if seed.is_some() { 1 } else { SCHEDULES });
     let first = seed.or(from_environment("STAYDOWN_FIRST")).unwrap_or(1);
-    let started = Instant::now();
+    let started = staydown::clock::instant();
     let (failure, tally) = schedules(first, count, None);
     summarize(first, count, &tally, failure.as_ref(), started);
     if let Some((seed, why)) = failure {

@@ -174,6 +174,8 @@ enum Event {
     Look,
 }
 
+/// Bytes of a block, and what the checkers make of them.
+type Looked = (Bytes, Option<Rc<Block>>);
 type ViewKey = (Hash, Vec<(LogId, u64)>, [u8; 32], Hash, u64);
 
 /// One simulated forum.
@@ -215,7 +217,7 @@ pub(crate) struct World {
     accusations: HashMap<[u8; 32], Option<(LogId, u64, bool)>>,
     charters: HashMap<Bytes, (Hash, Rc<proto::Charter>)>,
     /// The same by address, which is faster; what is named here stays alive, so no address comes twice.
-    blocks_at: HashMap<(usize, usize), (Bytes, Option<Rc<Block>>)>,
+    blocks_at: HashMap<(usize, usize), Looked>,
     charters_at: HashMap<(usize, usize), (Bytes, Hash, Rc<proto::Charter>)>,
     /// The version that a stored proof says is forked.
     forked_versions: HashMap<Hash, Option<u64>>,

@@ -170,7 +170,7 @@ impl Forked {
 
     /// All voters but the node of member 2 attest our chain up to `seq`.
     fn attests(&mut self, seq: u64) -> Vec<VerifiedBlock> {
-        let head = Head { seq: Seq(seq), hash: self.ours[seq as usize - 1].hash() };
+        let head = Head { seq: Seq(seq), hash: self.ours[usize::try_from(seq).unwrap() - 1].hash() };
         let record = attest(&[(origin(1, 0), head)]);
         self.voters.iter_mut().map(|log| log.block(&mut self.ring, std::slice::from_ref(&record))).collect()
     }

@@ -5,7 +5,7 @@ use crate::layers::{self, Held};
 
 /// The origin that the checkers name by its parts.
 fn origin_of(log: LogId) -> Origin {
-    Origin { member: MemberId(log.0), log_no: staydown::replica::ids::LogNo(log.1) }
+    Origin { member: MemberId(log.0), log_no: LogNo(log.1) }
 }
 
 /// What a node shows: its number, heads, forks and digest.

@@ -2,7 +2,9 @@
 //! written apart from the code they check.
 //!
 //! `STAYDOWN_SCHEDULES` says how many schedules to run and `STAYDOWN_FIRST` from which seed on, `STAYDOWN_SEED` repeats
-//! one. `scripts/simulate.sh` runs many and sums them up.
+//! one. `scripts/simulate.sh` runs many and sums them up. `STAYDOWN_UNSETTLED` adds what about one schedule in a hundred
+//! still breaks a promise over: stolen log keys, changed root keys, releases of several levels; `STAYDOWN_COPIES` adds
+//! second copies of running nodes.
 
 #![expect(clippy::cast_possible_truncation, reason = "numbers of a simulation are small")]
 

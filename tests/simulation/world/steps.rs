@@ -455,7 +455,7 @@ impl World {
                 let (Some(who), Some(with)) = (self.pick(&active), self.pick(&active)) else { return };
                 self.change(who, |m| m.group = format!("group-{with}"));
             }
-            20..22 => self.rotate_root(&active),
+            20..22 if crate::faults::unsettled() => self.rotate_root(&active),
             22 => drop(self.forum.rotate_founder(&mut self.draw)),
             23 => {
                 let auditors = self.draw.below(2) == 0;

@@ -28,6 +28,15 @@ pub struct Attests {
     day: BTreeMap<(Origin, Origin, u64), u32>,
 }
 
+/// What voters make of one chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Finality {
+    /// The longest prefix that two thirds support.
+    pub last: Seq,
+    /// The highest place that anybody supports: whoever holds less of the chain cannot tell what is final.
+    pub highest: Seq,
+}
+
 /// Everything that decides about finality but the attestations.
 #[derive(Clone, Copy)]
 pub struct Law<'a> {
@@ -68,15 +77,16 @@ impl Attests {
     ///
     /// A voter supports a chain as far as its attestations lie on it, in their order, up to the first that does not. Two
     /// chains differ from some place on, and nobody's word on that place is on both: no voter supports both beyond it.
-    pub fn finality(&self, law: Law<'_>, origin: Origin, at: impl Fn(Seq) -> Option<HeaderHash>) -> Seq {
+    pub fn finality(&self, law: Law<'_>, origin: Origin, at: impl Fn(Seq) -> Option<HeaderHash>) -> Finality {
         if law.charter.semantics < 2 {
-            return Seq(0);
+            return Finality::default();
         }
         let voters = voters(law, origin);
         let needed = 2 * voters.len() / 3 + 1;
         let mut heights: Vec<_> = voters.values().map(|group| self.height(law, origin, group, &at)).collect();
         heights.sort_unstable_by(|a, b| b.cmp(a));
-        heights.get(needed - 1).copied().unwrap_or(Seq(0))
+        let height = |place: usize| heights.get(place).copied().unwrap_or(Seq(0));
+        Finality { last: height(needed - 1), highest: height(0) }
     }
 
     /// How far the members of one group, taken as one voter (I16), support a chain.
@@ -98,15 +108,15 @@ impl Attests {
         height
     }
 
-    /// The highest place of `origin` that enough voters attested, whichever chain they meant: another chain than ours is
-    /// worth asking for up to there, and no single liar can make it higher.
-    pub fn reach(&self, law: Law<'_>, origin: Origin) -> Seq {
+    /// The highest place of `origin` that any voter attested, whichever chain it meant: another chain than ours is worth
+    /// asking for up to there, if enough voters attested anything from `fork` on.
+    pub fn reach(&self, law: Law<'_>, origin: Origin, fork: Seq) -> Seq {
         let Some(attested) = self.of.get(&origin).filter(|_| law.charter.semantics >= 2) else { return Seq(0) };
         let voters = voters(law, origin);
         let highest = |member: &MemberId| attested.get(member).and_then(|w| w.values().map(|head| head.seq).max());
-        let mut heights: Vec<_> = voters.values().filter_map(|g| g.iter().filter_map(highest).max()).collect();
-        heights.sort_unstable_by(|a, b| b.cmp(a));
-        heights.get(2 * voters.len() / 3).copied().unwrap_or(Seq(0))
+        let heights = voters.values().filter_map(|g| g.iter().filter_map(highest).max()).filter(|seq| *seq >= fork);
+        let heights: Vec<_> = heights.collect();
+        if heights.len() > 2 * voters.len() / 3 { heights.into_iter().max().unwrap_or(Seq(0)) } else { Seq(0) }
     }
 }
 
@@ -202,14 +212,14 @@ mod tests {
             let charter = self.forum.charter();
             let law = Law { charter: &charter, proofs: &self.proofs, logs: &self.logs, by_member: false };
             let at = |chain: &[VerifiedBlock], seq: Seq| chain.get(seq.0 as usize - 1).map(VerifiedBlock::hash);
-            let on = |chain: &[VerifiedBlock]| self.attests.finality(law, origin(1, 0), |seq| at(chain, seq)).0;
+            let on = |chain: &[VerifiedBlock]| self.attests.finality(law, origin(1, 0), |seq| at(chain, seq)).last.0;
             (on(&self.ours), on(&self.theirs))
         }
 
         fn reach(&self) -> u64 {
             let charter = self.forum.charter();
             let law = Law { charter: &charter, proofs: &self.proofs, logs: &self.logs, by_member: false };
-            self.attests.reach(law, origin(1, 0)).0
+            self.attests.reach(law, origin(1, 0), Seq(4)).0
         }
     }
 
@@ -219,9 +229,9 @@ mod tests {
         world.says(2, &[(true, 5)]).says(3, &[(true, 2), (true, 6)]);
         assert_eq!((world.final_on_both(), world.reach()), ((0, 0), 0), "two of four");
         world.says(4, &[(true, 4)]);
-        assert_eq!((world.final_on_both(), world.reach()), ((4, 0), 4), "three of four, and the lowest of them counts");
+        assert_eq!((world.final_on_both(), world.reach()), ((4, 0), 6), "three of four, and the lowest of them counts");
         world.says(5, &[(false, 6)]);
-        assert_eq!((world.final_on_both(), world.reach()), ((4, 0), 5), "whatever the fourth says");
+        assert_eq!((world.final_on_both(), world.reach()), ((4, 0), 6), "whatever the fourth says");
     }
 
     #[test]

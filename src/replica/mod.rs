@@ -570,7 +570,7 @@ impl Replica {
 
     fn republish(&mut self) {
         let heads = self.logs.iter().filter(|(_, log)| self.knows(log)).filter_map(|(origin, log)| {
-            Some((*origin, (Class::from_number(log.opening().class), log.head_at(self.settled(log))?)))
+            Some((*origin, (Class::from_number(log.opening().class), log.head_at(self.offered(log))?)))
         });
         self.published = Arc::new(Published {
             heads: heads.collect(),

@@ -140,6 +140,9 @@ impl Restore {
         if id.origin.member != self.replica.settings.me {
             return Err(Break::NotOurs(id));
         }
+        if frame.slots.iter().any(|slot| matches!(slot, Slot::Redacted(_))) {
+            Arc::make_mut(&mut self.replica.keyring).trust_redacted(&frame);
+        }
         let log_no = id.origin.log_no;
         self.replica.own.log_nos.insert(log_no);
         let outcome = self.compare_or_take(id, &frame, bytes);

@@ -103,6 +103,16 @@ impl Keyring {
         self.erasures.iter().map(|(block, orders)| (*block, orders.len()))
     }
 
+    /// Takes the redacted slots of a frame of our own journal for ordered: we put them there under a charter that may be
+    /// lost with the store, and our own log must not wait for it.
+    pub(super) fn trust_redacted(&mut self, frame: &Frame) {
+        for (index, slot) in (0..).zip(&frame.slots) {
+            if let Slot::Redacted(leaf) = slot {
+                self.erasures.entry(frame.header.header().id).or_default().insert(index, *leaf);
+            }
+        }
+    }
+
     /// Puts the leaf in the place of every record that is to be erased; tells whether there was one.
     pub fn redact(&self, frame: &mut Frame) -> bool {
         let Some(orders) = self.erasures.get(&frame.header.header().id) else { return false };

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::charter::Charter;
-use super::finality::{Attests, Law};
+use super::finality::{Attests, Finality, Law};
 use super::ids::{BlockId, HeaderHash, MemberId, Origin, Seq, TimeMs};
 use super::log::Log;
 use super::signed::VerifiedBlock;
@@ -19,7 +19,7 @@ pub(super) struct Standing {
     attests: Attests,
     suspensions: Suspensions,
     /// `final(o)` of the convicted logs, on the chains that we hold.
-    finals: BTreeMap<Origin, Seq>,
+    finals: BTreeMap<Origin, Finality>,
     suspended: BTreeMap<MemberId, Suspended>,
     /// How far the view has taken in each log.
     counted: BTreeMap<Origin, Seq>,
@@ -74,7 +74,7 @@ impl Replica {
         if self.settings.rules.break_rule(WrongRule::VoidFromFork) {
             return durable.min(fork.previous());
         }
-        let last = self.standing.finals.get(&log.origin()).copied().unwrap_or(Seq(0));
+        let last = self.finals(log).last;
         let settled = fork.previous().max(last);
         let settled = match self.law().cutoffs.get(&log.origin()).filter(|c| c.seq >= fork && c.seq <= durable) {
             // The chain that the founders picked is offered like what is final: others could not get it else.
@@ -84,6 +84,25 @@ impl Replica {
             _ => settled,
         };
         durable.min(settled)
+    }
+
+    fn finals(&self, log: &Log) -> Finality {
+        self.standing.finals.get(&log.origin()).copied().unwrap_or_default()
+    }
+
+    /// What we publish of a log: what is settled, and of a chain that is final also what voters attested beyond. Nobody
+    /// who holds less of it could tell that it is final.
+    pub(super) fn offered(&self, log: &Log) -> Seq {
+        let settled = self.settled(log);
+        let durable = log.durable_head().map_or(Seq(0), |head| head.seq);
+        let finals = self.finals(log);
+        let picked = self.law().cutoffs.get(&log.origin()).is_some_and(|cutoff| cutoff.seq <= settled);
+        match self.proofs.fork_of(log) {
+            Some(fork) if finals.last >= fork && settled >= finals.last && !picked => {
+                settled.max(finals.highest).min(durable)
+            }
+            _ => settled,
+        }
     }
 
     /// How far a log counts before suspensions.
@@ -150,7 +169,7 @@ impl Replica {
         let finality = |log: &Log| {
             let durable = log.durable_head().map_or(Seq(0), |head| head.seq);
             // Not block by block while a chain is being fetched: the list would be derived again after each of them.
-            let before = self.standing.finals.get(&log.origin()).copied().unwrap_or(Seq(0));
+            let before = self.finals(log).highest;
             let durable = if self.is_fetching(log, durable) { durable.min(before) } else { durable };
             let at = |seq| log.hash_at(seq).filter(|_| seq <= durable);
             (log.origin(), self.standing.attests.finality(law, log.origin(), at))
@@ -261,11 +280,11 @@ impl Replica {
         let log = self.logs.get(&origin);
         let Some(fork) = self.fork(origin).filter(|fork| *fork <= head.seq) else { return };
         let cutoff = self.law().cutoffs.get(&origin).map_or(Seq(0), |cutoff| cutoff.seq);
-        let to = head.seq.min(cutoff.max(self.standing.attests.reach(self.finality_law(), origin)));
+        let to = head.seq.min(cutoff.max(self.standing.attests.reach(self.finality_law(), origin, fork)));
         let ours = |seq: Seq| log.and_then(|log| log.hash_at(seq));
         let prev = if fork == Seq(1) { Some(HeaderHash::ZERO) } else { ours(fork.previous()) };
-        let counts = log.is_some_and(|log| to <= self.unsuspended(log));
-        let Some(prev) = prev.filter(|_| to >= fork && !counts && ours(head.seq) != Some(head.hash)) else { return };
+        let known = log.is_some_and(|log| to <= self.offered(log));
+        let Some(prev) = prev.filter(|_| to >= fork && !known) else { return };
         let ask = self.exchanges.get_mut(&peer).and_then(|exchange| exchange.trace(origin, fork, to, prev));
         effects.extend(ask.map(|ask| Effect::Ask(peer, ask)));
     }
@@ -289,7 +308,9 @@ impl Replica {
             }
             _ => Seq(0),
         };
-        let counts = cutoff.max(self.standing.attests.finality(self.finality_law(), origin, at));
+        let finality = self.standing.attests.finality(self.finality_law(), origin, at);
+        let highest = if finality.last >= from { finality.highest } else { Seq(0) };
+        let counts = if cutoff > Seq(0) { cutoff } else { highest };
         if counts < from {
             return;
         }
@@ -324,6 +345,9 @@ impl Replica {
             && log.hash_at(id.seq).is_some_and(|hash| hash != block.hash())
         {
             log.cut(id.seq.previous());
+            if log.is_empty() {
+                self.logs.remove(&id.origin); // the other chain may have been opened with another key
+            }
             self.standing.dropped = true;
         }
     }

@@ -389,6 +389,21 @@ fn a_crash_before_the_erasure_is_made_up_for_at_the_next_start() {
     assert_eq!((again.status(1), again.status(2)), (None, Some(Status::Active)));
 }
 
+#[test]
+fn our_own_erased_journal_is_read_without_the_charter_that_was_lost_with_the_store() {
+    let mut forum = TestForum::of_full(1);
+    let invited = forum.clone();
+    let mut node = Node::new(&forum, 1);
+    node.says(vec![opinion(1, 1), opinion(2, 1)]);
+    node.says(vec![opinion(3, 1)]);
+    let block = BlockId { origin: origin(1, 0), seq: Seq(1) };
+    let charter = order_erasure(&mut forum, block, 1, merkle::leaf_hash(&opinion(1, 1)));
+    node.applies(charter);
+    node.blocks.clear();
+    let again = node.restarted(&invited, settings(1));
+    assert_eq!((again.status(1), again.status(2), again.status(3)), (None, Some(Status::Active), Some(Status::Active)));
+}
+
 /// Member 1 under a new root key.
 fn re_key(forum: &mut TestForum, cutoffs: Vec<proto::Cutoff>) -> proto::SignedCharter {
     let context = forum.id.0;

@@ -2,6 +2,8 @@
 //! step with the others. Running it again goes on where it stopped.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -226,10 +228,12 @@ async fn run_and_watch(config: Config, charter: u64, patience: Option<Duration>,
     let (ready, is_ready) = oneshot::channel::<Ready>();
     let (stop, is_stopped) = oneshot::channel::<()>();
     let told = stop_signal(false)?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let by_a_person = Arc::clone(&interrupted);
     let shutdown = async move {
         tokio::select! {
             _ = is_stopped => {}
-            () = told => {}
+            () = told => by_a_person.store(true, Ordering::SeqCst),
         }
     };
     let mut node = Box::pin(node::run(config, ready, shutdown));
@@ -247,6 +251,10 @@ async fn run_and_watch(config: Config, charter: u64, patience: Option<Duration>,
     if patience.is_some() || watched.is_err() {
         let _stopping = stop.send(());
         node.await.map_err(|error| node_failure(&error))?;
+        if watched.is_err() && interrupted.load(Ordering::SeqCst) {
+            terminal.talk("Stopped before everything was here: the same command goes on");
+            return Ok(Exit::Ok);
+        }
         watched?;
         terminal.talk("Joined. Next: staydown run");
         return Ok(Exit::Ok);

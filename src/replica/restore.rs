@@ -250,6 +250,9 @@ impl Restore {
     fn take(&mut self, id: BlockId, bytes: Bytes) -> Result<(), Break> {
         let replica = &mut self.replica;
         let mut frame = Frame::decode(bytes).map_err(|e| Break::Block(id, e.to_string()))?;
+        if id.origin.member == replica.settings.me && frame.slots.iter().any(|s| matches!(s, Slot::Redacted(_))) {
+            Arc::make_mut(&mut replica.keyring).trust_redacted(&frame); // out of our journal, perhaps
+        }
         if replica.keyring.redact(&mut frame) {
             self.to_redact.insert(id);
         }

@@ -4,7 +4,7 @@
 //! alone, and collected from the stored blocks when a log is convicted. What comes out is a function of the set of
 //! blocks, of the charter and of the proofs: never of what arrived first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::admission;
 use super::charter::{Charter, Member, MemberStatus, Roles};
@@ -51,12 +51,13 @@ pub struct Law<'a> {
 }
 
 impl Attests {
-    /// Takes in what `block` attests of the logs of `convicted`; tells of which ones it said anything. Blocks of one log
+    /// Takes in what `block` attests of the logs that `proofs` convict; tells whether it said anything. Blocks of one log
     /// must come in their order.
-    pub fn note(&mut self, block: &VerifiedBlock, convicted: impl Fn(Origin) -> bool) -> BTreeSet<Origin> {
+    pub fn note(&mut self, block: &VerifiedBlock, proofs: &Proofs) -> bool {
+        let convicted = |origin: Origin| proofs.fork(origin).is_some();
         let header = block.header();
         let (by, seq, time) = (header.id.origin, header.id.seq, header.time);
-        let mut told = BTreeSet::new();
+        let mut told = false;
         for (index, record) in block.records().iter().enumerate() {
             let Parsed::Says(Statement::Attest { heads }) = record else { continue };
             for (place, (origin, head)) in heads.iter().enumerate().filter(|(_, (origin, _))| convicted(*origin)) {
@@ -67,7 +68,7 @@ impl Attests {
                 }
                 let voter = self.of.entry(*origin).or_default().entry(by.member).or_default();
                 voter.insert((time, by.log_no, seq, index, place), *head);
-                told.insert(*origin);
+                told = true;
             }
         }
         told
@@ -202,7 +203,7 @@ mod tests {
                 let block = log.block(&mut self.ring, &[attest(&[(origin(1, 0), head)])]);
                 let log = self.logs.entry(block.id().origin).or_insert_with(|| Log::open(&block).unwrap());
                 log.extend(&block, &self.ring);
-                self.attests.note(&block, |o| self.proofs.fork(o).is_some());
+                self.attests.note(&block, &self.proofs);
             }
             self
         }
@@ -307,7 +308,7 @@ mod tests {
         let mut log = world.forum.log(2, 0, Class::Normal);
         for _ in 0..40 {
             let block = log.block(&mut world.ring, &[attest(&words)]);
-            world.attests.note(&block, |_| true);
+            world.attests.note(&block, &world.proofs);
         }
         assert_eq!(world.attests.of[&origin(1, 0)].values().map(BTreeMap::len).sum::<usize>(), 1_440);
     }

@@ -92,9 +92,14 @@ impl Log {
         self.hashes.get(index).copied()
     }
 
+    /// The last place that is on stable storage.
+    pub fn durable(&self) -> Seq {
+        self.durable
+    }
+
     /// The last place that is on stable storage, with its hash; what may be published.
     pub fn durable_head(&self) -> Option<Head> {
-        Some(Head { seq: self.durable, hash: self.hash_at(self.durable)? })
+        self.head_at(self.durable)
     }
 
     /// Everything up to `seq` is on stable storage. Never goes back (I9).

@@ -64,9 +64,9 @@ impl Replica {
         }
     }
 
-    /// How far a log counts by proofs and finality: what we publish of it.
-    pub(super) fn settled(&self, log: &Log) -> Seq {
-        let durable = log.durable_head().map_or(Seq(0), |head| head.seq);
+    /// How far a log counts by proofs and finality, and by a cutoff that picks its chain across a fork.
+    fn settled(&self, log: &Log) -> Seq {
+        let durable = log.durable();
         let Some(fork) = self.proofs.fork_of(log) else { return durable };
         if self.settings.rules.break_rule(WrongRule::FirstSeenWins) {
             return durable;
@@ -94,12 +94,11 @@ impl Replica {
     /// who holds less of it could tell that it is final.
     pub(super) fn offered(&self, log: &Log) -> Seq {
         let settled = self.settled(log);
-        let durable = log.durable_head().map_or(Seq(0), |head| head.seq);
         let finals = self.finals(log);
         let picked = self.law().cutoffs.get(&log.origin()).is_some_and(|cutoff| cutoff.seq <= settled);
         match self.proofs.fork_of(log) {
             Some(fork) if finals.last >= fork && settled >= finals.last && !picked => {
-                settled.max(finals.highest).min(durable)
+                settled.max(finals.highest).min(log.durable())
             }
             _ => settled,
         }
@@ -112,8 +111,7 @@ impl Replica {
         {
             return (*arrived).min(log.len());
         }
-        let durable = log.durable_head().map_or(Seq(0), |head| head.seq);
-        admission::prefix(self.law(), log, self.settled(log), self.proofs.fork_of(log)).min(durable)
+        admission::prefix(self.law(), log, self.settled(log), self.proofs.fork_of(log)).min(log.durable())
     }
 
     /// How far the blocks of `origin` count (PROTOCOL layer 3).
@@ -143,12 +141,11 @@ impl Replica {
 
     /// A durable block, for the layers below the view: whether it may have changed how far any log counts.
     pub(super) fn note_standing(&mut self, block: &VerifiedBlock) -> bool {
-        let proofs = &self.proofs;
-        let told = self.standing.attests.note(block, |origin| proofs.fork(origin).is_some());
+        let told = self.standing.attests.note(block, &self.proofs);
         let suspends = self.standing.suspensions.note(block);
         let origin = block.id().origin;
         let special = self.proofs.fork(origin).is_some() || self.law().cutoffs.contains_key(&origin);
-        !told.is_empty() || suspends || special || self.standing.suspended.contains_key(&origin.member)
+        told || suspends || special || self.standing.suspended.contains_key(&origin.member)
     }
 
     /// Looks again at what is final and who is suspended; tells whether the list no longer rests on that.
@@ -163,11 +160,11 @@ impl Replica {
         !self.stands()
     }
 
-    pub(super) fn weigh_finality(&mut self) {
+    fn weigh_finality(&mut self) {
         let law = self.finality_law();
         let convicted = self.logs.values().filter(|log| self.proofs.fork_of(log).is_some());
         let finality = |log: &Log| {
-            let durable = log.durable_head().map_or(Seq(0), |head| head.seq);
+            let durable = log.durable();
             // Not block by block while a chain is being fetched: the list would be derived again after each of them.
             let before = self.finals(log).highest;
             let durable = if self.is_fetching(log, durable) { durable.min(before) } else { durable };
@@ -178,7 +175,7 @@ impl Replica {
         self.standing.finals = finals;
     }
 
-    pub(super) fn weigh_suspensions(&mut self, now: TimeMs) {
+    fn weigh_suspensions(&mut self, now: TimeMs) {
         let hour = self.standing.hour.max(now.hour());
         let after = self.settings.rules.break_rule(WrongRule::SuspendedReadAfterSuspension);
         let read = |log: &Log| if after { self.prefix(log.origin()) } else { self.unsuspended(log) };
@@ -246,12 +243,11 @@ impl Replica {
     /// Takes one stored block into `rebuild`.
     pub fn rebuild(&self, rebuild: &mut Rebuild, block: &VerifiedBlock) {
         let id = block.id();
-        let durable = |log: &Log| log.durable_head().is_some_and(|head| id.seq <= head.seq);
-        let log = self.logs.get(&id.origin).filter(|log| durable(log));
+        let log = self.logs.get(&id.origin).filter(|log| id.seq <= log.durable());
         if log.and_then(|log| log.hash_at(id.seq)) != Some(block.hash()) {
             return; // evidence, or what another chain left behind
         }
-        rebuild.attests.note(block, |origin| self.proofs.fork(origin).is_some());
+        rebuild.attests.note(block, &self.proofs);
         rebuild.suspensions.note(block);
         if id.seq <= self.prefix(id.origin) {
             rebuild.view.fold(block.header(), block.records());

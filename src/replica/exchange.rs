@@ -34,6 +34,10 @@ pub const FUTURE_MS: u64 = 120_000;
 /// fetched again as fast as the line allows.
 pub const MISS_PAUSE_MS: u64 = 5_000;
 
+/// Signs of life in a row that show another list for the same heads, charter and hour before it is called a bug: each
+/// leads to a greeting, which brings proofs and charters up to date.
+pub const DISAGREEMENTS: u32 = 3;
+
 /// What the follower is to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -292,6 +296,8 @@ pub struct Exchange {
     clock_offset_ms: i64,
     last_error: Option<String>,
     agrees: Option<bool>,
+    /// How often in a row the peer held the same and showed another list.
+    disagreed: u32,
     draw: Draw,
 }
 
@@ -315,6 +321,7 @@ impl Exchange {
             clock_offset_ms: 0,
             last_error: None,
             agrees: None,
+            disagreed: 0,
             draw: Draw(seed),
         }
     }
@@ -535,9 +542,23 @@ impl Exchange {
         self.clock_offset_ms = signed(time).saturating_sub(signed(now));
     }
 
-    /// The peer holds what we hold, and shows the same list or another one.
-    pub fn compared(&mut self, agrees: bool) {
-        self.agrees = Some(agrees);
+    /// The peer holds what we hold, and shows the same list or another one. `true`: another one, so often in a row that
+    /// it is not because one of the two is about to learn what the other knows already, such as a proof.
+    pub fn compared(&mut self, agrees: bool) -> bool {
+        self.disagreed = if agrees { 0 } else { self.disagreed.saturating_add(1) };
+        if !agrees {
+            self.want_greeting();
+        }
+        let diverged = self.disagreed >= DISAGREEMENTS;
+        if agrees || diverged {
+            self.agrees = Some(agrees);
+        }
+        diverged
+    }
+
+    /// The two no longer hold the same.
+    pub fn incomparable(&mut self) {
+        self.disagreed = 0;
     }
 
     /// The log of which the peer claimed a head that it then could not show, once.

@@ -305,13 +305,11 @@ impl Replica {
     /// A sign of life: with equal charters and heads the lists must be equal too.
     fn pulse_heard(&mut self, peer: MemberId, tick: &Tick, now: TimeMs, effects: &mut Vec<Effect>) {
         let ours = self.pulse(now);
-        let comparable = tick.have_digest == ours.have_digest
+        let same = tick.have_digest == ours.have_digest
             && tick.charter_hash == ours.charter_hash
-            && tick.view_hour == ours.view_hour
-            && tick.view_digest.is_some()
-            && ours.view_digest.is_some()
-            && self.staged.is_empty()
-            && !self.view.is_stale();
+            && tick.view_hour == ours.view_hour;
+        let known = tick.view_digest.is_some() && ours.view_digest.is_some();
+        let settled = known && self.staged.is_empty() && !self.view.is_stale();
         let Some(exchange) = self.exchanges.get_mut(&peer) else { return };
         exchange.heard(now, tick.time);
         if tick.have_digest == ours.have_digest {
@@ -319,14 +317,17 @@ impl Replica {
         } else {
             exchange.want_greeting();
         }
-        if comparable {
-            let agrees = tick.view_digest == ours.view_digest;
-            exchange.compared(agrees);
-            if agrees {
-                self.alarms.remove(&Alarm::Diverged(peer));
-            } else {
-                self.alarm(Alarm::Diverged(peer), effects);
-            }
+        if !same {
+            exchange.incomparable();
+        }
+        if !same || !settled {
+            return;
+        }
+        let agrees = tick.view_digest == ours.view_digest;
+        if exchange.compared(agrees) {
+            self.alarm(Alarm::Diverged(peer), effects);
+        } else if agrees {
+            self.alarms.remove(&Alarm::Diverged(peer));
         }
     }
 

@@ -344,6 +344,11 @@ impl Exchange {
         self.following
     }
 
+    /// Whether the peer was asked for headers and has not shown them yet.
+    pub fn is_searching(&self) -> bool {
+        self.talk == Talk::Searching
+    }
+
     /// What the peer last said it holds.
     pub fn theirs(&self) -> &Have {
         &self.theirs

@@ -644,7 +644,7 @@ impl Replica {
         let listed = self.chain.effective().active().map(|m| m.id).filter(|id| self.suspended(*id).is_none());
         let peers: BTreeSet<_> = listed.filter(|id| *id != me).collect();
         self.exchanges.retain(|id, _| peers.contains(id));
-        self.own.claimed_by.retain(|id| peers.contains(id));
+        self.own.claimed_by.retain(|id, _| peers.contains(id));
         self.own.guard.follow(peers.len());
         for peer in peers {
             let seed = self.draw.number();

@@ -14,6 +14,10 @@ pub const OUTBOX_MAX: usize = 10_000;
 /// Records of one submission: as many as one block takes beside the log's opening.
 pub const RECORDS_PER_SUBMISSION_MAX: usize = 511;
 
+/// A peer that claims a head of our logs, and with which the line broke so often in a row instead of showing it, is not
+/// waited for any longer once enough others have answered: else one liar could keep a restarted node from signing.
+pub const CLAIM_TRIES: u32 = 5;
+
 /// Names a caller of [`super::Input::Submit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
@@ -113,8 +117,9 @@ pub(super) struct Own {
     pub(super) log_nos: BTreeSet<LogNo>,
     /// Logs that are known to go on elsewhere: never written again.
     pub(super) closed: BTreeSet<LogNo>,
-    /// Peers that claim heads of our logs which we do not hold, and have not shown them yet.
-    pub(super) claimed_by: BTreeSet<MemberId>,
+    /// Peers that claim heads of our logs which we do not hold, and have not shown them yet: how often in a row the line
+    /// broke when they were asked to.
+    pub(super) claimed_by: BTreeMap<MemberId, u32>,
     pub(super) last_time: TimeMs,
     pub(super) guard: Guard,
     pub(super) outbox: BTreeMap<u64, (Class, Vec<Bytes>)>,
@@ -143,7 +148,7 @@ impl Own {
             lanes: BTreeMap::new(),
             log_nos: BTreeSet::new(),
             closed: BTreeSet::new(),
-            claimed_by: BTreeSet::new(),
+            claimed_by: BTreeMap::new(),
             last_time: TimeMs(0),
             guard,
             outbox: BTreeMap::new(),
@@ -154,6 +159,15 @@ impl Own {
             orphans: BTreeMap::new(),
             expected: BTreeMap::new(),
             lost: false,
+        }
+    }
+
+    /// Whether enough peers have answered, and nobody claims to know more of our logs than we do and may still show it.
+    pub(super) fn is_answered(&self) -> bool {
+        let stands = |tries: &u32| *tries < CLAIM_TRIES;
+        match &self.guard {
+            Guard::Open => true,
+            Guard::Pending { needed, answered } => answered.len() >= *needed && !self.claimed_by.values().any(stands),
         }
     }
 

@@ -36,20 +36,26 @@ impl Replica {
     }
 
     fn trouble(&mut self, peer: MemberId, trouble: &Trouble, now: TimeMs, effects: &mut Vec<Effect>) {
+        let mut was_showing = false;
         if let Some(exchange) = self.exchanges.get_mut(&peer) {
+            was_showing = exchange.is_searching();
             effects.extend(exchange.failed(trouble, now).map(|ask| Effect::Ask(peer, ask)));
         }
-        // A claim stands while the line is broken; it falls with whoever made it.
-        if matches!(trouble, Trouble::Nonsense(_)) && self.own.claimed_by.remove(&peer) {
-            self.open_guard(now, effects);
+        // A claim stands while the line is broken, but not for ever; it falls with whoever made it.
+        let Some(tries) = self.own.claimed_by.get_mut(&peer) else { return };
+        *tries += u32::from(was_showing);
+        if matches!(trouble, Trouble::Nonsense(_)) {
+            self.own.claimed_by.remove(&peer);
         }
+        self.open_guard(now, effects);
     }
 
     /// Who claims a head of our own logs must show it: the claim keeps us from signing. Not shown, it falls; the peer
     /// is not blamed, for it may have lost its store in between.
     fn unshown(&mut self, peer: MemberId, now: TimeMs, effects: &mut Vec<Effect>) {
         let origin = self.exchanges.get_mut(&peer).and_then(super::Exchange::take_unshown);
-        if origin.is_some_and(|origin| origin.member == self.settings.me) && self.own.claimed_by.remove(&peer) {
+        if origin.is_some_and(|origin| origin.member == self.settings.me) && self.own.claimed_by.remove(&peer).is_some()
+        {
             self.open_guard(now, effects);
         }
     }

@@ -469,7 +469,7 @@ impl Replica {
                 answered.insert(peer);
             }
         } else {
-            self.own.claimed_by.insert(peer);
+            self.own.claimed_by.entry(peer).or_default();
         }
         self.open_guard(now, effects);
     }
@@ -477,10 +477,7 @@ impl Replica {
     /// We may sign when enough peers have answered and no claim on our logs is open: who claims must show, and is cut
     /// off if it cannot.
     pub(super) fn open_guard(&mut self, now: TimeMs, effects: &mut Vec<Effect>) {
-        if let Guard::Pending { needed, answered } = &self.own.guard
-            && answered.len() >= *needed
-            && self.own.claimed_by.is_empty()
-        {
+        if self.own.is_answered() {
             self.own.guard = Guard::Open;
         }
         if self.own.may_sign() {
@@ -660,8 +657,9 @@ fn receipts(block: &VerifiedBlock, batch: &[Draft]) -> Vec<(Ticket, Vec<Receipt>
 #[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
 mod tests {
     use super::*;
-    use crate::replica::exchange::{Ask, Call, PeerEvent};
+    use crate::replica::exchange::{Ask, Call, PeerEvent, Trouble};
     use crate::replica::ids::{Head, HeaderHash};
+    use crate::replica::own::CLAIM_TRIES;
     use crate::replica::signed::VerifiedHeader;
     use crate::replica::testing::{
         CERTIFIER, FULL, REFERRAL, SMALL, START, TestForum, allow, id, opinion, opinion_with, origin, referral,
@@ -1017,6 +1015,23 @@ mod tests {
         node.handle(Input::Peer(id(2), PeerEvent::Ended(Call::Talk, Ok(()))));
         assert!(!node.replica.guard_pending(), "it was not shown");
         assert_eq!(receipts_of(node.says(vec![opinion(1, 1)]))[0].block.origin, origin(1, 0));
+    }
+
+    /// Else one liar keeps a restarted node from signing for ever. What `needed` others hold is newer than any backup (W4).
+    #[test]
+    fn a_claim_behind_a_line_that_always_breaks_holds_the_guard_for_some_tries_only() {
+        for others in [0, 1] {
+            let mut node = Node::new(&TestForum::of_full(3), 1);
+            (0..others).for_each(|_| drop(node.greeted_by(3, &[])));
+            for tried in 0..2 * CLAIM_TRIES {
+                assert_eq!(node.replica.guard_pending(), others == 0 || tried < CLAIM_TRIES, "{others} {tried}");
+                node.greeted_by(2, &[(origin(1, 0), 9)]);
+                let broken = Trouble::Unreachable("connection reset".into());
+                node.handle(Input::Peer(id(2), PeerEvent::Ended(Call::Talk, Err(broken))));
+            }
+            node.greeted_by(2, &[]);
+            assert!(!node.replica.guard_pending(), "a claim that is taken back is an answer");
+        }
     }
 
     /// Log numbers beyond our limit cannot exist: whoever claims them would otherwise silence us with one greeting.

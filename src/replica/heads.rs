@@ -31,6 +31,11 @@ impl Have {
         self.heads.insert(origin, head);
     }
 
+    /// As if nothing of `origin` were held.
+    pub fn forget(&mut self, origin: Origin) {
+        self.heads.remove(&origin);
+    }
+
     /// All heads, by log.
     pub fn iter(&self) -> impl Iterator<Item = (Origin, Head)> + '_ {
         self.heads.iter().map(|(origin, head)| (*origin, *head))
@@ -55,11 +60,6 @@ impl Have {
             bytes.extend_from_slice(&head.hash.0);
         }
         sha256(&[&bytes])
-    }
-
-    /// Whether this vector takes back something that `earlier`, from the same node, claimed at the same place.
-    pub fn contradicts(&self, earlier: &Self) -> bool {
-        self.iter().any(|(origin, head)| earlier.head(origin).is_some_and(|e| e.seq == head.seq && e.hash != head.hash))
     }
 
     /// Number of blocks that this vector has and `other` lacks.
@@ -198,21 +198,6 @@ mod tests {
         ];
         let digests: std::collections::BTreeSet<_> = vectors.iter().map(Have::digest).collect();
         assert_eq!(digests.len(), vectors.len());
-    }
-
-    #[test]
-    fn only_another_hash_at_the_same_place_contradicts() {
-        let earlier = have(&[(1, 0, 5, 1)]);
-        for (now, contradicts) in [
-            (have(&[(1, 0, 5, 1)]), false),
-            (have(&[(1, 0, 5, 2)]), true),
-            (have(&[(1, 0, 6, 2)]), false),
-            (have(&[(1, 0, 4, 2)]), false),
-            (have(&[(1, 1, 5, 2)]), false),
-            (have(&[]), false),
-        ] {
-            assert_eq!(now.contradicts(&earlier), contradicts, "{now:?}");
-        }
     }
 
     #[test]

@@ -687,7 +687,7 @@ impl Replica {
 
     /// Our current word on how a conversation should go on.
     fn with_exchange<T>(&mut self, peer: MemberId, f: impl FnOnce(&mut Exchange, &Ours<'_>) -> T) -> Option<T> {
-        let have = self.published.have();
+        let have = self.asks_beyond();
         let ours = Ours { have: &have, charters: &self.chain, proofs: &self.published.proofs };
         self.exchanges.get_mut(&peer).map(|exchange| f(exchange, &ours))
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::charter::Charter;
 use super::finality::{Attests, Finality, Law};
+use super::heads::Have;
 use super::ids::{BlockId, HeaderHash, MemberId, Origin, Seq, TimeMs};
 use super::log::Log;
 use super::signed::VerifiedBlock;
@@ -74,11 +75,13 @@ impl Replica {
         if self.settings.rules.break_rule(WrongRule::VoidFromFork) {
             return durable.min(fork.previous());
         }
-        let last = self.finals(log).last;
-        let settled = fork.previous().max(last);
-        let settled = match self.law().cutoffs.get(&log.origin()).filter(|c| c.seq >= fork && c.seq <= durable) {
-            // The chain that the founders picked is offered like what is final: others could not get it else.
-            Some(cutoff) if log.hash_at(cutoff.seq) == Some(cutoff.hash) => settled.max(cutoff.seq),
+        let settled = fork.previous().max(self.finals(log).last);
+        let settled = match self.law().cutoffs.get(&log.origin()).filter(|c| c.seq <= durable) {
+            // Nothing at the fork or after it counts, whatever was attested there: nobody needs to fetch it.
+            Some(cutoff) if cutoff.seq < fork => fork.previous(),
+            // The chain that the founders picked is offered like what is final: others could not get it else. No more of
+            // it than they picked, whatever was attested: nobody who comes later would fetch that.
+            Some(cutoff) if log.hash_at(cutoff.seq) == Some(cutoff.hash) => cutoff.seq,
             // Only what is settled may tell: how much more of a disputed chain somebody holds is chance.
             Some(cutoff) if cutoff.seq <= settled => fork.previous(),
             _ => settled,
@@ -294,7 +297,8 @@ impl Replica {
             }
             hashes.get(usize::try_from(seq.0 - from.0).ok()?).copied()
         };
-        let cutoff = match self.law().cutoffs.get(&origin).filter(|c| c.seq >= from) {
+        let cutoff = match self.law().cutoffs.get(&origin) {
+            Some(cutoff) if cutoff.seq < from => return, // nothing of it counts
             Some(cutoff) if at(cutoff.seq) == Some(cutoff.hash) => cutoff.seq,
             // The founders' word is above attestations: no other chain takes the place of the one that they picked.
             Some(cutoff)
@@ -315,6 +319,22 @@ impl Replica {
         if let Some(exchange) = self.exchanges.get_mut(&peer) {
             exchange.want_greeting();
         }
+    }
+
+    /// What we ask peers to go on from: what we hold, but of a log of which another chain counts only what both have in
+    /// common. What we hold of it stays until the other's first block is here.
+    pub(super) fn asks_beyond(&self) -> Have {
+        let mut have = self.published.have();
+        for (origin, (from, hashes)) in &self.standing.certified {
+            let Some(log) = self.logs.get(origin) else { continue };
+            if have.seq(*origin) >= *from && log.hash_at(*from) != hashes.first().copied() {
+                have.forget(*origin);
+                if let Some(head) = log.head_at(from.previous()) {
+                    have.set(*origin, head);
+                }
+            }
+        }
+        have
     }
 
     /// Whether a block stands on a chain that counts although its log is disputed.

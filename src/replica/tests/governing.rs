@@ -755,6 +755,60 @@ fn the_chain_that_a_cutoff_picks_is_offered_and_spreads() {
 }
 
 #[test]
+fn the_chain_that_a_cutoff_picks_is_asked_for_from_the_fork_on_by_who_holds_a_final_one() {
+    let mut world = Forked::new();
+    let charter = cut(&mut world.forum, &world.theirs[5]);
+    let mut node = Node::new(&world.forum, 2);
+    let attests = world.attests(4);
+    world.ours[..4].iter().chain(&attests).for_each(|block| node.hears(3, block));
+    tell(&mut node, &world.proof);
+    node.applies(charter);
+    assert_eq!((node.prefix(origin(1, 0)), node.replica.asks_beyond().seq(origin(1, 0))), (4, Seq(4)));
+    is_asked_for_headers(&mut node, 4, Head { seq: Seq(6), hash: world.theirs[5].hash() });
+    for block in &world.theirs[3..] {
+        node.handle(Input::Peer(id(4), world.header_event(block)));
+    }
+    node.handle(Input::Peer(id(4), PeerEvent::Ended(Call::Talk, Ok(()))));
+    assert_eq!((node.prefix(origin(1, 0)), node.replica.asks_beyond().seq(origin(1, 0))), (4, Seq(3)));
+    world.theirs[3..].iter().for_each(|block| node.hears(4, block));
+    assert_eq!((node.prefix(origin(1, 0)), node.replica.asks_beyond().seq(origin(1, 0))), (6, Seq(6)));
+}
+
+#[test]
+fn of_a_log_that_a_cutoff_ends_no_more_is_offered_than_counts_or_nobody_disputes() {
+    // Attested up to block 6 of a chain that is disputed from block 4 on.
+    for (cutoff, offered) in [(2, 3), (5, 5)] {
+        let mut world = Forked::new();
+        let charter = cut(&mut world.forum, &world.ours[cutoff - 1]);
+        let mut node = Node::new(&world.forum, 2);
+        let attests = world.attests(6);
+        world.ours.iter().chain(&attests).for_each(|block| node.hears(3, block));
+        tell(&mut node, &world.proof);
+        assert_eq!(node.replica.have().seq(origin(1, 0)), Seq(6));
+        node.applies(charter);
+        assert_eq!((node.prefix(origin(1, 0)), node.replica.have().seq(origin(1, 0))), (cutoff as u64, Seq(offered)));
+    }
+}
+
+#[test]
+fn a_list_that_is_derived_again_after_the_clock_was_set_back_is_of_the_same_hour() {
+    let mut forum = TestForum::with(&[("a", STEWARD), ("b", FULL), ("c", FULL)], |c| c.semantics = 2);
+    let mut ring = forum.keyring();
+    let mut node = Node::new(&forum, 2);
+    node.hears(1, &forum.log(3, 0, Class::Normal).block(&mut ring, &[opinion(1, 1)]));
+    let until = START.plus(TimeMs::HOUR_MS);
+    node.hears(1, &forum.log(1, 0, Class::Normal).block(&mut ring, &[suspend(3, &[], until)]));
+    assert_eq!((node.status(1), node.replica.suspended(id(3)).is_some()), (None, true));
+    node.now = START.plus(3 * TimeMs::HOUR_MS);
+    node.handle(Input::Timer);
+    let shown = node.replica.view().digest();
+    assert_eq!((node.status(1), node.replica.suspended(id(3)).is_some()), (Some(Status::Active), false));
+    node.now = START;
+    node.applies(forum.issue(|c| c.name = "another name".into()));
+    assert_eq!(node.replica.view().digest(), shown);
+}
+
+#[test]
 fn a_final_chain_does_not_take_the_place_of_the_one_that_a_cutoff_picks() {
     let mut world = Forked::new();
     let charter = cut(&mut world.forum, &world.theirs[4]);

@@ -179,13 +179,18 @@ impl Replica {
     }
 
     fn weigh_suspensions(&mut self, now: TimeMs) {
-        let hour = self.standing.hour.max(now.hour());
+        let hour = self.hour(now);
         let after = self.settings.rules.break_rule(WrongRule::SuspendedReadAfterSuspension);
         let read = |log: &Log| if after { self.prefix(log.origin()) } else { self.unsuspended(log) };
         let counts = |id: BlockId| self.logs.get(&id.origin).is_some_and(|log| id.seq <= read(log));
         let suspended = self.standing.suspensions.in_force(self.law(), hour, counts);
         self.standing.suspended = suspended;
         self.standing.hour = hour;
+    }
+
+    /// The full hour at which the list is shown. It never goes back, though a clock may: what has ended has ended.
+    pub(super) fn hour(&self, now: TimeMs) -> TimeMs {
+        now.hour().max(self.standing.hour).max(self.view.digest().0)
     }
 
     /// Whether suspensions have to be looked at because an hour has passed.
@@ -236,7 +241,7 @@ impl Replica {
     /// A view to hand all stored blocks to, log by log in order; then [`Replica::finish_rebuild`].
     pub fn begin_rebuild(&self, now: TimeMs) -> Rebuild {
         Rebuild {
-            view: self.empty_view(now),
+            view: self.empty_view(self.hour(now)),
             attests: Attests::default(),
             suspensions: Suspensions::default(),
             counted: BTreeMap::new(),

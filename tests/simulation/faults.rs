@@ -81,12 +81,6 @@ impl Step {
     ];
 }
 
-/// Whether the schedules have in them what is not settled yet: about one in a hundred of them breaks a promise. Log keys
-/// are stolen, root keys of members change, releases of several levels meet.
-pub(crate) fn unsettled() -> bool {
-    std::env::var_os("STAYDOWN_UNSETTLED").is_some()
-}
-
 impl Plan {
     /// The plan of a seed.
     pub(crate) fn of(draw: &mut Draw) -> Self {
@@ -109,7 +103,7 @@ impl Plan {
             quota: if draw.below(3) == 0 { [6 + draw.below(6) as u32, 5, 5] } else { [1000, 1000, 1000] },
             semantics,
             // A forum begins at a level that all its nodes know.
-            old_permille: if semantics == 1 && unsettled() { [0, 300, 600][draw.below(3) as usize] } else { 0 },
+            old_permille: if semantics == 1 { [0, 300, 600][draw.below(3) as usize] } else { 0 },
             steps: 30 + draw.below(if members > 6 { 50 } else { 100 }) as usize,
             gap_ms: [500, 1_500, 4_000][draw.below(3) as usize],
             loss_permille: [0, 20, 100, 250][draw.below(4) as usize],
@@ -129,9 +123,9 @@ impl Plan {
                 on(draw, 4),
                 on(draw, 6),
                 on(draw, 3),
-                if liars > 0 && unsettled() { on(draw, 3) } else { 0 },
+                if liars > 0 { on(draw, 3) } else { 0 },
                 on(draw, 1),
-                if unsettled() { on(draw, 2) } else { 0 },
+                on(draw, 2),
                 if std::env::var_os("STAYDOWN_COPIES").is_some() { 1 } else { 0 },
             ],
         }

@@ -59,8 +59,12 @@ impl<'a> Held<'a> {
         let mut attested = Attested::new();
         for log in self.chains.keys() {
             let Some(group) = voters.get(&log.0) else { continue };
-            // A cutoff that reaches beyond the voter's own fork makes nobody read beyond it.
-            for block in self.undisputed(*log) {
+            // A voter is read as far as the charter lets its log count; a cutoff that reaches beyond the voter's own fork
+            // makes nobody read beyond it.
+            let undisputed = self.undisputed(*log);
+            let mut read = self.cut(*log, undisputed.to_vec());
+            read.truncate(undisputed.len());
+            for block in read {
                 for (index, said) in block.said.iter().enumerate() {
                     let Says::Attest { heads } = said else { continue };
                     for (nth, (of, seq, hash)) in heads.iter().enumerate() {
@@ -194,13 +198,15 @@ impl<'a> Held<'a> {
         let mut prefixes = self.unsuspended();
         let suspended = self.suspended(t);
         for (log, blocks) in &mut prefixes {
+            let counted = blocks.len();
             for marks in suspended.get(&log.0).into_iter().flatten() {
                 let Some((_, seq, hash)) = marks.iter().find(|m| m.0 == *log) else {
                     blocks.clear();
                     continue;
                 };
                 let at = *seq as usize;
-                let elsewhere = self.chains[log][0].get(at - 1).is_some_and(|b| b.hash != *hash);
+                // What is held beyond what counts may not tell.
+                let elsewhere = at <= counted && self.chains[log][0][at - 1].hash != *hash;
                 blocks.truncate(if elsewhere { self.common(*log).len().min(at) } else { at });
             }
         }

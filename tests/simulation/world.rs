@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use prost::Message;
-use staydown::replica::block::Frame;
+use staydown::replica::block::{Frame, Slot};
 use staydown::replica::charter::SEMANTICS_MAX;
 use staydown::replica::exchange::{Ask, Call, Draw, Feed, Greeting, PeerEvent, Published, Tick, Trouble};
 use staydown::replica::heads::{Have, head_to_proto, origin_from_proto, origin_to_proto};
@@ -116,6 +116,8 @@ struct Node {
     acked: Vec<(BlockId, u32, Bytes)>,
     queued: Vec<Bytes>,
     outbox_refused: bool,
+    /// Its journal does not have all that it ever signed.
+    journal_lost: bool,
     /// Blocks that were lost with a disk: only their return is promised.
     lost: BTreeMap<Hash, BlockId>,
     backup: Option<Disk>,
@@ -172,6 +174,24 @@ enum Event {
     Rekey(usize, u64),
     Rejoin,
     Look,
+}
+
+/// Why what a peer sent is no event.
+enum Misread {
+    Bytes(String),
+    Unverified(Unverified),
+}
+
+impl From<String> for Misread {
+    fn from(why: String) -> Self {
+        Self::Bytes(why)
+    }
+}
+
+impl From<&str> for Misread {
+    fn from(why: &str) -> Self {
+        Self::Bytes(why.to_owned())
+    }
 }
 
 /// Bytes of a block, and what the checkers make of them.
@@ -326,6 +346,7 @@ impl World {
             acked: Vec::new(),
             queued: Vec::new(),
             outbox_refused: false,
+            journal_lost: false,
             lost: BTreeMap::new(),
             backup: None,
         };
@@ -650,13 +671,14 @@ impl World {
     fn verify(&mut self, keyring: &Keyring, charter: u64, frame: Frame) -> Result<VerifiedBlock, Unverified> {
         let header = frame.header.header();
         let known = keyring.opening(header.id.origin, header.key_id).is_some();
-        if !known && header.id.seq != Seq(1) {
+        // What is ordered to be erased is erased on the way.
+        let erased = keyring.erasures().any(|(id, _)| id == header.id)
+            || frame.slots.iter().any(|slot| matches!(slot, Slot::Redacted(_)));
+        if erased || (!known && header.id.seq != Seq(1)) {
             return keyring.verify(frame);
         }
         // A first block needs the root keys of the charters; later versions only add to them.
-        // What is ordered to be erased is erased on the way.
-        let erased = keyring.erasures().map(|(_, records)| records as u64).sum::<u64>();
-        let key = (frame.encode(), if known { erased << 32 } else { charter | erased << 32 });
+        let key = (frame.encode(), if known { 0 } else { charter });
         if let Some(block) = self.verified.get(&key) {
             return Ok(block.clone());
         }
@@ -1093,7 +1115,7 @@ impl World {
             match self.decode(caller.node, method, item) {
                 Ok(event) => self.input(caller.node, Input::Peer(self.who(from).id, event)),
                 Err(why) => {
-                    end = Some(Err(Trouble::Nonsense(why)));
+                    end = Some(Err(why));
                     break;
                 }
             }
@@ -1112,16 +1134,25 @@ impl World {
     }
 
     /// The client's side of the wire: bytes become an event, or the sender's fault.
-    fn decode(&mut self, client: usize, method: Method, item: Bytes) -> Result<PeerEvent, String> {
+    fn decode(&mut self, client: usize, method: Method, item: Bytes) -> Result<PeerEvent, Trouble> {
+        self.read_item(client, method, item).map_err(|why| match why {
+            // A member or a root key that our charter does not list yet is nobody's fault.
+            Misread::Unverified(why) if !why.is_senders_fault() => Trouble::Unreachable(why.to_string()),
+            Misread::Unverified(why) => Trouble::Nonsense(why.to_string()),
+            Misread::Bytes(why) => Trouble::Nonsense(why),
+        })
+    }
+
+    fn read_item(&mut self, client: usize, method: Method, item: Bytes) -> Result<PeerEvent, Misread> {
         let wrong = |error: prost::DecodeError| error.to_string();
         match method {
-            Method::Hello => greeting(&proto::HelloReply::decode(item).map_err(wrong)?).map(PeerEvent::Greeted),
-            Method::Charters => proto::SignedCharter::decode(item).map_err(wrong).map(PeerEvent::Charter),
-            Method::Proofs => proto::Proof::decode(item).map_err(wrong).map(|p| PeerEvent::Proof(Box::new(p))),
+            Method::Hello => Ok(PeerEvent::Greeted(greeting(&proto::HelloReply::decode(item).map_err(wrong)?)?)),
+            Method::Charters => Ok(PeerEvent::Charter(proto::SignedCharter::decode(item).map_err(wrong)?)),
+            Method::Proofs => Ok(PeerEvent::Proof(Box::new(proto::Proof::decode(item).map_err(wrong)?))),
             Method::Headers => {
                 let header = proto::SignedHeader::decode(item).map_err(wrong)?;
                 let keyring = self.keyring(client).ok_or("gone")?;
-                let verified = keyring.verify_header(&header).map_err(|why| why.to_string())?;
+                let verified = keyring.verify_header(&header).map_err(Misread::Unverified)?;
                 Ok(PeerEvent::Header(Box::new(verified)))
             }
             Method::Pull | Method::Follow => {
@@ -1135,11 +1166,9 @@ impl World {
                             Err(why) => PeerEvent::Unverified(why),
                         })
                     }
-                    proto::pull_reply::Item::Tick(tick) => {
-                        tick_from_proto(&tick).map(PeerEvent::Tick).ok_or_else(|| "tick".into())
-                    }
+                    proto::pull_reply::Item::Tick(tick) => Ok(PeerEvent::Tick(tick_from_proto(&tick).ok_or("tick")?)),
                     proto::pull_reply::Item::Done(done) => {
-                        done.have_digest[..].try_into().map(PeerEvent::Done).map_err(|_short| "done".into())
+                        Ok(PeerEvent::Done(done.have_digest[..].try_into().map_err(|_short| "done")?))
                     }
                     proto::pull_reply::Item::Proof(proof) => Ok(PeerEvent::Proof(Box::new(proof))),
                     proto::pull_reply::Item::Charter(charter) => Ok(PeerEvent::Charter(charter)),

@@ -504,7 +504,8 @@ impl World {
         if charter.semantics < 2 || !understands || set {
             return;
         }
-        let hour = self.clock(server).0 / 3_600_000 * 3_600_000;
+        let shown = self.nodes[server].replica.as_ref().map_or(0, |r| r.view().digest().0.0);
+        let hour = (self.clock(server).0 / 3_600_000 * 3_600_000).max(shown); // of a clock that was set back
         let Some(key) = self.view_key(server, hour) else { return };
         let shown = match self.shown.get(&key) {
             Some(shown) => Some(Rc::clone(shown)),
@@ -569,8 +570,10 @@ impl World {
                     self.nodes[i].lost.contains_key(hash)
                         && checkers::read(bytes).is_some_and(|b| b.records.contains(&record))
                 });
+                let stolen = self.stolen.contains(&(id.origin.member.0, id.origin.log_no.0));
+                // Founders picked a thief's chain, and the journal was gone: peers have it, as evidence.
+                let gone = gone || (stolen && self.nodes[i].journal_lost);
                 if !gone {
-                    let stolen = self.stolen.contains(&(id.origin.member.0, id.origin.log_no.0));
                     let unknown = self.is_unknown(i, id.origin);
                     let there = self.nodes[i]
                         .disk
@@ -642,17 +645,17 @@ impl World {
     fn apart(&mut self) -> Option<String> {
         let eligible = self.eligible();
         let mut first: Option<Standing> = None;
-        for i in eligible {
+        let mut any_old = false;
+        for i in eligible.clone() {
             let Some((charter, _)) = self.effective(i) else { continue };
             let forks = self.forks(i);
             let now = self.clock(i);
             let Some(replica) = self.nodes[i].replica.as_ref() else { continue };
             let heads: Vec<_> = replica.have().iter().collect();
             let old = self.nodes[i].semantics_max < self.forum.latest().semantics;
-            if old && !forks.is_empty() {
-                continue; // it cannot know which chain of a forked log counts
-            }
-            if replica.guard_pending() {
+            // Whoever has only liars to ask waits for the founders.
+            let needed = (replica.exchanges().len() / 2).max(1);
+            if replica.guard_pending() && eligible.len() > needed {
                 return Some(format!("I23: node {i} still waits for its guard"));
             }
             if !self.nodes[i].pending.is_empty() {
@@ -660,6 +663,7 @@ impl World {
             }
             let Some((j, their_heads, their_forks, their_charter)) = &first else {
                 first = Some((i, heads, forks, charter));
+                any_old = old;
                 continue;
             };
             if charter != *their_charter {
@@ -672,11 +676,18 @@ impl World {
                     forks.len()
                 ));
             }
-            if heads != *their_heads {
-                let differ: Vec<_> = heads
-                    .iter()
-                    .filter(|h| !their_heads.contains(h))
-                    .chain(their_heads.iter().filter(|h| !heads.contains(h)))
+            // A node of an earlier level cannot know which chain of a forked log counts.
+            let told =
+                |(o, _): &&(Origin, Head)| !(old || any_old) || !their_forks.contains_key(&(o.member.0, o.log_no.0));
+            let differ: Vec<_> = heads
+                .iter()
+                .filter(|h| !their_heads.contains(h))
+                .chain(their_heads.iter().filter(|h| !heads.contains(h)))
+                .filter(told)
+                .collect();
+            if !differ.is_empty() {
+                let differ: Vec<_> = differ
+                    .into_iter()
                     .map(|(o, h)| format!("{:?}/{}@{}", number_of(o.member), o.log_no.0, h.seq.0))
                     .collect();
                 let state = replica
@@ -751,9 +762,9 @@ impl World {
                     continue; // looked at where it was lost
                 }
                 for i in &eligible {
-                    let old = self.nodes[*i].semantics_max < level;
-                    if old && !self.forks(*i).is_empty() {
-                        continue; // it need not be together with the others
+                    let old = [author, *i].into_iter().any(|n| self.nodes[n].semantics_max < level);
+                    if old && self.forks(*i).contains_key(&log) {
+                        continue; // it cannot know which chain counts
                     }
                     if !self.holds(*i, id, index, &record) {
                         let there = self.nodes[*i]
@@ -813,7 +824,7 @@ impl World {
                         .map(|b| b.redacted.clone());
                     self.violated("I4", || format!("node {i} does not find a submission again by its key, {id}: {found:?} stolen {stolen} redacted {there:?}"));
                 }
-                if claimed + 1 > holders + liars {
+                if claimed > 0 && claimed + 1 > holders + liars {
                     self.violated("W1", || {
                         format!("node {i} says that {claimed} peers hold {id}, but {holders} nodes do")
                     });
@@ -829,13 +840,10 @@ impl World {
                 continue;
             }
             let waiting: Vec<_> = self.nodes[i].disk.outbox.values().cloned().collect();
-            let own: Vec<_> = self.nodes[i]
-                .disk
-                .blocks
-                .iter()
-                .filter(|(id, _)| id.origin.member == self.who(i).id)
-                .map(|(_, b)| b.clone())
-                .collect();
+            // In the journal alone, where a thief's chain took the place of what was signed: to be said again.
+            let disk = &self.nodes[i].disk;
+            let own = disk.blocks.iter().filter(|(id, _)| id.origin.member == self.who(i).id).map(|(_, b)| b);
+            let own: Vec<_> = own.chain(disk.journal.iter().flatten()).cloned().collect();
             let signed: HashSet<_> = own.iter().filter_map(|b| self.block(b)).flat_map(|b| b.leaves.clone()).collect();
             for record in self.nodes[i].queued.clone() {
                 let waits = waiting.iter().any(|entry| entry.windows(record.len()).any(|w| w == &record[..]));
@@ -888,13 +896,16 @@ impl World {
         }
     }
 
-    /// I7: no contradiction between two honest stores without a proof on both.
+    /// I7: no contradiction between two honest stores without a proof on both, in logs that the charter knows.
     fn check_contradictions(&mut self) {
         let mut seen: BTreeMap<BlockId, (usize, Bytes)> = BTreeMap::new();
         for i in self.eligible() {
             let forks = self.forks(i);
             let blocks: Vec<_> = self.nodes[i].disk.blocks.iter().map(|(id, b)| (*id, b.clone())).collect();
             for (id, bytes) in blocks {
+                if self.is_unknown(i, id.origin) {
+                    continue;
+                }
                 let (other, first) = seen.entry(id).or_insert_with(|| (i, bytes.clone()));
                 let fork = forks.get(&(id.origin.member.0, id.origin.log_no.0)).copied().unwrap_or(u64::MAX);
                 if *first != bytes && fork > id.seq.0 {

@@ -1,7 +1,6 @@
 //! The steps of a schedule: what companies say, and what goes wrong.
 
 use ed25519_dalek::SigningKey;
-use staydown::replica::block::Slot;
 use staydown::replica::ids::sha256;
 
 use super::*;
@@ -287,7 +286,11 @@ impl World {
         match self.draw.below(5) {
             0 => {
                 self.crash(i);
+                if !journal_is_stored(&self.nodes[i].disk) {
+                    return self.start(i);
+                }
                 self.nodes[i].disk.journal.clear();
+                self.nodes[i].journal_lost = true;
                 self.forget_unseen(i);
                 self.count("journals lost");
                 self.start(i);
@@ -295,9 +298,10 @@ impl World {
             1 => {
                 let frames = self.nodes[i].disk.journal.len() as u64;
                 self.crash(i);
-                if frames > 0 {
+                if frames > 0 && journal_is_stored(&self.nodes[i].disk) {
                     let at = self.draw.below(frames) as usize;
                     self.nodes[i].disk.journal[at] = None;
+                    self.nodes[i].journal_lost = true;
                     self.forget_unseen(i);
                 }
                 self.count("journal frames damaged");
@@ -359,20 +363,21 @@ impl World {
             .collect();
         let Some(charter) = old.charters.values().next_back().cloned() else { return self.start(i) };
         let charter = self.charter(&charter);
-        // What stands in the journal alone would be forgotten twice.
-        let disk = &self.nodes[i].disk;
-        let in_store =
-            |frame: &Bytes| Frame::decode(frame.clone()).is_ok_and(|f| disk.blocks.contains_key(&f.header.header().id));
-        if self.is_twice(i) || !disk.journal.iter().flatten().all(in_store) {
+        if self.is_twice(i) || !journal_is_stored(&self.nodes[i].disk) {
             return self.start(i);
         }
-        let peers: Vec<_> = charter
-            .members
-            .iter()
-            .filter(|m| m.status == 1 && m.id[..] != me.0)
-            .filter_map(|m| number_of(MemberId(m.id[..].try_into().ok()?)))
-            .collect();
-        let needed = (peers.len() / 2).max(1);
+        // Whoever the charters of the meantime added answers, too, and may hold nothing yet.
+        let active = |charter: &proto::Charter| -> BTreeSet<usize> {
+            let others = charter.members.iter().filter(|m| m.status == 1 && m.id[..] != me.0);
+            others.filter_map(|m| number_of(MemberId(m.id[..].try_into().ok()?))).collect()
+        };
+        let (then, now) = (active(&charter), active(self.forum.latest()));
+        // Whom a steward suspends is not asked, so fewer are enough.
+        let suspends =
+            self.forum.latest().semantics >= 2 && now.iter().any(|p| self.forum.roles(*p) & forum::STEWARD != 0);
+        let fewest = then.len().min(now.len());
+        let needed = ((fewest - if suspends { (fewest / 3).max(1).min(fewest) } else { 0 }) / 2).max(1);
+        let peers: BTreeSet<_> = then.union(&now).copied().collect();
         let holds = |p: &&usize| {
             let node = self.nodes.get(**p);
             node.is_some_and(|n| n.liar.is_none() && newest.values().all(|id| n.disk.blocks.contains_key(id)))
@@ -386,6 +391,7 @@ impl World {
         let moved = self.draw.below(2) == 0;
         let node = &mut self.nodes[i];
         node.lost.extend(lost);
+        node.journal_lost = true;
         node.outbox_refused = true; // a queued submission may be gone with the disk
         node.disk = old;
         node.moved = moved;
@@ -414,12 +420,14 @@ impl World {
         if self.forum.forked.is_some() || self.forum.version() > 12 {
             return;
         }
+        // How many answers a restored node waits for follows the charter: who is asked does not change meanwhile.
+        let recovers = self.somebody_recovers();
         let active = self.active();
         let joiners = self.plan.members + self.plan.joiners;
         let copies = self.nodes.iter().enumerate().any(|(i, n)| n.who != i);
         let now = self.now;
         match self.draw.below(24) {
-            0..3 if self.nodes.len() < joiners && !copies => {
+            0..3 if self.nodes.len() < joiners && !copies && !recovers => {
                 let number = self.nodes.len();
                 let roles = some_roles(&mut self.draw);
                 self.forum.issue(&mut self.draw, |c| c.members.push(forum::member(number, roles, number, now)));
@@ -431,7 +439,7 @@ impl World {
                 self.forum
                     .issue(&mut self.draw, |c| c.policy.as_mut().expect("there is one").quota_per_day = vec![quota; 3]);
             }
-            5..9 if active.len() > 3 => self.expel(&active),
+            5..9 if active.len() > 3 && !recovers => self.expel(&active),
             9 => {
                 self.forum.issue(&mut self.draw, |c| c.threshold = 5 - c.threshold);
             }
@@ -444,8 +452,8 @@ impl World {
                 self.count("levels raised");
             }
             13..16 => self.erase(),
-            16 => self.suspend_by_charter(&active),
-            17 => self.reinstate(),
+            16 if !recovers => self.suspend_by_charter(&active),
+            17 if !recovers => self.reinstate(),
             18 => {
                 let Some(who) = self.pick(&active).filter(|who| *who > 1) else { return };
                 let roles = some_roles(&mut self.draw);
@@ -455,7 +463,7 @@ impl World {
                 let (Some(who), Some(with)) = (self.pick(&active), self.pick(&active)) else { return };
                 self.change(who, |m| m.group = format!("group-{with}"));
             }
-            20..22 if crate::faults::unsettled() => self.rotate_root(&active),
+            20..22 => self.rotate_root(&active),
             22 => drop(self.forum.rotate_founder(&mut self.draw)),
             23 => {
                 let auditors = self.draw.below(2) == 0;
@@ -607,6 +615,18 @@ impl World {
         }
         self.at(self.now + 5_000, Event::Look);
     }
+}
+
+/// Whether the store has what the journal has, so that losing the journal loses nothing: after a lost store, what its
+/// charters do not know the root key of is in the journal alone for a while, and what a thief's chain took the place of
+/// is there for ever.
+fn journal_is_stored(disk: &Disk) -> bool {
+    let head = |bytes: &Bytes| Some(Frame::decode(bytes.clone()).ok()?.header.hash());
+    let in_store = |bytes: &Bytes| {
+        let id = Frame::decode(bytes.clone()).ok().map(|f| f.header.header().id);
+        id.and_then(|id| disk.blocks.get(&id)).is_some_and(|stored| head(stored) == head(bytes))
+    };
+    disk.journal.iter().flatten().all(in_store)
 }
 
 /// Whether the journal alone has all own blocks of the store, each log from its first block on.

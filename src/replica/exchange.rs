@@ -344,6 +344,11 @@ impl Exchange {
         self.following
     }
 
+    /// Whether the peer has greeted us, and is still to tell which charters and proofs it holds beyond ours.
+    pub fn is_catching_up(&self) -> bool {
+        matches!(self.talk, Talk::Charters | Talk::Proofs)
+    }
+
     /// Whether the peer was asked for headers and has not shown them yet.
     pub fn is_searching(&self) -> bool {
         self.talk == Talk::Searching

@@ -540,6 +540,7 @@ impl Replica {
         effects.append(&mut answers);
         self.reoffer_orphans(now, effects);
         self.charters_that_waited(effects);
+        self.open_guard_if_pending(now, effects);
     }
 
     fn next_durable(&mut self, enough: bool) -> Option<Staged> {

@@ -162,12 +162,23 @@ impl Own {
         }
     }
 
-    /// Whether enough peers have answered, and nobody claims to know more of our logs than we do and may still show it.
-    pub(super) fn is_answered(&self) -> bool {
+    /// Whether enough peers have answered, but for those of which more is awaited, and nobody claims to know more of our
+    /// logs than we do and may still show it.
+    pub(super) fn is_answered(&self, awaited: impl Fn(MemberId) -> bool) -> bool {
         let stands = |tries: &u32| *tries < CLAIM_TRIES;
         match &self.guard {
             Guard::Open => true,
-            Guard::Pending { needed, answered } => answered.len() >= *needed && !self.claimed_by.values().any(stands),
+            Guard::Pending { needed, answered } => {
+                answered.iter().filter(|peer| !awaited(**peer)).count() >= *needed
+                    && !self.claimed_by.values().any(stands)
+            }
+        }
+    }
+
+    /// An answer that broke off counts for nothing.
+    pub(super) fn unanswer(&mut self, peer: MemberId) {
+        if let Guard::Pending { answered, .. } = &mut self.guard {
+            answered.remove(&peer);
         }
     }
 

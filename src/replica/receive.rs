@@ -25,6 +25,7 @@ impl Replica {
                 let ask = self.with_exchange(peer, |exchange, ours| exchange.ended(call, ours, now));
                 effects.extend(ask.flatten().map(|ask| Effect::Ask(peer, ask)));
                 self.unshown(peer, now, effects);
+                self.open_guard_if_pending(now, effects);
             }
             PeerEvent::Ended(_, Err(trouble)) => self.trouble(peer, &trouble, now, effects),
             PeerEvent::Called => {
@@ -39,6 +40,9 @@ impl Replica {
         let mut was_showing = false;
         if let Some(exchange) = self.exchanges.get_mut(&peer) {
             was_showing = exchange.is_searching();
+            if exchange.is_catching_up() {
+                self.own.unanswer(peer);
+            }
             effects.extend(exchange.failed(trouble, now).map(|ask| Effect::Ask(peer, ask)));
         }
         // A claim stands while the line is broken, but not for ever; it falls with whoever made it.
@@ -64,9 +68,9 @@ impl Replica {
         if !self.exchanges.contains_key(&peer) {
             return;
         }
-        self.watch_own_logs(peer, greeting, now, effects);
         let ask = self.with_exchange(peer, |exchange, ours| exchange.greeted(greeting, ours, now));
         effects.extend(ask.flatten().map(|ask| Effect::Ask(peer, ask)));
+        self.watch_own_logs(peer, greeting, now, effects);
         for (origin, head) in greeting.have.iter() {
             self.trace(peer, origin, head, effects);
         }

@@ -98,6 +98,10 @@ impl Restore {
         let Ok(proof) = forks::verify(message, &self.replica.keyring) else { return false };
         if super::admission::knows(self.replica.chain.effective(), proof.origin(), proof.root()) {
             self.replica.alarms.insert(super::Alarm::Convicted(proof.origin(), proof.seq()));
+            if proof.origin().member == self.replica.settings.me {
+                // The proof may be all that we have of that log: its number was used.
+                self.replica.own.log_nos.insert(proof.origin().log_no);
+            }
         }
         self.replica.proofs.add(proof);
         true

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::replica::block::{Frame, Slot};
 use crate::replica::charter::prove_possession;
-use crate::replica::exchange::{Ask, Call, DISAGREEMENTS, PeerEvent};
+use crate::replica::exchange::{Ask, Call, DISAGREEMENTS, PeerEvent, Trouble};
 use crate::replica::forks::fork_proof;
 use crate::replica::ids::{BlockId, Class, Head, HeaderHash, LogNo, Origin, Seq, TimeMs};
 use crate::replica::own::{Answer, Refusal, Ticket};
@@ -123,6 +123,12 @@ impl Node {
         greeting.instance = u64::from(peer);
         change(&mut greeting);
         self.handle(Input::Peer(id(peer), PeerEvent::Greeted(greeting)))
+    }
+
+    /// As [`Node::greeted`], and `peer` has no charters or proofs to add.
+    fn answered(&mut self, peer: u8) {
+        self.greeted(peer, |_| ());
+        self.handle(Input::Peer(id(peer), PeerEvent::Ended(Call::Talk, Ok(()))));
     }
 
     fn says(&mut self, records: Vec<Bytes>) -> Answer {
@@ -539,7 +545,7 @@ fn a_node_that_stood_still_asks_before_it_signs_again() {
     assert!(node.handle(Input::Timer).iter().any(|effect| matches!(effect, Effect::Ask(_, Ask::Greet))));
     node.greeted(3, |greeting| greeting.second_copy = true);
     assert!(node.replica.guard_pending(), "whoever tells of a copy does not count");
-    node.greeted(2, |_| ());
+    node.answered(2);
     assert_eq!(node.status(2), Some(Status::Active), "what waited was signed");
     assert_eq!(node.replica.next_log_no(), LogNo(1), "in the same log");
 }
@@ -608,7 +614,7 @@ fn a_voter_attests_within_the_hour_and_what_is_urgent_within_a_minute() {
     let mut ring = forum.keyring();
     let mut node = Node::new(&forum, 2);
     node.handle(Input::Timer);
-    node.greeted(1, |_| ());
+    node.answered(1);
     let mut log = forum.log(1, 0, Class::Normal);
     node.hears(1, &log.block(&mut ring, &[opinion(1, 1)]));
     node.handle(Input::Timer);
@@ -675,7 +681,7 @@ fn whoever_has_a_replaced_root_key_closes_no_log_of_its_owner() {
     node.applies(charter);
     node.handle(Input::Root(Box::new(key("new root"))));
     node.handle(Input::Timer);
-    node.greeted(2, |_| ());
+    node.answered(2);
     let Answer::Durable(_) = node.says(vec![opinion(1, 1)]) else { panic!("not signed") };
     let ring = forum.keyring();
     // Two stories under the old key, at the number that the owner writes now.
@@ -757,8 +763,8 @@ fn the_chain_that_a_cutoff_picks_is_offered_and_spreads() {
 #[test]
 fn the_chain_that_a_cutoff_picks_is_asked_for_from_the_fork_on_by_who_holds_a_final_one() {
     let mut world = Forked::new();
-    let charter = cut(&mut world.forum, &world.theirs[5]);
     let mut node = Node::new(&world.forum, 2);
+    let charter = cut(&mut world.forum, &world.theirs[5]);
     let attests = world.attests(4);
     world.ours[..4].iter().chain(&attests).for_each(|block| node.hears(3, block));
     tell(&mut node, &world.proof);
@@ -779,8 +785,8 @@ fn of_a_log_that_a_cutoff_ends_no_more_is_offered_than_counts_or_nobody_disputes
     // Attested up to block 6 of a chain that is disputed from block 4 on.
     for (cutoff, offered) in [(2, 3), (5, 5)] {
         let mut world = Forked::new();
-        let charter = cut(&mut world.forum, &world.ours[cutoff - 1]);
         let mut node = Node::new(&world.forum, 2);
+        let charter = cut(&mut world.forum, &world.ours[cutoff - 1]);
         let attests = world.attests(6);
         world.ours.iter().chain(&attests).for_each(|block| node.hears(3, block));
         tell(&mut node, &world.proof);
@@ -937,6 +943,48 @@ fn no_log_is_closed_under_a_charter_that_is_not_understood() {
     let refused = Answer::Refused(Refusal::Semantics(2));
     assert!(matches!(&effects[..], [Effect::Answer(_, answer)] if *answer == refused), "{effects:?}");
     assert_eq!(node.journal.len(), 1);
+}
+
+#[test]
+fn the_number_of_a_log_of_which_only_a_proof_is_left_is_not_used_again() {
+    let world = Forked::new();
+    let restore = || Restore::new(settings(1), world.forum.id, world.forum.charters.clone(), START).unwrap();
+    assert_eq!(restore().finish().0.next_log_no(), LogNo(0));
+    let mut restore = restore();
+    assert!(restore.proof(&prost::Message::encode_to_vec(&world.proof)));
+    assert_eq!(restore.finish().0.next_log_no(), LogNo(1));
+}
+
+/// Nobody publishes a head of a log that is disputed from its first block on: only the proof tells of it.
+#[test]
+fn an_answer_to_the_guard_is_complete_with_its_proofs() {
+    let world = Forked::new();
+    let mut node = Node::new(&world.forum, 1);
+    node.replica.own.guard = crate::replica::own::Own::new(1, false).guard;
+    let asks = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Ask(to, Ask::Greet) if *to == id(2)));
+    assert!(asks(&node.handle(Input::Timer)));
+    let effects = node.greeted(2, |greeting| greeting.have = crate::replica::heads::Have::default());
+    assert!(effects.iter().any(|e| matches!(e, Effect::Ask(_, Ask::Proofs { .. }))), "{effects:?}");
+    assert!(node.replica.guard_pending(), "what it knows of our logs is still to come");
+    let proof = PeerEvent::Proof(Box::new(world.proof.clone()));
+    let now = node.now;
+    let written = node.replica.handle(Input::Peer(id(2), proof), now);
+    let ended = node.replica.handle(Input::Peer(id(2), PeerEvent::Ended(Call::Talk, Ok(()))), now);
+    assert!(node.replica.guard_pending(), "and is to be on disk");
+    node.carry_out(written.into_iter().chain(ended).collect());
+    assert!(!node.replica.guard_pending());
+    assert_eq!(node.replica.next_log_no(), LogNo(1));
+}
+
+#[test]
+fn an_answer_that_breaks_off_opens_no_guard() {
+    let forum = TestForum::of_full(2);
+    let mut node = Node::new(&forum, 2);
+    node.handle(Input::Timer);
+    node.greeted(1, |_| ());
+    let broken = Trouble::Unreachable("connection reset".into());
+    node.handle(Input::Peer(id(1), PeerEvent::Ended(Call::Talk, Err(broken))));
+    assert!(node.replica.guard_pending());
 }
 
 #[test]

@@ -350,6 +350,12 @@ impl Replica {
         place.and_then(|place| hashes.get(place)) == Some(&block.hash())
     }
 
+    /// Whether blocks of a disputed log are still to come of which it is known that they count: until they are here, the
+    /// log counts as before.
+    pub fn fetches_disputed(&self) -> bool {
+        self.logs.values().any(|log| self.is_fetching(log, log.durable()))
+    }
+
     /// Whether more of the chain that counts is known than held.
     fn is_fetching(&self, log: &Log, durable: Seq) -> bool {
         let certified = self.standing.certified.get(&log.origin());

@@ -120,7 +120,7 @@ impl Keyring {
         for (index, leaf) in orders {
             let slot = usize::try_from(*index).ok().and_then(|index| frame.slots.get_mut(index));
             // An order for other bytes than these was given for another chain.
-            if let Some(slot) = slot.filter(|s| matches!(s, Slot::Record(_)) && s.leaf() == *leaf) {
+            if let Some(slot) = slot.filter(|s| is_erasable(s) && s.leaf() == *leaf) {
                 *slot = Slot::Redacted(*leaf);
                 redacted = true;
             }
@@ -283,6 +283,13 @@ impl Keyring {
 fn parsed(frame: &Frame) -> Vec<Parsed> {
     let read = |slot: &Slot| if let Slot::Record(r) = slot { record::parse(r) } else { Parsed::Inert("redacted") };
     frame.slots.iter().map(read).collect()
+}
+
+/// A record, but not the one that ends its log: whoever had it erased before it was read would not know that nothing
+/// may follow, and others would.
+fn is_erasable(slot: &Slot) -> bool {
+    let Slot::Record(record) = slot else { return false };
+    !matches!(record::parse(record), Parsed::Says(Statement::LogClose))
 }
 
 /// Rule 8, as far as it can be told where records were erased.

@@ -471,6 +471,10 @@ async fn leaf_of(origin: Origin, seq: Seq, index: u32, at: &Invocation) -> Resul
     if receipt.record.is_empty() {
         return Err(Failure::new(Exit::Refused, "the record has been erased already"));
     }
+    if matches!(record::parse(&receipt.record), record::Parsed::Says(record::Statement::LogClose)) {
+        let why = "this record says that its log ends, and nothing else: no node erases it";
+        return Err(Failure::new(Exit::Refused, why));
+    }
     at.terminal.talk(format!("the record: {}", says(&receipt.record)));
     Ok(merkle::leaf_hash(&receipt.record))
 }

@@ -359,6 +359,24 @@ fn an_erased_record_leaves_the_list_the_disk_and_everything_that_arrives_later()
 }
 
 #[test]
+fn the_end_of_a_log_is_not_erased() {
+    let mut forum = TestForum::of_full(2);
+    let mut ring = forum.keyring();
+    let mut log = forum.log(1, 0, Class::Normal);
+    let close = record::encode(proto::Kind::LogClose, [1; 16], &proto::LogClose { reason: 0, next_log_no: 1 });
+    let block = log.block(&mut ring, &[opinion(1, 1), close.clone()]);
+    let mut node = Node::new(&forum, 2);
+    node.hears(1, &block);
+    let charter = order_erasure(&mut forum, block.id(), 2, merkle::leaf_hash(&close));
+    node.applies(charter);
+    let next = log.block(&mut ring, &[opinion(2, 1)]);
+    for mut node in [node.restarted(&forum, settings(2)), node] {
+        node.hears(1, &next);
+        assert_eq!((node.status(1), node.status(2)), (Some(Status::Active), None), "nothing follows");
+    }
+}
+
+#[test]
 fn a_redacted_slot_stands_only_where_an_order_names_its_leaf() {
     let mut forum = TestForum::of_full(2);
     let mut ring = forum.keyring();

@@ -537,6 +537,7 @@ impl World {
                 let here = (block.log, block.seq) == ((origin.member.0, origin.log_no.0), order.seq);
                 let index = order.index as usize;
                 let leaf = block.leaves.get(index).is_some_and(|leaf| leaf[..] == order.leaf_hash[..]);
+                let leaf = leaf && !matches!(block.said.get(index), Some(checkers::Says::Close)); // is never erased
                 let held = self.nodes[i].replica.as_ref().and_then(|r| r.logs().get(&origin).map(|l| l.len()));
                 if here && leaf && !block.redacted.contains(&order.index) {
                     self.violated("I14", || {

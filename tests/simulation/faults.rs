@@ -131,6 +131,18 @@ impl Plan {
         }
     }
 
+    /// A schedule in which an honest node is likely to meet two chains of one log and to be told by the founders that the
+    /// other one counts.
+    pub(crate) fn with_thieves(mut self) -> Self {
+        (self.liars, self.semantics, self.old_permille) = (self.liars.max(1), 2, 0);
+        for (step, weight) in [(Step::Lie, 20), (Step::Partition, 6), (Step::Govern, 12), (Step::Steal, 8)] {
+            if let Some(at) = Step::ALL.iter().position(|s| *s == step) {
+                self.weights[at] = weight;
+            }
+        }
+        self
+    }
+
     /// What comes next.
     pub(crate) fn step(&self, draw: &mut Draw) -> Step {
         let mut at = draw.below(self.weights.iter().sum());

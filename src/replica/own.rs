@@ -92,21 +92,34 @@ pub(super) struct Draft {
 /// Whether we may sign yet (W4).
 #[derive(Clone, Debug)]
 pub(super) enum Guard {
-    /// So many peers must tell us their heads of our logs first.
-    Pending { needed: usize, answered: BTreeSet<MemberId> },
+    /// So many peers must tell us their heads of our logs first; `copy`: this may be one of two copies.
+    Pending { needed: usize, copy: bool, answered: BTreeSet<MemberId> },
     /// We may.
     Open,
 }
 
 impl Guard {
+    /// Waits for half of `peers`, and at least one; for more than half, if there may be another copy of us: each of the
+    /// two could else ask other peers. Without peers there is nobody to wait for.
+    fn of(peers: usize, copy: bool) -> Self {
+        match peers {
+            0 => Self::Open,
+            _ => Self::Pending { needed: enough(peers, copy), copy, answered: BTreeSet::new() },
+        }
+    }
+
     /// Only `peers` are left to be asked: who was cut off answers no more.
     pub(super) fn follow(&mut self, peers: usize) {
         match self {
             Self::Pending { .. } if peers == 0 => *self = Self::Open,
-            Self::Pending { needed, .. } => *needed = (*needed).min(peers),
+            Self::Pending { needed, copy, .. } => *needed = (*needed).min(enough(peers, *copy)),
             Self::Open => {}
         }
     }
+}
+
+fn enough(peers: usize, copy: bool) -> usize {
+    (peers / 2 + usize::from(copy)).max(1)
 }
 
 /// Everything about our own logs that is not in them.
@@ -137,13 +150,9 @@ pub(super) struct Own {
 }
 
 impl Own {
-    /// `moved`: this is a copy or a backup, so more than half of the peers must be asked, or two copies could each ask
-    /// others.
+    /// `moved`: this is a copy or a backup.
     pub(super) fn new(peers: usize, moved: bool) -> Self {
-        let guard = match peers {
-            0 => Guard::Open,
-            n => Guard::Pending { needed: (n / 2 + usize::from(moved)).max(1), answered: BTreeSet::new() },
-        };
+        let guard = Guard::of(peers, moved);
         Self {
             lanes: BTreeMap::new(),
             log_nos: BTreeSet::new(),
@@ -168,7 +177,7 @@ impl Own {
         let stands = |tries: &u32| *tries < CLAIM_TRIES;
         match &self.guard {
             Guard::Open => true,
-            Guard::Pending { needed, answered } => {
+            Guard::Pending { needed, answered, .. } => {
                 answered.iter().filter(|peer| !awaited(**peer)).count() >= *needed
                     && !self.claimed_by.values().any(stands)
             }

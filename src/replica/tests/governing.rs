@@ -1019,6 +1019,17 @@ fn the_guard_does_not_wait_for_who_was_cut_off() {
 }
 
 #[test]
+fn the_guard_waits_for_half_of_those_that_are_left() {
+    let mut forum = TestForum::of_full(5);
+    let mut node = Node::new(&forum, 5);
+    node.answered(1);
+    assert!(node.replica.guard_pending(), "one of four");
+    let charter = forum.issue(|c| c.members[2].status = 2);
+    node.applies(charter);
+    assert!(!node.replica.guard_pending(), "one of three");
+}
+
+#[test]
 fn blocks_of_ours_behind_a_fork_are_not_waited_for() {
     let world = Forked::new();
     let mut node = Node::new(&world.forum, 1);

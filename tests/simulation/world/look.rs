@@ -651,7 +651,7 @@ impl World {
     fn apart(&mut self) -> Option<String> {
         let eligible = self.eligible();
         let mut first: Option<Standing> = None;
-        let mut any_old = false;
+        let mut first_is_old = false;
         for i in eligible.clone() {
             let Some((charter, _)) = self.effective(i) else { continue };
             let forks = self.forks(i);
@@ -669,7 +669,7 @@ impl World {
             }
             let Some((j, their_heads, their_forks, their_charter)) = &first else {
                 first = Some((i, heads, forks, charter));
-                any_old = old;
+                first_is_old = old;
                 continue;
             };
             if charter != *their_charter {
@@ -683,8 +683,9 @@ impl World {
                 ));
             }
             // A node of an earlier level cannot know which chain of a forked log counts.
-            let told =
-                |(o, _): &&(Origin, Head)| !(old || any_old) || !their_forks.contains_key(&(o.member.0, o.log_no.0));
+            let told = |(o, _): &&(Origin, Head)| {
+                !(old || first_is_old) || !their_forks.contains_key(&(o.member.0, o.log_no.0))
+            };
             let differ: Vec<_> = heads
                 .iter()
                 .filter(|h| !their_heads.contains(h))

@@ -866,7 +866,8 @@ impl World {
                     self.violated("I23", || format!("node {i} forgot a queued record"));
                 }
             }
-            if !waiting.is_empty() && self.plan.quota[0] >= 1000 && self.forum.signed.len() == 1 {
+            let may_sign = self.nodes[i].replica.as_ref().is_some_and(|r| !r.guard_pending());
+            if !waiting.is_empty() && may_sign && self.plan.quota[0] >= 1000 && self.forum.signed.len() == 1 {
                 let now = TimeMs(self.now);
                 let state = self.nodes[i].replica.as_ref().map(|r| (r.guard_pending(), r.outbox_len(), r.health(now)));
                 self.violated("I23", || {

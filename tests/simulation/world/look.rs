@@ -682,10 +682,9 @@ impl World {
                     forks.len()
                 ));
             }
-            // A node of an earlier level cannot know which chain of a forked log counts.
-            let told = |(o, _): &&(Origin, Head)| {
-                !(old || first_is_old) || !their_forks.contains_key(&(o.member.0, o.log_no.0))
-            };
+            // A node of an earlier level cannot know which chain of a forked log counts where one of a later level does.
+            let told =
+                |(o, _): &&(Origin, Head)| old == first_is_old || !their_forks.contains_key(&(o.member.0, o.log_no.0));
             let differ: Vec<_> = heads
                 .iter()
                 .filter(|h| !their_heads.contains(h))

@@ -434,7 +434,7 @@ async fn keep_policy(policy: Arc<PolicyStanding>, stopped: impl Future<Output = 
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "the policy file is not taken into use; the one before stays in force")
+                tracing::warn!(%error, "the policy file is not taken into use; the one before stays in force");
             }
         }
     }

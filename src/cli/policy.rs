@@ -156,7 +156,7 @@ fn check(file: Option<&Path>, at: &Invocation) -> Outcome {
     match errors.len() {
         0 => at.terminal.talk(format!("{place}: {}, no mistake", show::counted(rules, "rule"))),
         mistakes => {
-            at.terminal.talk(format!("{place}: {}; a node does not take it", show::counted(mistakes, "mistake")))
+            at.terminal.talk(format!("{place}: {}; a node does not take it", show::counted(mistakes, "mistake")));
         }
     }
     Ok(exit)

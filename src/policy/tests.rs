@@ -512,3 +512,19 @@ fn the_default_policy_has_nothing_odd_and_a_page_to_read() {
         assert!(DEFAULT_TEXT.contains(&format!("{key} = ")), "{key} is explained");
     }
 }
+
+/// What docs/operating.md shows of rules and of cases is what it says it is.
+#[test]
+fn the_examples_of_the_handbook_hold() {
+    let book = include_str!("../../docs/operating.md");
+    let section = book.split("\n## ").find(|section| section.starts_with("Your own policy")).unwrap();
+    let blocks: Vec<_> = section.split("```").skip(1).step_by(2).filter_map(|b| b.strip_prefix("toml\n")).collect();
+    let policy = parse(&format!("{}{DEFAULT_TEXT}", blocks[0]));
+    assert!(policy.warnings().is_empty(), "{:?}", policy.warnings());
+    let cases = Cases::parse(blocks[1]).unwrap();
+    assert_eq!(cases.cases.len(), 2);
+    for case in &cases.cases {
+        let tried = cases.try_on(case, &policy);
+        assert!(tried.holds, "{}: {tried:?}", case.name);
+    }
+}

@@ -118,7 +118,7 @@ async fn look_up(mut client: ForumClient<Channel>) -> Vec<Duration> {
         let value = data_encoding::HEXLOWER.encode(&forum::scattered::<32>(number));
         let signal = l::Signal { r#type: "sha256".into(), value };
         let begun = clock::instant();
-        client.lookup(l::LookupRequest { signals: vec![signal], distance_max: None }).await.unwrap();
+        client.lookup(l::LookupRequest { signals: vec![signal], ..Default::default() }).await.unwrap();
         took.push(begun.elapsed());
         tokio::time::sleep(STEP).await;
     }

@@ -24,6 +24,8 @@ pub const CONFIG_SIZE_MAX: u64 = 256 * 1024;
 pub const LISTEN_DEFAULT: &str = "0.0.0.0:7700";
 /// Name of the local socket inside a data directory.
 pub const SOCKET_FILE: &str = "local.sock";
+/// Name of the company's own policy inside a data directory.
+pub const POLICY_FILE: &str = "policy.toml";
 /// Mode of the local socket: its owner alone, until the company names others.
 pub const SOCKET_MODE_DEFAULT: u32 = 0o600;
 
@@ -34,9 +36,11 @@ const SOCKET: &str = "local.socket";
 const MODE: &str = "local.mode";
 const FILTER: &str = "log.filter";
 const FORMAT: &str = "log.format";
+const POLICY: &str = "policy.file";
+const SHADOW: &str = "policy.shadow";
 
 /// Every key, as it is written in messages; the environment variable follows from it.
-pub const KEYS: [&str; 7] = [DATA, LISTEN, ENDPOINTS, SOCKET, MODE, FILTER, FORMAT];
+pub const KEYS: [&str; 9] = [DATA, LISTEN, ENDPOINTS, SOCKET, MODE, FILTER, FORMAT, POLICY, SHADOW];
 
 /// How this node is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +53,8 @@ pub struct Config {
     pub local: LocalConfig,
     /// What the node says about itself.
     pub log: LogConfig,
+    /// What our company makes of matches.
+    pub policy: PolicyConfig,
     sources: BTreeMap<&'static str, Source>,
 }
 
@@ -77,6 +83,15 @@ pub struct LogConfig {
     pub filter: String,
     /// In which form.
     pub format: LogFormat,
+}
+
+/// What our company makes of matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyConfig {
+    /// The file with its rules; none: [`POLICY_FILE`] in the data directory if there is one, or else the built-in rules.
+    pub file: Option<PathBuf>,
+    /// Whether verdicts are computed and counted, and answered ALLOW.
+    pub shadow: bool,
 }
 
 /// In which form log lines are written.
@@ -233,6 +248,7 @@ impl Config {
             peer: PeerConfig { listen: SocketAddr::from(([0, 0, 0, 0], 7700)), endpoints: BTreeMap::new() },
             local: LocalConfig { socket: data.join(SOCKET_FILE), mode: SOCKET_MODE_DEFAULT },
             log: LogConfig { filter: "info".to_owned(), format: LogFormat::Text },
+            policy: PolicyConfig { file: None, shadow: false },
             data,
             sources: BTreeMap::new(),
         }
@@ -259,6 +275,8 @@ impl Config {
                 LogFormat::Text => "text".to_owned(),
                 LogFormat::Json => "json".to_owned(),
             },
+            POLICY => self.policy.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            SHADOW => self.policy.shadow.to_string(),
             _ => return None,
         })
     }
@@ -303,6 +321,12 @@ impl Config {
                 "text" => self.log.format = LogFormat::Text,
                 "json" => self.log.format = LogFormat::Json,
                 _ => return refuse("text or json"),
+            },
+            POLICY if value.is_empty() => return refuse("a path"),
+            POLICY => self.policy.file = Some(PathBuf::from(value)),
+            SHADOW => match value.parse() {
+                Ok(shadow) => self.policy.shadow = shadow,
+                Err(_neither) => return refuse("true or false"),
             },
             _ => return refuse("a setting of the node"),
         }
@@ -401,6 +425,8 @@ fn written(key: &'static str, value: &DeValue<'_>, source: &Source) -> Result<St
         (_, DeValue::String(text)) => Ok(text.to_string()),
         // 0o660 is a natural way to write a mode; 660 without quotes is not: it is a decimal number to TOML.
         (MODE, DeValue::Integer(number)) if number.radix() == 8 => Ok(number.as_str().to_owned()),
+        (SHADOW, DeValue::Boolean(shadow)) => Ok(shadow.to_string()),
+        (SHADOW, other) => Err(wrong_type(key, other, "true or false", source)),
         (_, other) => Err(wrong_type(key, other, "a text in quotes", source)),
     }
 }
@@ -411,7 +437,7 @@ fn wrong_type(key: &'static str, got: &DeValue<'_>, expected: &str, source: &Sou
 
 /// A variable that looks like one of ours and is not. Others that begin with `STAYDOWN_` belong to tests and scripts.
 fn refuse_misspelt(name: &str) -> Result<(), ConfigError> {
-    let sections = ["STAYDOWN_PEER_", "STAYDOWN_LOCAL_", "STAYDOWN_LOG_"];
+    let sections = ["STAYDOWN_PEER_", "STAYDOWN_LOCAL_", "STAYDOWN_LOG_", "STAYDOWN_POLICY_"];
     if !sections.iter().any(|section| name.starts_with(section)) {
         return Ok(());
     }
@@ -548,12 +574,24 @@ mod tests {
             ("[local]\nmode = \"0060\"", "its owner can read and write"),
             ("[log]\nformat = \"xml\"", "log.format is \"xml\", expected text or json"),
             ("[log]\nfilter = \"staydown=loud\"", "expected a filter"),
+            ("[policy]\nfile = \"\"", "policy.file is \"\", expected a path"),
+            ("[policy]\nshadow = \"maybe\"", "line 2: policy.shadow is \"maybe\", expected true or false"),
             ("[log\n", "line 1: "),
             ("data = \"/elsewhere\"", "this file lies in the data directory"),
         ] {
             let message = load_file(text).unwrap_err().to_string();
             assert!(message.contains(expected), "{text:?}: {message}");
         }
+    }
+
+    #[test]
+    fn the_policy_is_a_file_and_a_shadow() {
+        let config = load_file("[policy]\nfile = \"/etc/staydown/policy.toml\"\nshadow = true").unwrap();
+        assert_eq!(config.policy.file.as_deref(), Some(Path::new("/etc/staydown/policy.toml")));
+        assert!(config.policy.shadow);
+        let config = Config::load(&above(&[("HOME", "/h"), ("STAYDOWN_POLICY_SHADOW", "true")])).unwrap();
+        assert_eq!((config.policy.file.as_ref(), config.policy.shadow), (None, true));
+        assert!(Config::load(&above(&[("HOME", "/h"), ("STAYDOWN_POLICY_SHADOW", "1")])).is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod hashing;
 pub mod keys;
 pub mod net;
 pub mod node;
+pub mod policy;
 pub mod replica;
 pub mod store;
 pub mod wire;

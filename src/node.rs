@@ -33,6 +33,7 @@ use crate::net::limits::{self, MESSAGE_BYTES_MAX};
 use crate::net::local::LocalService;
 use crate::net::peer::{PeerService, Who};
 use crate::net::tls::{AcceptLimits, Connections, Roster, SharedRoster, Tls, accept_loop};
+use crate::policy::in_force::{PolicyError, Standing as PolicyStanding};
 use crate::replica::charter::SEMANTICS_MAX;
 use crate::replica::exchange::{Call, PeerEvent, Trouble};
 use crate::replica::ids::{LogNo, MemberId};
@@ -98,6 +99,8 @@ pub enum NodeError {
     Serve(String),
     #[error("storage failed: {0}")]
     Storage(String),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
 }
 
 impl NodeError {
@@ -111,7 +114,7 @@ impl NodeError {
             Self::Open(_) => 74,
             Self::Storage(_) => 75,
             Self::NotAdmitted(..) => 4,
-            Self::Keys(_) | Self::NotJoined(_) | Self::Member(_) | Self::Tls(_) => 78,
+            Self::Keys(_) | Self::NotJoined(_) | Self::Member(_) | Self::Tls(_) | Self::Policy(_) => 78,
         }
     }
 
@@ -178,12 +181,13 @@ pub async fn run(
     ready: oneshot::Sender<Ready>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
+    let policy = Arc::new(PolicyStanding::load(&config)?);
     // Before binding: two nodes in one folder have one address too, and the folder is what the second must be told of.
     let plan = plan(&config.data)?;
     let lock = lock_directory(&config.data)?;
     let address = config.peer.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| NodeError::Listen { address, source })?;
-    run_locked(lock, plan, listener, config, ready, shutdown).await
+    run_locked(lock, plan, listener, (config, policy), ready, shutdown).await
 }
 
 /// As [`run`], with a listener that is bound already.
@@ -196,16 +200,17 @@ pub async fn run_on(
     ready: oneshot::Sender<Ready>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
+    let policy = Arc::new(PolicyStanding::load(&config)?);
     let plan = plan(&config.data)?;
     let lock = lock_directory(&config.data)?;
-    run_locked(lock, plan, listener, config, ready, shutdown).await
+    run_locked(lock, plan, listener, (config, policy), ready, shutdown).await
 }
 
 async fn run_locked(
     _lock: DirectoryLock,
     plan: Plan,
     listener: TcpListener,
-    config: Config,
+    (config, policy): (Config, Arc<PolicyStanding>),
     ready: oneshot::Sender<Ready>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
@@ -227,7 +232,7 @@ async fn run_locked(
         tracing::warn!(healed, "healed at start");
     }
     tracing::info!(blocks = started.blocks, "replica rebuilt");
-    let served = serve(listener, &config, &plan, &engine, ready, shutdown).await;
+    let served = serve(listener, (&config, policy), &plan, &engine, ready, shutdown).await;
     stopped(engine, thread).await?;
     served
 }
@@ -407,9 +412,37 @@ async fn keep_identity(
     }
 }
 
+/// Reads the policy again at each SIGHUP. A file that cannot be used changes nothing, and health says so.
+async fn keep_policy(policy: Arc<PolicyStanding>, stopped: impl Future<Output = ()>) -> Result<(), NodeError> {
+    let fail = |source| NodeError::Serve(format!("cannot await SIGHUP: {source}"));
+    let mut hangup = signal(SignalKind::hangup()).map_err(fail)?;
+    tokio::pin!(stopped);
+    loop {
+        tokio::select! {
+            () = &mut stopped => return Ok(()),
+            _ = hangup.recv() => {}
+        }
+        let standing = Arc::clone(&policy);
+        let read = tokio::task::spawn_blocking(move || standing.reload()).await;
+        match read.map_err(|error| NodeError::Serve(format!("{error}: please report this")))? {
+            Ok(now) => {
+                let (rules, file) =
+                    (now.policy.rules().len(), now.file.as_ref().map(|path| path.display().to_string()));
+                tracing::info!(rules, file = file.as_deref().unwrap_or("built in"), "the policy was read");
+                for warning in now.policy.warnings() {
+                    tracing::warn!(%warning, "the policy is odd");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the policy file is not taken into use; the one before stays in force");
+            }
+        }
+    }
+}
+
 async fn serve(
     listener: TcpListener,
-    config: &Config,
+    (config, policy): (&Config, Arc<PolicyStanding>),
     plan: &Plan,
     engine: &Handle,
     ready: oneshot::Sender<Ready>,
@@ -448,7 +481,12 @@ async fn serve(
     tasks.spawn(async move { peers.await.map_err(|e| NodeError::Serve(e.to_string())) });
     let local =
         LocalService::new(engine.clone(), plan.settings.clone(), address.to_string(), config.peer.endpoints.clone())
-            .with_lines(tls.clone(), connections.clone());
+            .with_lines(tls.clone(), connections.clone())
+            .with_policy(Arc::clone(&policy));
+    for warning in policy.in_force().policy.warnings() {
+        tracing::warn!(%warning, "the policy is odd");
+    }
+    tasks.spawn(keep_policy(policy, until_stopped(stopped.clone())));
     tasks.spawn(serve_local(local, socket, until_stopped(stopped.clone())));
     let (keys, key_changes) = watch::channel(0);
     tasks.spawn(keep_identity(

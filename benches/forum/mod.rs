@@ -437,7 +437,7 @@ impl Process {
     /// Whether the node's verdict on the signal is anything but ALLOW.
     pub async fn matches(&mut self, kind: &str, value: &str) -> bool {
         let signal = l::Signal { r#type: kind.into(), value: value.into() };
-        let request = l::LookupRequest { signals: vec![signal], distance_max: None };
+        let request = l::LookupRequest { signals: vec![signal], ..Default::default() };
         self.client.lookup(request).await.unwrap().into_inner().verdict() != l::Verdict::Allow
     }
 

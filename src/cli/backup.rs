@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::failure::{Exit, Failure, Outcome, io_failure};
 use super::{Invocation, charter, init, show};
 use crate::clock;
-use crate::config::CONFIG_FILE;
+use crate::config::{CONFIG_FILE, POLICY_FILE};
 use crate::engine::{CLOSED_BELOW_FILE, JOURNAL_FILE, OUTBOX_FILE};
 use crate::keys::{LOG_ROOT_FILE, LOG_ROOT_NEXT_FILE, LOG_ROOT_OLD_FILE, LOG_SEED_FILE, TLS_CERT_FILE, TLS_KEY_FILE};
 use crate::keys::{TLS_NEXT_CERT_FILE, TLS_NEXT_KEY_FILE};
@@ -35,7 +35,7 @@ const VERSION: u32 = 1;
 
 /// The outbox before the journal: an entry that is signed in between is then in both, and the node forgets the one that
 /// its own block holds. The other way round it would be in neither.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     OUTBOX_FILE,
     JOURNAL_FILE,
     CLOSED_BELOW_FILE,
@@ -43,6 +43,7 @@ const FILES: [&str; 7] = [
     init::BINDING_FILE,
     init::REQUEST_FILE,
     CONFIG_FILE,
+    POLICY_FILE,
 ];
 const KEY_FILES: [&str; 8] = [
     LOG_ROOT_FILE,

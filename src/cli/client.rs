@@ -62,6 +62,8 @@ calls! {
     apply: apply_charter(ApplyCharterRequest) -> ApplyCharterResponse, CALL_TIMEOUT;
     /// One record by its place.
     record: get_record(GetRecordRequest) -> GetRecordResponse, CALL_TIMEOUT;
+    /// The policy in force.
+    policy: get_policy(GetPolicyRequest) -> GetPolicyResponse, CALL_TIMEOUT;
     /// Checks everything stored.
     verify: verify_log(VerifyLogRequest) -> VerifyLogResponse, VERIFY_TIMEOUT;
     /// Closes our logs and goes on under new numbers and a new seed.

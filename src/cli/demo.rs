@@ -513,7 +513,7 @@ async fn say(node: &Node, statements: Vec<local::Statement>) -> Result<local::Su
 
 async fn lookup(node: &Node, sample: &Sample) -> Result<local::LookupResponse, Failure> {
     let signals = sample.hashes.iter().map(Hash::signal).collect();
-    node.lookup(local::LookupRequest { signals, distance_max: None }).await
+    node.lookup(local::LookupRequest { signals, ..Default::default() }).await
 }
 
 async fn matches(node: &Node, name: &str, sample: &Sample) -> Result<(), Failure> {

@@ -102,7 +102,7 @@ fn print(answer: local::GetEntryResponse, at: &Invocation) -> Result<(), Failure
 /// The entries that an item's hashes are listed as. With `near`, also those that its picture is only near to.
 async fn listed(item: &Item, node: &Node, near: bool) -> Result<Vec<local::Entry>, Failure> {
     let signals = item.usable_hashes().iter().map(Hash::signal).collect();
-    let answer = node.lookup(local::LookupRequest { signals, distance_max: None }).await?;
+    let answer = node.lookup(local::LookupRequest { signals, ..Default::default() }).await?;
     let (equal, others): (Vec<_>, Vec<_>) = answer.matches.into_iter().partition(|found| near || found.distance == 0);
     let entries: Vec<_> = equal.into_iter().filter_map(|found| found.entry).collect();
     if !entries.is_empty() {

@@ -72,6 +72,113 @@ pub struct Matched {
     pub matches: Vec<Match>,
     /// There are more matches than are shown.
     pub truncated: bool,
+    /// In shadow mode: what the verdict would be, which is answered ALLOW.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow_verdict: Option<&'static str>,
+    /// Why the rule's BLOCK is REVIEW here.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub lowered: String,
+    /// With `--explain`: the rules in order, up to the one that decided.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub explained: Vec<RuleExplained>,
+}
+
+/// A rule of our policy, and what became of it: inside `match --explain`, and `policy test`.
+#[derive(Serialize)]
+pub struct RuleExplained {
+    /// Its name.
+    pub rule: String,
+    /// What it says where it decides.
+    pub verdict: &'static str,
+    /// Where it begins in its file; 0: in none.
+    pub line: u32,
+    /// Whether it decided.
+    pub decided: bool,
+    /// Why, or why not.
+    pub why: String,
+}
+
+/// `policy show`.
+#[derive(Serialize)]
+pub struct Policy {
+    /// Whether a running node says so; else this is what one would begin with.
+    pub in_force: bool,
+    /// Its file; empty: the policy that this release has built in.
+    pub file: String,
+    /// When it came into force; 0: it is not in force.
+    pub since_ms: u64,
+    /// Verdicts are computed and counted, and answered ALLOW.
+    pub shadow: bool,
+    /// Why the file as it is now is not in force; empty: it is.
+    pub refused: String,
+    /// The text of the file.
+    pub text: String,
+    /// Verdicts of each rule since then.
+    pub counts: Vec<RuleCount>,
+}
+
+/// Verdicts of one rule.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of RuleCount in forum.proto")]
+pub struct RuleCount {
+    pub rule: String,
+    pub allow: u64,
+    pub review: u64,
+    pub block: u64,
+}
+
+/// `policy check`.
+#[derive(Serialize)]
+pub struct PolicyChecked {
+    /// The file; empty: the policy that this release has built in.
+    pub file: String,
+    /// How many rules it has; 0 where it has errors.
+    pub rules: usize,
+    /// What keeps it from being used.
+    pub errors: Vec<PolicyProblem>,
+    /// What is odd.
+    pub warnings: Vec<PolicyProblem>,
+}
+
+/// A line of a policy file.
+#[derive(Serialize)]
+pub struct PolicyProblem {
+    /// Counted from 1.
+    pub line: usize,
+    /// What stands there and what may.
+    pub message: String,
+}
+
+/// `policy test`.
+#[derive(Serialize)]
+pub struct PolicyTested {
+    /// The policy's file; empty: the built-in one.
+    pub policy: String,
+    /// The file of cases.
+    pub cases: String,
+    /// How many hold.
+    pub held: usize,
+    /// Those that do not.
+    pub failed: Vec<PolicyCase>,
+}
+
+/// A case that does not hold.
+#[derive(Serialize)]
+pub struct PolicyCase {
+    /// What it is about.
+    pub name: String,
+    /// Where it begins in the file of cases.
+    pub line: usize,
+    /// The verdict that was expected.
+    pub expected_verdict: &'static str,
+    /// The rule that was expected; empty: any.
+    pub expected_rule: String,
+    /// The verdict that came.
+    pub verdict: &'static str,
+    /// The rule that said it.
+    pub rule: String,
+    /// Each rule, and why.
+    pub explained: Vec<RuleExplained>,
 }
 
 /// An entry within the threshold.

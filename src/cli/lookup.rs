@@ -24,7 +24,7 @@ pub(super) struct MatchArgs {
     /// Bits that a picture may differ in, at most 31
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(0..=31))]
     distance: Option<u32>,
-    /// Also say which hashes were looked up, and which rule decided
+    /// Also say which hashes were looked up, and of each rule of our policy why it decided or did not
     #[arg(long)]
     explain: bool,
 }
@@ -35,7 +35,8 @@ pub(super) async fn lookup(args: &MatchArgs, at: &Invocation) -> Outcome {
     let mut exit = Exit::NotFound;
     for item in &items {
         let signals = item.usable_hashes().iter().map(super::item::Hash::signal).collect();
-        let answer = node.lookup(local::LookupRequest { signals, distance_max: args.distance }).await?;
+        let answer =
+            node.lookup(local::LookupRequest { signals, distance_max: args.distance, explain: args.explain }).await?;
         if !answer.matches.is_empty() {
             exit = Exit::Ok;
         }
@@ -88,6 +89,9 @@ fn as_json(item: &Item, answer: local::LookupResponse) -> json::Matched {
     json::Matched {
         item: item.name(),
         verdict: json::verdict(answer.verdict()),
+        shadow_verdict: shadow(&answer),
+        lowered: answer.lowered,
+        explained: answer.explained.into_iter().map(explained).collect(),
         rule: answer.rule,
         truncated: answer.truncated,
         matches: answer
@@ -102,9 +106,32 @@ fn as_json(item: &Item, answer: local::LookupResponse) -> json::Matched {
     }
 }
 
+/// What the verdict would be, in shadow mode.
+fn shadow(answer: &local::LookupResponse) -> Option<&'static str> {
+    (answer.shadow_verdict() != local::Verdict::Unspecified).then(|| json::verdict(answer.shadow_verdict()))
+}
+
+fn explained(rule: local::RuleExplained) -> json::RuleExplained {
+    let verdict = json::verdict(rule.verdict());
+    json::RuleExplained { rule: rule.rule, verdict, line: rule.line, decided: rule.decided, why: rule.why }
+}
+
+/// A rule and what became of it, in one line.
+pub(super) fn explained_text(rule: &json::RuleExplained) -> String {
+    let place = if rule.line > 0 { format!(" (line {})", rule.line) } else { String::new() };
+    let mark = if rule.decided { "decides" } else { "no     " };
+    format!("{mark}  {:<6}  {}{place}: {}", rule.verdict, show::clean(&rule.rule), show::clean(&rule.why))
+}
+
 pub(super) fn as_text(item: &Item, answer: &local::LookupResponse, explain: bool) -> String {
     let verdict = json::verdict(answer.verdict());
     let mut text = format!("{verdict}  {}  {}\n", show::clean(&item.name()), show::clean(&answer.rule));
+    if let Some(would_be) = shadow(answer) {
+        text.push_str(&format!("  shadow mode: the verdict would be {would_be}\n"));
+    }
+    if !answer.lowered.is_empty() {
+        text.push_str(&format!("  lowered from BLOCK to REVIEW: {}\n", show::clean(&answer.lowered)));
+    }
     for found in &answer.matches {
         let Some(entry) = &found.entry else { continue };
         let near = match found.threshold {
@@ -119,6 +146,9 @@ pub(super) fn as_text(item: &Item, answer: &local::LookupResponse, explain: bool
     }
     if explain {
         text.push_str(&format!("  rule: {}\n", show::clean(&answer.rule)));
+        for rule in answer.explained.iter().cloned().map(explained) {
+            text.push_str(&format!("    {}\n", explained_text(&rule)));
+        }
         for hash in item.hashes() {
             let note = if hash.is_poor() { "not looked up: too little in the picture" } else { "looked up" };
             text.push_str(&format!("  {note}: {hash}\n"));
@@ -216,6 +246,15 @@ mod tests {
             rule: "one company".to_owned(),
             matches: vec![local::Match { signal_index: 0, distance: 14, threshold: 31, entry: Some(entry()) }],
             truncated: true,
+            shadow_verdict: local::Verdict::Block as i32,
+            lowered: "a certifier".to_owned(),
+            explained: vec![local::RuleExplained {
+                rule: "one company".to_owned(),
+                verdict: local::Verdict::Block as i32,
+                line: 7,
+                decided: true,
+                why: "it holds".to_owned(),
+            }],
         };
         let item = Item::read("md5:900150983cd24fb0d6963f7d28e17f72").unwrap();
         let text = as_text(&item, &answer, true);
@@ -224,13 +263,17 @@ mod tests {
             "distance 14 of 31  md5:ab\u{b7}  ACTIVE  symbol\n",
             "submitted by acme (FR; group Acme) 2026-11-18 11:06:40 UTC, log 0 block 3 record 1",
             "there are more matches",
+            "shadow mode: the verdict would be BLOCK",
+            "lowered from BLOCK to REVIEW: a certifier",
+            "decides  BLOCK   one company (line 7): it holds",
             "looked up: md5:9001",
         ] {
             assert!(text.contains(expected), "{text}");
         }
         let json = serde_json::to_value(as_json(&item, answer)).unwrap();
         assert_eq!(json["matches"][0]["entry"]["said"][0]["member"], "acme");
-        assert_eq!(json["verdict"], "REVIEW");
+        assert_eq!((&json["verdict"], &json["shadow_verdict"]), (&"REVIEW".into(), &"BLOCK".into()));
+        assert_eq!((&json["explained"][0]["line"], &json["explained"][0]["decided"]), (&7.into(), &true.into()));
     }
 
     #[test]

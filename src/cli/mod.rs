@@ -23,6 +23,7 @@ mod log;
 mod lookup;
 mod member;
 mod peer;
+mod policy;
 mod run;
 mod status;
 mod submit;
@@ -113,6 +114,9 @@ enum Command {
     /// Show the connections to the other members
     #[command(subcommand)]
     Peer(peer::PeerCommand),
+    /// Show, check and test what our company makes of matches
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Check the logs of all members, and end our own
     #[command(subcommand)]
     Log(log::LogCommand),
@@ -235,6 +239,7 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Charter(command) => Box::pin(charter::charter(command, at)).await,
         Command::Member(command) => Box::pin(member::member(command, at)).await,
         Command::Peer(command) => peer::peer(command, at).await,
+        Command::Policy(command) => policy::policy(command, at).await,
         Command::Log(command) => Box::pin(log::log(command, at)).await,
         Command::Key(command) => Box::pin(key::key(command, at)).await,
         Command::Cert(command) => cert::cert(&command, at),
@@ -310,6 +315,10 @@ mod tests {
             "staydown member list",
             "staydown member show acme",
             "staydown peer list",
+            "staydown policy show",
+            "staydown policy show --built-in",
+            "staydown policy check policy.toml",
+            "staydown policy test cases.toml --policy policy.toml",
             "staydown member suspend acme --days 3 --reason key-compromise",
             "staydown log close --reason other",
             "staydown log heads acme",

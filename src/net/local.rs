@@ -14,6 +14,8 @@ use super::tls::{Connections, RefusedConnection, Sender, Tls};
 use crate::clock;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
+use crate::policy::in_force::{InForce, Standing as PolicyStanding};
+use crate::policy::{Found, Policy};
 use crate::replica::block::{Frame, Slot};
 use crate::replica::charter::{Charter, CharterError, MemberStatus};
 use crate::replica::heads::head_to_proto;
@@ -23,8 +25,9 @@ use crate::replica::log::Log;
 use crate::replica::own::{Answer, RECORDS_PER_SUBMISSION_MAX, Receipt};
 use crate::replica::signal::{self, Alg, Subject};
 use crate::replica::suspension::SUSPENSION_DAYS_MAX;
+use crate::replica::verdict::Verdict;
 use crate::replica::view::{Entry, Said, Status as Standing};
-use crate::replica::{Health, Input, Replica, Settings, merkle, proto, record, taxonomy, verdict};
+use crate::replica::{Health, Input, Replica, Settings, merkle, proto, record, taxonomy};
 use crate::wire::local as l;
 use crate::wire::local_service::forum_server::{Forum, ForumServer};
 
@@ -56,19 +59,27 @@ pub struct LocalService {
     peer_address: String,
     endpoints: BTreeMap<String, String>,
     lines: Option<(Tls, Connections)>,
+    policy: Arc<PolicyStanding>,
 }
 
 impl LocalService {
     /// Serves what `engine` knows; `settings` are what `VerifyLog` rebuilds the replica with, `endpoints` the local
     /// overrides by member name.
     pub fn new(engine: Handle, settings: Settings, peer_address: String, endpoints: BTreeMap<String, String>) -> Self {
-        Self { engine, settings, peer_address, endpoints, lines: None }
+        let policy = Arc::new(PolicyStanding::built_in());
+        Self { engine, settings, peer_address, endpoints, lines: None, policy }
     }
 
     /// Tells also of the connections to peers: refusals, and certificates that end.
     #[must_use]
     pub fn with_lines(self, tls: Tls, connections: Connections) -> Self {
         Self { lines: Some((tls, connections)), ..self }
+    }
+
+    /// Judges matches by this policy instead of the built-in one.
+    #[must_use]
+    pub fn with_policy(self, policy: Arc<PolicyStanding>) -> Self {
+        Self { policy, ..self }
     }
 
     /// The gRPC service, with its limits set.
@@ -134,7 +145,8 @@ impl Forum for LocalService {
             ));
         }
         let shared = Arc::clone(self.shared());
-        let found = tokio::task::spawn_blocking(move || lookup(&shared, &queries, threshold)).await;
+        let judge = Judge { policy: self.policy.in_force(), shadow: self.policy.shadow(), explain: request.explain };
+        let found = tokio::task::spawn_blocking(move || lookup(&shared, &judge, &queries, threshold)).await;
         found.map(Response::new).map_err(|_panicked| bug())
     }
 
@@ -320,6 +332,27 @@ impl Forum for LocalService {
         let receipt = receipt(&block, id, request.index)
             .ok_or_else(|| absent(format!("block {id} has {slots} records, got record {}", request.index)))?;
         Ok(Response::new(l::GetRecordResponse { receipt: Some(receipt_to_proto(receipt)) }))
+    }
+
+    async fn get_policy(
+        &self,
+        _request: Request<l::GetPolicyRequest>,
+    ) -> Result<Response<l::GetPolicyResponse>, Status> {
+        let in_force = self.policy.in_force();
+        let counts = in_force.counts().into_iter().map(|count| l::RuleCount {
+            rule: count.rule,
+            allow: count.allow,
+            review: count.review,
+            block: count.block,
+        });
+        Ok(Response::new(l::GetPolicyResponse {
+            text: in_force.text.clone(),
+            file: in_force.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            since_ms: in_force.since.0,
+            shadow: self.policy.shadow(),
+            refused: self.policy.refused().map(|why| why.to_string()).unwrap_or_default(),
+            counts: counts.collect(),
+        }))
     }
 }
 
@@ -679,6 +712,10 @@ impl LocalService {
             health = health.max(level);
             reasons.push(reason);
         }
+        if let Some(why) = self.policy.refused() {
+            health = health.max(Health::Yellow);
+            reasons.push(format!("the policy file is not in force, the one before it is: {why}"));
+        }
         let alone = replica.exchanges().values().all(|exchange| !exchange.is_connected());
         let why = replica.exchanges().iter().filter_map(|(peer, exchange)| Some((*peer, exchange.last_error()?)));
         // Whoever is cut off by all is not told by a charter or a record: their last words are all that it has.
@@ -777,9 +814,50 @@ fn receipt_to_proto(receipt: Receipt) -> l::Receipt {
     }
 }
 
+/// By what one lookup is judged: a policy that is swapped meanwhile changes the next one.
+struct Judge {
+    policy: Arc<InForce>,
+    shadow: bool,
+    explain: bool,
+}
+
+impl Judge {
+    /// The answer but for its matches.
+    fn answer(&self, found: &[Found<'_>], truncated: bool) -> l::LookupResponse {
+        let policy: &Policy = &self.policy.policy;
+        let decision = self.policy.decide(found, truncated);
+        let verdict = verdict_to_proto(decision.verdict);
+        let explained = if self.explain { policy.explain(found, truncated) } else { Vec::new() };
+        let explained = explained.into_iter().map(|rule| l::RuleExplained {
+            rule: rule.rule,
+            verdict: verdict_to_proto(rule.verdict).into(),
+            line: u32::try_from(rule.line).unwrap_or(u32::MAX),
+            decided: rule.fired,
+            why: rule.why,
+        });
+        l::LookupResponse {
+            verdict: if self.shadow { l::Verdict::Allow } else { verdict }.into(),
+            shadow_verdict: if self.shadow { verdict } else { l::Verdict::Unspecified }.into(),
+            rule: policy.name(decision.decider).into(),
+            lowered: decision.lowered.map(|floor| floor.to_string()).unwrap_or_default(),
+            explained: explained.collect(),
+            truncated,
+            matches: Vec::new(),
+        }
+    }
+}
+
+fn verdict_to_proto(verdict: Verdict) -> l::Verdict {
+    match verdict {
+        Verdict::Allow => l::Verdict::Allow,
+        Verdict::Review => l::Verdict::Review,
+        Verdict::Block => l::Verdict::Block,
+    }
+}
+
 /// All listed subjects equal or near to the queries, and what our policy makes of them together. The scan itself runs
 /// outside the replica's lock.
-fn lookup(shared: &Shared, queries: &[Subject], threshold: u32) -> l::LookupResponse {
+fn lookup(shared: &Shared, judge: &Judge, queries: &[Subject], threshold: u32) -> l::LookupResponse {
     let now = clock::now();
     let pdq = shared.replica().view().pdq().snapshot();
     let mut candidates: Vec<(u32, usize, Subject)> = Vec::new();
@@ -803,24 +881,18 @@ fn lookup(shared: &Shared, queries: &[Subject], threshold: u32) -> l::LookupResp
     let mut found: Vec<_> = entries.take(MATCHES_MAX + 1).collect();
     let truncated = found.len() > MATCHES_MAX;
     found.truncate(MATCHES_MAX);
-    let (verdict, rule) = verdict::decide(charter, &found.iter().map(|(_, _, entry)| entry).collect::<Vec<_>>());
+    let weighed = found.iter().map(|(distance, _, entry)| {
+        let incident = replica.view().in_open_incident(&entry.subject, now);
+        Found::of(entry, *distance, incident, charter)
+    });
+    let answer = judge.answer(&weighed.collect::<Vec<_>>(), truncated);
     let matches = found.iter().map(|(distance, index, entry)| l::Match {
         signal_index: u32::try_from(*index).unwrap_or(u32::MAX),
         distance: *distance,
         threshold: if entry.subject.alg() == Alg::Pdq.number() { threshold } else { 0 },
         entry: Some(entry_to_proto(entry, charter)),
     });
-    l::LookupResponse {
-        verdict: match verdict {
-            verdict::Verdict::Allow => l::Verdict::Allow,
-            verdict::Verdict::Review => l::Verdict::Review,
-            verdict::Verdict::Block => l::Verdict::Block,
-        }
-        .into(),
-        rule: rule.into(),
-        matches: matches.collect(),
-        truncated,
-    }
+    l::LookupResponse { matches: matches.collect(), ..answer }
 }
 
 fn entry_to_proto(entry: &Entry, charter: &Charter) -> l::Entry {
@@ -1015,7 +1087,7 @@ mod tests {
             engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
         let service = LocalService::new(handle.clone(), settings(1), String::new(), BTreeMap::new());
         let lookup = async |signals: Vec<l::Signal>| {
-            service.lookup(Request::new(l::LookupRequest { signals, distance_max: None })).await
+            service.lookup(Request::new(l::LookupRequest { signals, ..Default::default() })).await
         };
         let list = async |page_size, page_token: String| {
             let request = l::ListEntriesRequest { page_size, page_token, ..Default::default() };
@@ -1035,7 +1107,7 @@ mod tests {
         assert!(lookup(vec![signal(&near(0)); SIGNALS_MAX]).await.is_ok());
         assert_eq!(lookup(vec![signal(&near(0)); SIGNALS_MAX + 1]).await.unwrap_err().code(), Code::InvalidArgument);
         assert_eq!(lookup(Vec::new()).await.unwrap_err().code(), Code::InvalidArgument);
-        let far = l::LookupRequest { signals: vec![signal(&near(0))], distance_max: Some(32) };
+        let far = l::LookupRequest { signals: vec![signal(&near(0))], distance_max: Some(32), ..Default::default() };
         assert_eq!(service.lookup(Request::new(far)).await.unwrap_err().code(), Code::InvalidArgument);
 
         for (asked, given) in [(0, PAGE_DEFAULT), (1, 1), (1_000, PAGE_MAX)] {

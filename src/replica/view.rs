@@ -631,6 +631,14 @@ impl View {
         (labels.into_iter().collect(), languages.into_iter().collect())
     }
 
+    /// Whether a supporter of `subject` says it in an incident that is open at `t`.
+    pub fn in_open_incident(&self, subject: &Subject, t: TimeMs) -> bool {
+        let registers = self.subjects.get(subject).map(Registers::as_slice).unwrap_or_default();
+        let supports =
+            |r: &&Register| matches!(self.weighs(r, t), Some(Word::Stance(Stance::Submit | Stance::Endorse)));
+        registers.iter().filter(supports).any(|r| self.open_codes(r.incident, t).next().is_some())
+    }
+
     fn open_codes(&self, incident: u32, t: TimeMs) -> impl Iterator<Item = u32> + '_ {
         let registers = self.incidents.get(incident as usize).into_iter().flat_map(|i| i.registers.values());
         let open = move |r: &&IncidentRegister| r.open && (r.closes == TimeMs(0) || r.closes > t);
@@ -1254,10 +1262,12 @@ mod tests {
         assert_eq!(labels(&world, at(0)), [2], "a SMALL member opens no incident");
         world.say(1, incident(7, 11, true, at(2))).say(2, incident(7, 12, true, TimeMs(0)));
         assert_eq!(labels(&world, at(0)), [2, 11, 12]);
+        assert!(world.view().in_open_incident(&subject(1), at(0)));
         assert_eq!(labels(&world, at(2)), [2, 12], "the first closed by itself");
         world.say(2, incident(7, 12, false, TimeMs(0)));
         assert_eq!(labels(&world, at(0)), [2, 11]);
         assert_eq!(labels(&world, at(2)), [2]);
+        assert!(!world.view().in_open_incident(&subject(1), at(2)));
         let mut view = world.view();
         let before = view.digest().1;
         view.advance(at(2));

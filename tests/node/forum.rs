@@ -271,7 +271,7 @@ impl Node {
 
     pub async fn lookup(&mut self, kind: &str, value: &str) -> l::LookupResponse {
         let signal = l::Signal { r#type: kind.into(), value: value.into() };
-        self.client.lookup(l::LookupRequest { signals: vec![signal], distance_max: None }).await.unwrap().into_inner()
+        self.client.lookup(l::LookupRequest { signals: vec![signal], ..Default::default() }).await.unwrap().into_inner()
     }
 
     pub async fn status(&mut self) -> l::StatusResponse {

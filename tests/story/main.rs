@@ -14,5 +14,6 @@ mod governing;
 mod joining;
 mod keys;
 mod malformed;
+mod policy;
 mod readme;
 mod verifying;

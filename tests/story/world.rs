@@ -216,6 +216,12 @@ impl Company {
         took
     }
 
+    /// Sends the node a signal.
+    #[track_caller]
+    pub fn signal(&self, name: &str) {
+        self.node.as_ref().unwrap().signal(name);
+    }
+
     pub fn kill(&mut self) {
         self.node = None;
     }

@@ -132,7 +132,8 @@ pub(crate) async fn all_match(node: &mut Process, values: &[String]) {
     let begun = clock::instant();
     for values in values.chunks(SIGNALS_MAX) {
         loop {
-            let request = l::LookupRequest { signals: values.iter().map(|v| signal(v)).collect(), distance_max: None };
+            let request =
+                l::LookupRequest { signals: values.iter().map(|v| signal(v)).collect(), ..Default::default() };
             let found = node.client.lookup(request).await.unwrap().into_inner().matches.len();
             if found == values.len() {
                 break;

@@ -1,0 +1,200 @@
+//! This company's own policy on a match: rules from a file, first match wins. Never touches a replicated byte.
+//!
+//! A rule takes what speaks *against* an item only from the entries that it selects, and what speaks *for* it, a dispute
+//! or a certificate, from whatever matches: near-duplicates protect each other. Evaluating is pure; reading files and
+//! counting are in `in_force.rs`.
+
+use std::fmt;
+
+pub mod cases;
+mod fields;
+mod found;
+pub mod in_force;
+mod read;
+mod rule;
+
+pub use self::fields::Problem;
+use self::found::Whole;
+pub use self::found::{Found, Voice};
+pub use self::read::{NAME_CHARS_MAX, RULES_MAX, VALUES_MAX};
+pub use self::rule::Rule;
+use crate::replica::verdict::Verdict;
+
+/// The policy of a company that has written none.
+pub const DEFAULT_TEXT: &str = include_str!("default.toml");
+/// What decides when nothing is listed.
+pub const NOTHING_MATCHES: &str = "nothing matches";
+/// What decides when no rule of the file does.
+pub const NO_RULE: &str = "no rule of the policy takes it up: people decide";
+
+/// A company's rules.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    rules: Vec<Rule>,
+    /// What is odd about them, and harmless.
+    warnings: Vec<Problem>,
+}
+
+/// Which rule decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decider {
+    /// There was nothing to decide about.
+    NothingMatches,
+    /// A rule of the file, by its place in it.
+    Rule(usize),
+    /// None of them.
+    NoRule,
+}
+
+/// What the rules make of a match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What is to be done.
+    pub verdict: Verdict,
+    /// By which rule.
+    pub decider: Decider,
+    /// Why the rule's BLOCK became REVIEW, if it did.
+    pub lowered: Option<Floor>,
+}
+
+/// What no file can switch off: the promises of the forum to those who are not in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Floor {
+    /// A certifier allows one of the entries.
+    Certified,
+    /// More matches than were looked at: what protects the item may be among the others.
+    Truncated,
+    /// No company stands behind what the rule looked at: at most an authority's request.
+    ReferralAlone,
+    /// Companies stand behind accounts only.
+    AccountAlone,
+}
+
+impl fmt::Display for Floor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Certified => "what a certifier allows is never blocked automatically",
+            Self::Truncated => "there are more matches than are looked at, and no block without all of them",
+            Self::ReferralAlone => "no company stands behind it: a referral alone never blocks",
+            Self::AccountAlone => "only an account is listed, and an account alone is never enough for a block",
+        })
+    }
+}
+
+/// A rule, and why it fired or did not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// The rule's name.
+    pub rule: String,
+    /// What it says.
+    pub verdict: Verdict,
+    /// Where it begins in its file, from 1; 0: it is in no file.
+    pub line: usize,
+    /// Whether it decided.
+    pub fired: bool,
+    /// Why.
+    pub why: String,
+}
+
+impl Policy {
+    /// Reads a policy file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in the order of its lines.
+    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        read::policy(text)
+    }
+
+    /// The policy of a company that has written none.
+    pub fn built_in() -> Self {
+        // A test reads the text; were it broken all the same, no rule means REVIEW for whatever matches.
+        Self::parse(DEFAULT_TEXT).unwrap_or(Self { rules: Vec::new(), warnings: Vec::new() })
+    }
+
+    /// The rules, in order.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// What is odd about the rules, and harmless.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    /// The name of what decided.
+    pub fn name(&self, decider: Decider) -> &str {
+        match decider {
+            Decider::NothingMatches => NOTHING_MATCHES,
+            Decider::Rule(place) => self.rules.get(place).map_or(NO_RULE, |rule| &rule.name),
+            Decider::NoRule => NO_RULE,
+        }
+    }
+
+    /// What the rules make of all entries of one lookup. `truncated`: there are more than these.
+    pub fn decide(&self, found: &[Found<'_>], truncated: bool) -> Decision {
+        let decided = |verdict, decider| Decision { verdict, decider, lowered: None };
+        if found.is_empty() {
+            return decided(Verdict::Allow, Decider::NothingMatches);
+        }
+        let whole = Whole::of(found);
+        for (place, rule) in self.rules.iter().enumerate() {
+            let Ok(selected) = rule.holds(found, &whole) else { continue };
+            let lowered = floor(rule.verdict, &selected, &whole, truncated);
+            let verdict = if lowered.is_some() { Verdict::Review } else { rule.verdict };
+            return Decision { verdict, decider: Decider::Rule(place), lowered };
+        }
+        decided(Verdict::Review, Decider::NoRule)
+    }
+
+    /// Each rule in order, up to the one that decides, and why it did or did not.
+    pub fn explain(&self, found: &[Found<'_>], truncated: bool) -> Vec<Explained> {
+        let decision = self.decide(found, truncated);
+        let alone = |rule: &str, verdict, why: &str| Explained {
+            rule: rule.to_owned(),
+            verdict,
+            line: 0,
+            fired: true,
+            why: why.to_owned(),
+        };
+        if decision.decider == Decider::NothingMatches {
+            return vec![alone(NOTHING_MATCHES, Verdict::Allow, "no hash of it is on the list")];
+        }
+        let whole = Whole::of(found);
+        let mut lines = Vec::new();
+        for rule in &self.rules {
+            let (fired, why) = match rule.holds(found, &whole) {
+                Ok(selected) => (true, rule.says_why(&selected)),
+                Err(unmet) => (false, rule.says_why_not(unmet)),
+            };
+            let lowered = decision.lowered.filter(|_| fired);
+            let why = lowered.map_or_else(|| why.clone(), |floor| format!("{why}; lowered to REVIEW: {floor}"));
+            lines.push(Explained { rule: rule.name.clone(), verdict: rule.verdict, line: rule.line, fired, why });
+            if fired {
+                return lines;
+            }
+        }
+        lines.push(alone(NO_RULE, Verdict::Review, "none of the rules above fired"));
+        lines
+    }
+}
+
+/// What keeps a rule's BLOCK from being one.
+fn floor(verdict: Verdict, selected: &[&Found<'_>], whole: &Whole, truncated: bool) -> Option<Floor> {
+    if verdict != Verdict::Block {
+        return None;
+    }
+    if whole.certified {
+        return Some(Floor::Certified);
+    }
+    if truncated {
+        return Some(Floor::Truncated);
+    }
+    match rule::stood_behind(selected) {
+        (false, _) => Some(Floor::ReferralAlone),
+        (true, false) => Some(Floor::AccountAlone),
+        (true, true) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

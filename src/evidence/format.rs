@@ -162,6 +162,11 @@ impl<W: Write> Writer<W> {
         self.put(bytes)
     }
 
+    /// Where it was written to.
+    pub fn written(&self) -> &W {
+        &self.to
+    }
+
     /// Everything so far, handed to the system.
     ///
     /// # Errors

@@ -4,4 +4,7 @@
 
 pub mod export;
 pub mod format;
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
+mod sets;
 pub mod verify;

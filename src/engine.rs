@@ -31,7 +31,7 @@ use crate::store::journal::{Journal, JournalEnd, JournalError, salvage};
 use crate::store::outbox::Outbox;
 use crate::store::place::{Place, Stood};
 use crate::store::{self, Store, StoreError, WRITE_OPERATIONS_MAX};
-use crate::store::{LockError, disk_low, erase_set_aside, lock_directory};
+use crate::store::{DirectoryLock, LockError, disk_low, erase_set_aside, lock_directory};
 
 /// Inputs that wait for the engine. Each is at most one frame (256 KiB), so this also bounds memory.
 pub const QUEUE_MAX: usize = 32;
@@ -886,6 +886,29 @@ pub fn verify_directory(
         return Ok(broken(error.to_string()));
     }
     verify(&store, &data.join(JOURNAL_FILE), settings, forum, charters)
+}
+
+/// The store of a node that does not run, and the replica that it makes, under the directory's lock; changes nothing.
+/// What the journal has beyond the store was never published, and is left out.
+///
+/// # Errors
+/// When the directory is in use, damaged or cannot be read.
+pub fn read_directory(
+    data: &Path,
+    settings: Settings,
+    forum: ForumId,
+    charters: Vec<proto::SignedCharter>,
+) -> Result<(DirectoryLock, Store, Replica), OpenError> {
+    let lock = lock_directory(data)?;
+    let store = Store::open(&data.join(STORE_FOLDER))?.store;
+    let charters = with_stored(forum, charters, &store)?;
+    let mut restore = Restore::new(settings, forum, charters, clock::now())?;
+    feed(&mut restore, &store, Vec::new(), &mut Started::default())?;
+    let (mut replica, effects) = restore.finish();
+    if effects.iter().any(|effect| matches!(effect, Effect::Rebuild)) {
+        derive_again(&mut replica, &store)?;
+    }
+    Ok((lock, store, replica))
 }
 
 /// Checks every signature, chain and root of a store and of the journal beside it, and derives the view anew: what is

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;
+pub mod evidence;
 pub mod hashing;
 pub mod keys;
 pub mod net;

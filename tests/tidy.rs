@@ -18,6 +18,7 @@ const LAYERS: [(&str, u8); 14] = [
     ("hashing", 2),
     ("policy", 2),
     ("engine", 3),
+    ("evidence", 3),
     ("net", 4),
     ("node", 5),
     ("cli", 6),

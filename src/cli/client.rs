@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Response, Status};
+use tonic::{Code, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
 use tower::service_fn;
 
@@ -92,6 +92,30 @@ impl Node {
             .await
             .map_err(|error| unreachable(socket, &io::Error::other(error)))?;
         Ok(Self { forum: ForumClient::new(channel).max_decoding_message_size(ANSWER_SIZE_MAX) })
+    }
+}
+
+/// What an evidence file is made of, as the node sends it.
+pub(super) struct Pieces(Streaming<local::EvidencePiece>);
+
+impl Pieces {
+    /// The next piece; none at the end.
+    ///
+    /// # Errors
+    /// What the node answers, or that it has not for a long time.
+    pub(super) async fn next(&mut self) -> Result<Option<local::EvidencePiece>, Failure> {
+        within(VERIFY_TIMEOUT, async { self.0.message().await.map(Response::new) }).await
+    }
+}
+
+impl Node {
+    /// The whole list, or some records.
+    ///
+    /// # Errors
+    /// What the node answers.
+    pub(super) async fn evidence(&self, request: local::ExportEvidenceRequest) -> Result<Pieces, Failure> {
+        let mut forum = self.forum.clone();
+        within(CALL_TIMEOUT, forum.export_evidence(request)).await.map(Pieces)
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::charter::{place, says};
 use super::client::Node;
 use super::drafting::governing::{self, LogEnd};
+use super::evidence::{self, ExportArgs};
 use super::failure::{Exit, Failure, Outcome, io_failure};
 use super::show;
 use super::{Invocation, json};
@@ -27,6 +28,8 @@ const HEADS_SIZE_MAX: u64 = 8 << 20;
 pub(super) enum LogCommand {
     /// Check every signature, chain and root, of the running node or of a stopped one
     Verify,
+    /// Write the whole list, with everything that proves it, into a file that anybody can check
+    Export(ExportArgs),
     /// Show how far each log reaches; with --json, what charter commands take as --heads on a machine without a node
     Heads {
         /// Of this company only
@@ -142,6 +145,7 @@ impl Row {
 pub(super) async fn log(command: LogCommand, at: &Invocation) -> Outcome {
     match command {
         LogCommand::Verify => verify(at).await,
+        LogCommand::Export(args) => Box::pin(evidence::export(&args, at)).await,
         LogCommand::Resubmit { from_peers } => resubmit(from_peers, at).await,
         LogCommand::Close { reason } => close(reason, at).await,
         LogCommand::Heads { member } => heads(member.as_deref(), at).await,

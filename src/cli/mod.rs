@@ -12,6 +12,7 @@ mod client;
 mod demo;
 mod drafting;
 mod entry;
+mod evidence;
 mod hash;
 mod init;
 mod item;
@@ -120,6 +121,10 @@ enum Command {
     /// Check the logs of all members, and end our own
     #[command(subcommand)]
     Log(log::LogCommand),
+    /// Write what is said of a hash, with all signatures, into a file that anybody can check
+    Receipt(evidence::ReceiptArgs),
+    /// Check a receipt or an exported list; needs no node
+    Verify(evidence::VerifyArgs),
     /// Show and change the keys of this node
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -241,6 +246,8 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Peer(command) => peer::peer(command, at).await,
         Command::Policy(command) => policy::policy(command, at).await,
         Command::Log(command) => Box::pin(log::log(command, at)).await,
+        Command::Receipt(args) => Box::pin(evidence::receipt(&args, at)).await,
+        Command::Verify(args) => evidence::verify(&args, at),
         Command::Key(command) => Box::pin(key::key(command, at)).await,
         Command::Cert(command) => cert::cert(&command, at),
         Command::Completions { shell } => completions(shell, at.terminal),
@@ -324,6 +331,10 @@ mod tests {
             "staydown log heads acme",
             "staydown log record acme/0@12 4",
             "staydown log verify",
+            "staydown log export list.sde",
+            "staydown receipt sha256:ab -o receipt.sde",
+            "staydown receipt acme/0@12#4",
+            "staydown verify list.sde --forum 00",
             "staydown completions bash",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).err().unwrap());
@@ -352,6 +363,7 @@ mod tests {
             "staydown member suspend acme --days 3",
             "staydown --demo a --data b status",
             "staydown match",
+            "staydown verify list.sde",
             "staydown key rotate",
             "staydown key rotate --tls --root",
         ] {

@@ -1,5 +1,7 @@
 //! The local service: what a company asks its own node. Nothing that is looked up is stored, logged or sent.
 
+mod evidence;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +98,15 @@ impl LocalService {
 
 #[tonic::async_trait]
 impl Forum for LocalService {
+    type ExportEvidenceStream = evidence::Pieces;
+
+    async fn export_evidence(
+        &self,
+        request: Request<l::ExportEvidenceRequest>,
+    ) -> Result<Response<Self::ExportEvidenceStream>, Status> {
+        evidence::export(self.shared(), request.into_inner()).map(Response::new)
+    }
+
     async fn submit(&self, request: Request<l::SubmitRequest>) -> Result<Response<l::SubmitResponse>, Status> {
         let request = request.into_inner();
         if let Some(failed) = self.shared().failure() {

@@ -10,6 +10,7 @@ mod demo;
 mod drills;
 mod drills_keys;
 mod drills_words;
+mod evidence;
 mod governing;
 mod joining;
 mod keys;

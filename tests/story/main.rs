@@ -14,5 +14,6 @@ mod governing;
 mod joining;
 mod keys;
 mod malformed;
+mod opinions;
 mod readme;
 mod verifying;

@@ -52,6 +52,14 @@ calls! {
     entry: get_entry(GetEntryRequest) -> GetEntryResponse, CALL_TIMEOUT;
     /// A page of the list.
     entries: list_entries(ListEntriesRequest) -> ListEntriesResponse, CALL_TIMEOUT;
+    /// A page of what waits for a person.
+    reviews: list_reviews(ListReviewsRequest) -> ListReviewsResponse, CALL_TIMEOUT;
+    /// A page of referrals.
+    referrals: list_referrals(ListReferralsRequest) -> ListReferralsResponse, CALL_TIMEOUT;
+    /// Attacks, open and closed.
+    incidents: list_incidents(ListIncidentsRequest) -> ListIncidentsResponse, CALL_TIMEOUT;
+    /// Certified counter-narratives.
+    resources: list_resources(ListResourcesRequest) -> ListResourcesResponse, CALL_TIMEOUT;
     /// State of the node.
     status: status(StatusRequest) -> StatusResponse, CALL_TIMEOUT;
     /// State of its peers.

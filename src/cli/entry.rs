@@ -1,15 +1,15 @@
 //! `entry`: one entry, and what our company says of it.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 
 use super::client::Node;
 use super::failure::{Exit, Failure, Outcome};
 use super::item::{Hash, Item};
 use super::list::check;
 use super::lookup::entry_text;
-use super::{Invocation, json, submit};
+use super::{Invocation, json, show, submit};
 use crate::clock;
-use crate::replica::ids::hex;
+use crate::replica::ids::{TimeMs, hex};
 use crate::replica::{record, taxonomy};
 use crate::wire::local;
 
@@ -23,6 +23,14 @@ pub(super) enum EntryCommand {
     Dispute(SayArgs),
     /// Take back what our company said of an entry
     Withdraw(SayArgs),
+    /// Vote to end an entry for everybody; full members do, and it takes a quorum of them
+    Retract(RetractArgs),
+    /// Certify that no machine may act on it, at any member; certifiers do
+    Allow(AllowArgs),
+    /// Tell that our company keeps a copy, to be asked for through legal process
+    Preserve(PreserveArgs),
+    /// Tell what our company did with what it found
+    Outcome(OutcomeArgs),
 }
 
 #[derive(Args)]
@@ -49,6 +57,73 @@ pub(super) struct SayArgs {
     /// Why: mistake, news-reporting, education-research, art-parody, counter-speech, ...
     #[arg(long, value_name = "NAME")]
     reason: Option<String>,
+    /// How sure our company is, in percent
+    #[arg(long, value_name = "1..100", value_parser = clap::value_parser!(u32).range(1..=100))]
+    confidence: Option<u32>,
+    /// What it rests on: human-review, automated, court-order, referral, other-member
+    #[arg(long, value_name = "NAME")]
+    basis: Option<String>,
+    /// When our company's word ends: 2027-01-31, 90d, 12h, never
+    #[arg(long, value_name = "WHEN", default_value = "never", hide_default_value = true)]
+    expires: String,
+    /// When our company wants to look at it again: 2027-01-31, 90d
+    #[arg(long, value_name = "WHEN", default_value = "never", hide_default_value = true)]
+    review: String,
+}
+
+#[derive(Args)]
+pub(super) struct RetractArgs {
+    /// A hash as in sha256:..., or a file: each of its hashes that is listed
+    #[arg(value_name = "HASH|FILE")]
+    item: String,
+    /// Take our company's vote back
+    #[arg(long, conflicts_with = "reason")]
+    no: bool,
+    /// Why: mistake, overmatching, court-or-law, ...
+    #[arg(long, value_name = "NAME")]
+    reason: Option<String>,
+}
+
+#[derive(Args)]
+#[command(group = ArgGroup::new("term").required(true).args(["no", "expires"]))]
+pub(super) struct AllowArgs {
+    /// A hash as in sha256:..., or a file: all its hashes, listed or not
+    #[arg(value_name = "HASH|FILE")]
+    item: String,
+    /// Take our certificate back
+    #[arg(long, conflicts_with = "certificate")]
+    no: bool,
+    /// When the certificate ends, at most 400 days from now: 2027-01-31, 400d
+    #[arg(long, value_name = "WHEN")]
+    expires: Option<String>,
+    /// Our own number for it
+    #[arg(long, value_name = "N")]
+    certificate: Option<u32>,
+}
+
+#[derive(Args)]
+pub(super) struct PreserveArgs {
+    /// A hash as in sha256:..., or a file: each of its hashes that is listed
+    #[arg(value_name = "HASH|FILE")]
+    item: String,
+    /// How long the copy is kept, at most 730 days: 2027-01-31, 90d
+    #[arg(long, value_name = "WHEN")]
+    until: String,
+    /// How to ask for it: legal-process, emergency-desk
+    #[arg(long, value_name = "NAME", default_value = "legal-process")]
+    contact: String,
+}
+
+#[derive(Args)]
+pub(super) struct OutcomeArgs {
+    /// A hash as in sha256:..., or a file: each of its hashes that is listed
+    #[arg(value_name = "HASH|FILE")]
+    item: String,
+    /// removed, restricted, kept, not-found
+    result: String,
+    /// When, in Unix milliseconds [default: now]
+    #[arg(long, value_name = "MS")]
+    acted: Option<u64>,
 }
 
 pub(super) async fn entry(command: EntryCommand, at: &Invocation) -> Outcome {
@@ -57,6 +132,10 @@ pub(super) async fn entry(command: EntryCommand, at: &Invocation) -> Outcome {
         EntryCommand::Endorse(args) => say(&args, local::Stance::Endorse, at).await,
         EntryCommand::Dispute(args) => say(&args, local::Stance::Dispute, at).await,
         EntryCommand::Withdraw(args) => say(&args, local::Stance::Neutral, at).await,
+        EntryCommand::Retract(args) => retract(&args, at).await,
+        EntryCommand::Allow(args) => allow(&args, at).await,
+        EntryCommand::Preserve(args) => preserve(&args, at).await,
+        EntryCommand::Outcome(args) => outcome(&args, at).await,
     }
 }
 
@@ -84,6 +163,10 @@ fn print(answer: local::GetEntryResponse, at: &Invocation) -> Result<(), Failure
         return at.terminal.json(&entry);
     }
     at.terminal.data(entry_text(&entry, "").trim_end())?;
+    let beside = beside_text(&entry);
+    if !beside.is_empty() {
+        at.terminal.data(beside.trim_end())?;
+    }
     for receipt in answer.receipts {
         let place = format!("  log {} block {} record {}", receipt.log_no, receipt.seq, receipt.index);
         at.terminal.data(format!(
@@ -97,6 +180,51 @@ fn print(answer: local::GetEntryResponse, at: &Invocation) -> Result<(), Failure
         }
     }
     Ok(())
+}
+
+/// What is said beside the status, a line each.
+fn beside_text(entry: &local::Entry) -> String {
+    let mut text = String::new();
+    for said in &entry.said {
+        let Some(details) = said.details.as_ref().map(details_text).filter(|text| !text.is_empty()) else { continue };
+        text.push_str(&format!("  {} of {}: {details}\n", show::clean(&said.what), show::clean(&said.member)));
+    }
+    for incident in &entry.incidents {
+        let state = match incident.labels.is_empty() {
+            true => "closed".to_owned(),
+            false => format!("open: {}", show::clean(&incident.labels.join(", "))),
+        };
+        text.push_str(&format!("  incident {} ({state})\n", hex(&incident.id)));
+    }
+    for kept in &entry.preserved {
+        let (member, until) = (show::clean(&kept.member), show::date(TimeMs(kept.until_ms)));
+        text.push_str(&format!("  {member} keeps a copy until {until}; ask by {}\n", show::clean(&kept.contact)));
+    }
+    for done in &entry.outcomes {
+        let (member, acted) = (show::clean(&done.member), show::time(TimeMs(done.acted_ms)));
+        text.push_str(&format!("  outcome at {member}: {} {acted}\n", show::clean(&done.result)));
+    }
+    text
+}
+
+fn details_text(details: &local::Details) -> String {
+    let mut parts = Vec::new();
+    let mut part = |name: &str, value: String| {
+        if !value.is_empty() && value != "0" {
+            parts.push(format!("{name} {}", show::clean(&value)));
+        }
+    };
+    part("labels", details.labels.join(", "));
+    part("languages", details.languages.join(", "));
+    part("basis", details.basis.clone());
+    part("confidence", details.confidence.to_string());
+    part("to be reviewed", if details.review_ms > 0 { show::date(TimeMs(details.review_ms)) } else { String::new() });
+    part("incident", hex(&details.incident_id));
+    part("item", hex(&details.item_id));
+    part("certificate", details.certificate.to_string());
+    part("authority", details.authority.clone());
+    part("jurisdiction", details.jurisdiction.clone());
+    parts.join("; ")
 }
 
 /// The entries that an item's hashes are listed as. With `near`, also those that its picture is only near to.
@@ -118,6 +246,97 @@ async fn listed(item: &Item, node: &Node, near: bool) -> Result<Vec<local::Entry
     })
 }
 
+/// The hashes of an item that the forum has heard of, whatever their status.
+async fn known(item: &Item, node: &Node) -> Result<Vec<local::Signal>, Failure> {
+    let mut signals = Vec::new();
+    for hash in item.usable_hashes() {
+        let request = local::GetEntryRequest { signal: Some(hash.signal()), receipts: false };
+        match node.entry(request).await {
+            Ok(_) => signals.push(hash.signal()),
+            Err(failure) if failure.exit == Exit::NotFound => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    if signals.is_empty() {
+        let failure = Failure::new(Exit::NotFound, format!("{} is not listed", item.name()));
+        return Err(failure.fix("to list it: staydown submit"));
+    }
+    Ok(signals)
+}
+
+/// Signs one statement for each signal, and tells where they stand.
+pub(super) async fn say_of(
+    signals: Vec<local::Signal>,
+    statement: &local::Statement,
+    node: &Node,
+    at: &Invocation,
+) -> Outcome {
+    let statements = signals.into_iter().map(|signal| local::Statement { signal: Some(signal), ..statement.clone() });
+    let request = local::SubmitRequest { statements: statements.collect(), ..Default::default() };
+    let answer = node.submit(request).await?;
+    submit::print_answer(answer, at)?;
+    Ok(Exit::Ok)
+}
+
+async fn retract(args: &RetractArgs, at: &Invocation) -> Outcome {
+    check_reason(args.reason.as_deref())?;
+    let item = Item::read(&args.item)?;
+    let node = at.node().await?;
+    let vote = local::RetractVote { yes: !args.no, reason: args.reason.clone().unwrap_or_default() };
+    let statement = local::Statement { retract: Some(vote), ..Default::default() };
+    say_of(known(&item, &node).await?, &statement, &node, at).await
+}
+
+async fn allow(args: &AllowArgs, at: &Invocation) -> Outcome {
+    let item = Item::read(&args.item)?;
+    let now = clock::now();
+    let expires_ms = args.expires.as_deref().map_or(Ok(0), |when| certificate_end(when, now))?;
+    let node = at.node().await?;
+    let allow = local::Certification { yes: !args.no, expires_ms, certificate: args.certificate.unwrap_or(0) };
+    let statement = local::Statement { allow: Some(allow), ..Default::default() };
+    // What nobody lists yet is certified too: it is there before somebody does.
+    let signals = match args.no {
+        false => item.usable_hashes().iter().map(Hash::signal).collect(),
+        true => known(&item, &node).await?,
+    };
+    say_of(signals, &statement, &node, at).await
+}
+
+/// The end of a certificate. It has one: a person looks again.
+pub(super) fn certificate_end(when: &str, now: TimeMs) -> Result<u64, Failure> {
+    let wrong = |why: String| Failure::new(Exit::Usage, format!("--expires: {why}"));
+    let at = show::moment(when, now).map_err(wrong)?;
+    let latest = now.plus(record::ALLOW_DAYS_MAX * TimeMs::DAY_MS);
+    if at == TimeMs(0) || at > latest {
+        let cause =
+            format!("--expires: got {when:?}, expected a moment at most {} days from now", record::ALLOW_DAYS_MAX);
+        return Err(Failure::new(Exit::Usage, cause).fix(format!("--expires {}", show::date(latest))));
+    }
+    Ok(at.0)
+}
+
+async fn preserve(args: &PreserveArgs, at: &Invocation) -> Outcome {
+    let contacts = record::CONTACTS.map(|(_, name)| name);
+    check("--contact", Some(&args.contact), |name| contacts.contains(&name), &contacts)?;
+    let wrong = |why: String| Failure::new(Exit::Usage, format!("--until: {why}"));
+    let until_ms = show::moment(&args.until, clock::now()).map_err(wrong)?.0;
+    let item = Item::read(&args.item)?;
+    let node = at.node().await?;
+    let preserve = local::Preservation { until_ms, contact: args.contact.clone() };
+    let statement = local::Statement { preserve: Some(preserve), ..Default::default() };
+    say_of(known(&item, &node).await?, &statement, &node, at).await
+}
+
+async fn outcome(args: &OutcomeArgs, at: &Invocation) -> Outcome {
+    let results = record::RESULTS.map(|(_, name)| name);
+    check("RESULT", Some(&args.result), |name| results.contains(&name), &results)?;
+    let item = Item::read(&args.item)?;
+    let node = at.node().await?;
+    let outcome = local::Outcome { result: args.result.clone(), acted_ms: args.acted.unwrap_or(clock::now().0) };
+    let statement = local::Statement { outcome: Some(outcome), ..Default::default() };
+    say_of(known(&item, &node).await?, &statement, &node, at).await
+}
+
 async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome {
     check_names(args)?;
     let item = Item::read(&args.item)?;
@@ -137,7 +356,9 @@ async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome 
             return Err(Failure::new(Exit::NotFound, format!("our company says nothing of {}", item.name())));
         }
     }
-    let statements = entries.iter().map(|entry| statement(entry, stance, args)).collect();
+    let now = clock::now();
+    let terms = said_terms(args, now)?;
+    let statements = entries.iter().map(|entry| statement(entry, stance, args, &terms)).collect();
     let request = local::SubmitRequest { statements, lane: local::Lane::Normal as i32, ..Default::default() };
     let answer = node.submit(request).await?;
     for signal in entries.iter().filter_map(|entry| entry.signal.as_ref()) {
@@ -148,12 +369,30 @@ async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome 
 }
 
 fn check_names(args: &SayArgs) -> Result<(), Failure> {
-    let reasons: Vec<_> = record::REASONS.iter().map(|(_, name)| *name).collect();
-    check("--reason", args.reason.as_deref(), |name| record::reason_number(name).is_some(), &reasons)?;
+    check_reason(args.reason.as_deref())?;
+    said_terms(args, clock::now())?;
     submit::check_labels(&args.label)
 }
 
-fn statement(entry: &local::Entry, stance: local::Stance, args: &SayArgs) -> local::Statement {
+/// Refuses a reason that is none, with the nearest that is.
+pub(super) fn check_reason(reason: Option<&str>) -> Result<(), Failure> {
+    let reasons: Vec<_> = record::REASONS.iter().map(|(_, name)| *name).collect();
+    check("--reason", reason, |name| record::reason_number(name).is_some(), &reasons)
+}
+
+/// How sure our company is, what it rests on, and for how long.
+fn said_terms(args: &SayArgs, now: TimeMs) -> Result<submit::Terms, Failure> {
+    let wrong = |flag: &'static str| move |why: String| Failure::new(Exit::Usage, format!("{flag}: {why}"));
+    Ok(submit::Terms {
+        expires: show::moment(&args.expires, now).map_err(wrong("--expires"))?,
+        review: show::moment(&args.review, now).map_err(wrong("--review"))?,
+        confidence: args.confidence.unwrap_or(0),
+        basis: submit::basis(args.basis.as_deref())?,
+        ..submit::Terms::default()
+    })
+}
+
+fn statement(entry: &local::Entry, stance: local::Stance, args: &SayArgs, terms: &submit::Terms) -> local::Statement {
     // Endorsing without a label of one's own means the labels that are there; what others mean by them stays theirs.
     let labels = match stance {
         local::Stance::Endorse if args.label.is_empty() => {
@@ -167,6 +406,10 @@ fn statement(entry: &local::Entry, stance: local::Stance, args: &SayArgs) -> loc
         labels,
         reason: args.reason.clone().unwrap_or_default(),
         client_key: clock::random::<16>().to_vec().into(),
+        expires_ms: terms.expires.0,
+        review_ms: terms.review.0,
+        confidence: terms.confidence,
+        basis: terms.basis,
         ..Default::default()
     }
 }

@@ -206,6 +206,14 @@ pub struct Entry {
     pub allow_conflict: bool,
     pub said: Vec<Said>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<Resource>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub incidents: Vec<EntryIncident>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub preserved: Vec<Kept>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub outcomes: Vec<Done>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub receipts: Vec<Receipt>,
 }
 
@@ -226,6 +234,128 @@ pub struct Said {
     pub counts: bool,
     pub reason: String,
     pub severity: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<Details>,
+}
+
+/// What else the record behind a word says; in `entry show`. What was not stated is left out.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of Details in forum.proto")]
+pub struct Details {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub languages: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub basis: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub review_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incident_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jurisdiction: Option<String>,
+}
+
+/// A counter-narrative: `resource list`, and inside entries.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of Resource in forum.proto")]
+pub struct Resource {
+    pub url: String,
+    pub labels: Vec<String>,
+    pub languages: Vec<String>,
+    pub member: String,
+    pub listed: bool,
+    pub expires_ms: u64,
+}
+
+/// An attack that an entry belongs to.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of EntryIncident in forum.proto")]
+pub struct EntryIncident {
+    pub id: String,
+    pub labels: Vec<String>,
+}
+
+/// A preservation notice.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of Kept in forum.proto")]
+pub struct Kept {
+    pub member: String,
+    pub time_ms: u64,
+    pub until_ms: u64,
+    pub contact: String,
+}
+
+/// What a company did.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of Done in forum.proto")]
+pub struct Done {
+    pub member: String,
+    pub time_ms: u64,
+    pub result: String,
+    pub acted_ms: u64,
+}
+
+/// `review list`: one an item.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of Review in forum.proto")]
+pub struct Review {
+    pub id: String,
+    pub kind: String,
+    pub since_ms: u64,
+    pub deadline_ms: u64,
+    pub by: Vec<String>,
+    pub entry: Entry,
+}
+
+/// `referral list`: one a referral.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of ReferralState in forum.proto")]
+pub struct Referral {
+    pub signal: Signal,
+    pub member: String,
+    pub authority: String,
+    pub jurisdiction: String,
+    pub opened_ms: u64,
+    pub deadline_ms: u64,
+    pub closed_ms: u64,
+    pub state: String,
+    pub answered_ms: u64,
+    pub confirmed_by: String,
+    pub took_ms: u64,
+    pub status: String,
+}
+
+/// `incident list`: one an incident.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of IncidentState in forum.proto")]
+pub struct Incident {
+    pub id: String,
+    pub open: bool,
+    pub entries: u64,
+    pub words: Vec<IncidentWord>,
+}
+
+/// A member's word on an incident.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of IncidentWord in forum.proto")]
+pub struct IncidentWord {
+    pub member: String,
+    pub label: String,
+    pub level: u32,
+    pub open: bool,
+    pub closes_ms: u64,
+    pub time_ms: u64,
 }
 
 /// `status`.
@@ -420,6 +550,18 @@ impl From<local::Entry> for Entry {
             dispute_groups: e.dispute_groups,
             allow_conflict: e.allow_conflict,
             said: e.said.into_iter().map(Said::from).collect(),
+            resources: e.resources.into_iter().map(Resource::from).collect(),
+            incidents: e.incidents.into_iter().map(|i| EntryIncident { id: hex(&i.id), labels: i.labels }).collect(),
+            preserved: e
+                .preserved
+                .into_iter()
+                .map(|k| Kept { member: k.member, time_ms: k.time_ms, until_ms: k.until_ms, contact: k.contact })
+                .collect(),
+            outcomes: e
+                .outcomes
+                .into_iter()
+                .map(|d| Done { member: d.member, time_ms: d.time_ms, result: d.result, acted_ms: d.acted_ms })
+                .collect(),
             receipts: Vec::new(),
         }
     }
@@ -441,7 +583,88 @@ impl From<local::Said> for Said {
             counts: s.counts,
             reason: s.reason,
             severity: s.severity,
+            details: s.details.map(Details::from),
         }
+    }
+}
+
+impl From<local::Details> for Details {
+    fn from(d: local::Details) -> Self {
+        let text = |text: String| (!text.is_empty()).then_some(text);
+        let number = |number: u32| (number > 0).then_some(number);
+        Self {
+            labels: d.labels,
+            languages: d.languages,
+            confidence: number(d.confidence),
+            basis: text(d.basis),
+            review_ms: (d.review_ms > 0).then_some(d.review_ms),
+            incident_id: text(hex(&d.incident_id)),
+            item_id: text(hex(&d.item_id)),
+            quality: number(d.quality),
+            certificate: number(d.certificate),
+            authority: text(d.authority),
+            jurisdiction: text(d.jurisdiction),
+        }
+    }
+}
+
+impl From<local::Resource> for Resource {
+    fn from(r: local::Resource) -> Self {
+        Self {
+            url: r.url,
+            labels: r.labels,
+            languages: r.languages,
+            member: r.member,
+            listed: r.listed,
+            expires_ms: r.expires_ms,
+        }
+    }
+}
+
+impl From<local::Review> for Review {
+    fn from(r: local::Review) -> Self {
+        Self {
+            id: r.id,
+            kind: r.kind,
+            since_ms: r.since_ms,
+            deadline_ms: r.deadline_ms,
+            by: r.by,
+            entry: r.entry.unwrap_or_default().into(),
+        }
+    }
+}
+
+impl From<local::ReferralState> for Referral {
+    fn from(r: local::ReferralState) -> Self {
+        let signal = r.signal.unwrap_or_default();
+        Self {
+            signal: Signal { r#type: signal.r#type, value: signal.value, quality: None },
+            member: r.member,
+            authority: r.authority,
+            jurisdiction: r.jurisdiction,
+            opened_ms: r.opened_ms,
+            deadline_ms: r.deadline_ms,
+            closed_ms: r.closed_ms,
+            state: r.state,
+            answered_ms: r.answered_ms,
+            confirmed_by: r.confirmed_by,
+            took_ms: r.took_ms,
+            status: r.status,
+        }
+    }
+}
+
+impl From<local::IncidentState> for Incident {
+    fn from(i: local::IncidentState) -> Self {
+        let word = |w: local::IncidentWord| IncidentWord {
+            member: w.member,
+            label: w.label,
+            level: w.level,
+            open: w.open,
+            closes_ms: w.closes_ms,
+            time_ms: w.time_ms,
+        };
+        Self { id: hex(&i.id), open: i.open, entries: i.entries, words: i.words.into_iter().map(word).collect() }
     }
 }
 

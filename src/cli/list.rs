@@ -35,6 +35,9 @@ pub(super) struct SearchArgs {
     /// Label of the taxonomy
     #[arg(long)]
     label: Option<String>,
+    /// Language of what was posted: pt finds pt-BR too
+    #[arg(long, value_name = "TAG")]
+    language: Option<String>,
     /// Name of a member that says something of it
     #[arg(long)]
     member: Option<String>,
@@ -93,6 +96,7 @@ fn request(args: &SearchArgs) -> Result<local::ListEntriesRequest, Failure> {
         r#type: args.r#type.clone().unwrap_or_default(),
         status: status.unwrap_or_default(),
         label: args.label.clone().unwrap_or_default(),
+        language: args.language.clone().unwrap_or_default(),
         member: args.member.clone().unwrap_or_default(),
         include_inactive: args.all || args.status.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("INACTIVE")),
         ..Default::default()
@@ -119,7 +123,7 @@ mod tests {
     use super::*;
 
     fn args() -> SearchArgs {
-        SearchArgs { r#type: None, status: None, label: None, member: None, limit: 1, all: false }
+        SearchArgs { r#type: None, status: None, label: None, language: None, member: None, limit: 1, all: false }
     }
 
     #[test]

@@ -175,6 +175,10 @@ pub(super) fn entry_text(entry: &local::Entry, indent: &str) -> String {
     for said in &entry.said {
         text.push_str(&format!("{indent}  {}\n", said_text(said)));
     }
+    for resource in &entry.resources {
+        let (url, member) = (show::clean(&resource.url), show::clean(&resource.member));
+        text.push_str(&format!("{indent}  answered by {url} (certified by {member})\n"));
+    }
     if entry.first_seen_ms > 0 {
         text.push_str(&format!("{indent}  first seen {}\n", show::time(TimeMs(entry.first_seen_ms))));
     }
@@ -188,8 +192,11 @@ fn said_text(said: &local::Said) -> String {
         "DISPUTE" => "disputed",
         "NEUTRAL" => "withdrawn",
         "RETRACT" => "retraction asked",
+        "KEEP" => "retraction no longer asked",
         "ALLOW" => "certified",
+        "ALLOW_ENDED" => "certificate taken back",
         "REFERRAL" => "referred",
+        "REFERRAL_CLOSED" => "referral closed",
         other => other,
     };
     let place = show::clean(&said.jurisdictions.join(", "));

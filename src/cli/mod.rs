@@ -14,6 +14,7 @@ mod drafting;
 mod entry;
 mod evidence;
 mod hash;
+mod incident;
 mod init;
 mod item;
 mod join;
@@ -25,6 +26,9 @@ mod lookup;
 mod member;
 mod peer;
 mod policy;
+mod referral;
+mod resource;
+mod review;
 mod run;
 mod status;
 mod submit;
@@ -103,6 +107,18 @@ enum Command {
     /// Show one entry, and say what our company thinks of it
     #[command(subcommand)]
     Entry(entry::EntryCommand),
+    /// Work off what waits for a person: disputes, conflicts, referrals, what ends
+    #[command(subcommand)]
+    Review(review::ReviewCommand),
+    /// Refer something to the companies, as a referral unit; see what became of referrals
+    #[command(subcommand)]
+    Referral(referral::ReferralCommand),
+    /// Open and close an incident: an attack in progress
+    #[command(subcommand)]
+    Incident(incident::IncidentCommand),
+    /// Certified counter-narratives, offered with matches
+    #[command(subcommand)]
+    Resource(resource::ResourceCommand),
     /// Query the list
     #[command(subcommand)]
     List(list::ListCommand),
@@ -240,6 +256,10 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Submit(args) => Box::pin(submit::submit(&args, at)).await,
         Command::Match(args) => lookup::lookup(&args, at).await,
         Command::Entry(command) => Box::pin(entry::entry(command, at)).await,
+        Command::Review(command) => Box::pin(review::review(command, at)).await,
+        Command::Referral(command) => Box::pin(referral::referral(command, at)).await,
+        Command::Incident(command) => Box::pin(incident::incident(command, at)).await,
+        Command::Resource(command) => Box::pin(resource::resource(command, at)).await,
         Command::List(command) => list::list(command, at).await,
         Command::Charter(command) => Box::pin(charter::charter(command, at)).await,
         Command::Member(command) => Box::pin(member::member(command, at)).await,
@@ -293,6 +313,25 @@ mod tests {
             "staydown submit --from list.csv --bulk",
             "staydown entry dispute sha256:ab --reason news-reporting",
             "staydown entry show sha256:ab --receipts --json",
+            "staydown entry endorse sha256:ab --label symbol --basis human-review --confidence 90 --review 90d",
+            "staydown entry retract sha256:ab --reason mistake",
+            "staydown entry retract sha256:ab --no",
+            "staydown entry allow a.jpg --expires 400d --certificate 7",
+            "staydown entry allow a.jpg --no",
+            "staydown entry preserve sha256:ab --until 90d --contact legal-process",
+            "staydown entry outcome sha256:ab removed --acted 1795000000000",
+            "staydown referral open a.jpg --authority referral-unit --jurisdiction FR --deadline 12h",
+            "staydown referral close sha256:ab",
+            "staydown referral list --state OPEN --limit 5",
+            "staydown incident open --label livestreamed-attack --level 4 --closes 2d",
+            "staydown incident close 00112233445566778899aabbccddeeff",
+            "staydown incident list --json",
+            "staydown review list --kind conflict --language fr",
+            "staydown review decide referral-0011223344556677 endorse --label symbol",
+            "staydown review decide disputed-own-0011223344556677 withdraw --reason mistake",
+            "staydown resource add https://example.org/voices --label recruitment --language fr --expires 90d",
+            "staydown resource remove https://example.org/voices",
+            "staydown resource list --label recruitment --language fr",
             "staydown list search --type pdq --status ACTIVE --label symbol --member acme --limit 5",
             "staydown list search --all",
             "staydown key show",
@@ -350,6 +389,14 @@ mod tests {
             "staydown submit",
             "staydown submit a.jpg --incident 00 --bulk",
             "staydown entry dispute",
+            "staydown entry allow sha256:ab",
+            "staydown entry allow sha256:ab --no --expires 9d",
+            "staydown entry retract sha256:ab --no --reason mistake",
+            "staydown entry preserve sha256:ab",
+            "staydown incident open --label symbol",
+            "staydown resource add https://example.org",
+            "staydown review decide referral-0011223344556677",
+            "staydown review decide referral-0011223344556677 burn",
             "staydown charter expel acme --reason other",
             "staydown charter expel acme --keep --void --reason other",
             "staydown charter expel acme --keep",

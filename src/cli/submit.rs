@@ -11,7 +11,7 @@ use super::{Invocation, backfill, json, show};
 use crate::clock;
 use crate::replica::ids::{TimeMs, sha256};
 use crate::replica::own::RECORDS_PER_SUBMISSION_MAX;
-use crate::replica::taxonomy;
+use crate::replica::{record, taxonomy};
 use crate::wire::files::is_language;
 use crate::wire::local;
 
@@ -39,6 +39,15 @@ pub(super) struct SubmitArgs {
     /// The attack that it belongs to (32 hexadecimal digits); takes the urgent lane
     #[arg(long, value_name = "ID", conflicts_with = "bulk")]
     incident: Option<String>,
+    /// How sure our company is, in percent
+    #[arg(long, value_name = "1..100", value_parser = clap::value_parser!(u32).range(1..=100))]
+    confidence: Option<u32>,
+    /// What it rests on: human-review, automated, court-order, referral, other-member
+    #[arg(long, value_name = "NAME")]
+    basis: Option<String>,
+    /// When our company wants to look at it again: 2027-01-31, 90d
+    #[arg(long, value_name = "WHEN", default_value = "never", hide_default_value = true)]
+    review: String,
     /// Take the bulk lane, which yields to the others
     #[arg(long)]
     bulk: bool,
@@ -61,6 +70,9 @@ pub(super) struct Terms {
     pub(super) severity: u32,
     pub(super) expires: TimeMs,
     pub(super) incident: Vec<u8>,
+    pub(super) confidence: u32,
+    pub(super) basis: u32,
+    pub(super) review: TimeMs,
 }
 
 pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
@@ -104,12 +116,22 @@ fn terms(args: &SubmitArgs, now: TimeMs) -> Result<Terms, Failure> {
         severity: args.severity,
         expires: show::moment(&args.expires, now).map_err(wrong("--expires"))?,
         incident: incident.map(|id| id.to_vec()).unwrap_or_default(),
+        confidence: args.confidence.unwrap_or(0),
+        basis: basis(args.basis.as_deref())?,
+        review: show::moment(&args.review, now).map_err(wrong("--review"))?,
     })
 }
 
 fn client_key(args: &SubmitArgs) -> Result<Option<[u8; 16]>, Failure> {
     let wrong = |why: String| Failure::new(Exit::Usage, format!("--client-key: {why}"));
     args.client_key.as_deref().map(show::sixteen_bytes).transpose().map_err(wrong)
+}
+
+/// The number of a basis; 0 when none is given.
+pub(super) fn basis(name: Option<&str>) -> Result<u32, Failure> {
+    let known = record::BASES.map(|(_, name)| name);
+    check("--basis", name, |name| known.contains(&name), &known)?;
+    Ok(name.and_then(|name| record::code(&record::BASES, name)).unwrap_or(0))
 }
 
 /// Refuses labels that the taxonomy does not have.
@@ -165,13 +187,16 @@ pub(super) fn statement(hash: &Hash, terms: &Terms, key: [u8; 16], item_id: Opti
         quality: hash.quality.unwrap_or(0),
         client_key: key.to_vec().into(),
         item_id: item_id.unwrap_or_default().to_vec().into(),
+        confidence: terms.confidence,
+        basis: terms.basis,
+        review_ms: terms.review.0,
         ..Default::default()
     }
 }
 
 /// The same key for the same statement: submitting twice says it once. `base` tells one backfill from another.
 pub(super) fn derived_key(base: &[u8; 16], hash: &Hash, terms: &Terms) -> [u8; 16] {
-    let said = format!(
+    let mut said = format!(
         "{hash}\n{:?}\n{}\n{}\n{}\n{:?}\n{:?}",
         hash.quality,
         terms.labels.join(","),
@@ -180,6 +205,11 @@ pub(super) fn derived_key(base: &[u8; 16], hash: &Hash, terms: &Terms) -> [u8; 1
         terms.expires,
         terms.incident
     );
+    // Only where they are given: keys that were derived before there were such terms stay the same.
+    let later = (terms.confidence, terms.basis, terms.review);
+    if later != Default::default() {
+        said.push_str(&format!("\n{later:?}"));
+    }
     let digest = sha256(&[b"staydown/client-key/v1\n", base, said.as_bytes()]);
     let mut key = [0; 16];
     key.copy_from_slice(&digest[..16]);
@@ -220,6 +250,7 @@ mod tests {
         assert_eq!(key, derived_key(&[0; 16], &hash(), &terms.clone()));
         assert_ne!(key, derived_key(&[1; 16], &hash(), &terms));
         assert_ne!(key, derived_key(&[0; 16], &hash(), &Terms { severity: 2, ..terms.clone() }));
+        assert_ne!(key, derived_key(&[0; 16], &hash(), &Terms { basis: 2, ..terms.clone() }));
         assert_ne!(key, derived_key(&[0; 16], &Hash { quality: Some(60), ..hash() }, &terms));
     }
 

@@ -13,7 +13,9 @@ use super::expiry;
 use super::limits::LOCAL_MESSAGE_BYTES_MAX;
 use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
 use super::tls::{Connections, RefusedConnection, Sender, Tls};
+use super::{reviews, saying};
 use crate::clock;
+use crate::config::nearest;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
 use crate::policy::in_force::{InForce, Standing as PolicyStanding};
@@ -38,9 +40,9 @@ pub const SIGNALS_MAX: usize = 64;
 /// Entries of one page.
 pub const PAGE_MAX: usize = 1_000;
 /// Entries of a page when nothing is asked.
-const PAGE_DEFAULT: usize = 100;
+pub(super) const PAGE_DEFAULT: usize = 100;
 /// Subjects that a filtered page looks at before it gives up its turn: the engine waits no longer than that.
-const SCAN_MAX: usize = 4_096;
+pub(super) const SCAN_MAX: usize = 4_096;
 /// How long a submission waits for peers when nothing is asked.
 const WAIT_DEFAULT_MS: u64 = 10_000;
 /// Longest wait for peers.
@@ -52,7 +54,7 @@ const SUSPEND_MARKS_MAX: usize = 48;
 /// Peers whose last word health repeats while none is connected: the others most likely say the same.
 const WHY_ALONE_MAX: usize = 3;
 /// Labels, or languages, of one statement.
-const TAGS_MAX: usize = 32;
+pub(super) const TAGS_MAX: usize = 32;
 
 /// The service.
 pub struct LocalService {
@@ -122,6 +124,7 @@ impl Forum for LocalService {
         let class = class(request.lane())?;
         let marks = |member| marks(&self.shared().replica(), member);
         let (records, keys) = records(&request, class, marks)?;
+        saying::entitled(&self.shared().replica(), &records)?;
         let (answered, fresh) = self.already_said(records, &keys)?;
         let answer = match (fresh.is_empty(), answered) {
             (true, Some(receipts)) => Answer::Durable(receipts),
@@ -164,17 +167,20 @@ impl Forum for LocalService {
     async fn get_entry(&self, request: Request<l::GetEntryRequest>) -> Result<Response<l::GetEntryResponse>, Status> {
         let request = request.into_inner();
         let subject = subject(request.signal.as_ref(), "signal")?;
-        let (entry, shown) = {
-            let replica = self.shared().replica();
-            let entry = replica.view().entry(&subject, clock::now());
-            let entry =
-                entry.ok_or_else(|| refuse(Code::NotFound, "NOT_FOUND", format!("{subject} is not on the list")))?;
-            let shown = entry_to_proto(&entry, replica.charters().effective());
-            (entry, shown)
-        };
+        let now = clock::now();
+        let entry = self.shared().replica().view().entry(&subject, now);
+        let entry =
+            entry.ok_or_else(|| refuse(Code::NotFound, "NOT_FOUND", format!("{subject} is not on the list")))?;
         let places: Vec<_> = entry.said.iter().map(|said| (said.block, u32::from(said.index))).collect();
-        let receipts = if request.receipts { self.stored_receipts(&places)? } else { Vec::new() };
+        let stored = self.stored_receipts(&places);
+        // Words are shown even where the store has lost their blocks.
+        let details = stored.iter().flatten().map(|receipt| saying::details(&receipt.record)).collect();
+        let receipts = if request.receipts { stored? } else { Vec::new() };
         let receipts = receipts.into_iter().map(receipt_to_proto).collect();
+        let replica = self.shared().replica();
+        let mut shown = entry_to_proto(&entry, replica.charters().effective());
+        shown.resources = reviews::offers(&replica, &entry, now);
+        reviews::complete(&replica, &entry, details, &mut shown, now);
         Ok(Response::new(l::GetEntryResponse { entry: Some(shown), receipts }))
     }
 
@@ -196,6 +202,34 @@ impl Forum for LocalService {
         }
         page.next_page_token = after.map(|subject| token(&subject)).unwrap_or_default();
         Ok(Response::new(page))
+    }
+
+    async fn list_reviews(
+        &self,
+        request: Request<l::ListReviewsRequest>,
+    ) -> Result<Response<l::ListReviewsResponse>, Status> {
+        reviews::list_reviews(self.shared(), request.get_ref()).await.map(Response::new)
+    }
+
+    async fn list_referrals(
+        &self,
+        request: Request<l::ListReferralsRequest>,
+    ) -> Result<Response<l::ListReferralsResponse>, Status> {
+        reviews::list_referrals(self.shared(), request.get_ref()).map(Response::new)
+    }
+
+    async fn list_incidents(
+        &self,
+        _request: Request<l::ListIncidentsRequest>,
+    ) -> Result<Response<l::ListIncidentsResponse>, Status> {
+        Ok(Response::new(reviews::list_incidents(self.shared())))
+    }
+
+    async fn list_resources(
+        &self,
+        request: Request<l::ListResourcesRequest>,
+    ) -> Result<Response<l::ListResourcesResponse>, Status> {
+        reviews::list_resources(self.shared(), request.get_ref()).map(Response::new)
     }
 
     async fn status(&self, _request: Request<l::StatusRequest>) -> Result<Response<l::StatusResponse>, Status> {
@@ -423,6 +457,11 @@ fn records(
             records.push(suspend(suspension, statement, index, class, &marks)?);
             continue;
         }
+        if let Some(said) = saying::record(statement, index, class)? {
+            keys.push(None);
+            records.push(said);
+            continue;
+        }
         let opinion = opinion(statement, index)?;
         keys.push(opinion.client_key[..].try_into().ok());
         records.push(record::encode(proto::Kind::Opinion, clock::random(), &opinion));
@@ -485,7 +524,7 @@ fn marks(replica: &Replica, member: MemberId) -> Result<Vec<proto::Head>, Status
 }
 
 /// The number of a reason's name; 0 for none.
-fn reason(name: &str, field: &str) -> Result<u32, Status> {
+pub(super) fn reason(name: &str, field: &str) -> Result<u32, Status> {
     if name.is_empty() {
         return Ok(0);
     }
@@ -513,13 +552,7 @@ fn opinion(statement: &l::Statement, index: usize) -> Result<proto::Opinion, Sta
     let subject = subject(statement.signal.as_ref(), &field("signal"))?;
     let mut labels = Vec::new();
     for label in &statement.labels {
-        let unknown = || {
-            bad_field(
-                field("labels"),
-                format!("{label:?} is not a label of the forum's taxonomy; known: {}", known_labels()),
-            )
-        };
-        labels.push(taxonomy::number(label).ok_or_else(unknown)?);
+        labels.push(label_number(label, &field("labels"))?);
     }
     labels.sort_unstable();
     labels.dedup();
@@ -535,7 +568,7 @@ fn opinion(statement: &l::Statement, index: usize) -> Result<proto::Opinion, Sta
         labels,
         severity: at_most("severity", statement.severity, 4)?,
         expires_ms: expiry(statement.expires_ms).map_err(|why| bad_field(field("expires_ms"), why))?,
-        review_ms: 0,
+        review_ms: expiry(statement.review_ms).map_err(|why| bad_field(field("review_ms"), why))?,
         incident_id: sixteen("incident_id", &statement.incident_id)?,
         basis: at_most("basis", statement.basis, 5)?,
         confidence: at_most("confidence", statement.confidence, 100)?,
@@ -556,6 +589,17 @@ fn expiry(expires_ms: u64) -> Result<u64, String> {
     }
 }
 
+/// The number of a label's name.
+pub(super) fn label_number(name: &str, field: &str) -> Result<u32, Status> {
+    let unknown = || {
+        let nearest = nearest(name, taxonomy::LABELS.iter().map(|(_, name)| *name)).unwrap_or_default();
+        let known = known_labels();
+        let why = format!("{name:?} is not a label of the forum's taxonomy, did you mean {nearest}? known: {known}");
+        bad_field(field, why)
+    };
+    taxonomy::number(name).ok_or_else(unknown)
+}
+
 fn known_labels() -> String {
     taxonomy::LABELS.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
 }
@@ -564,7 +608,7 @@ fn known_reasons() -> String {
     record::REASONS.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
 }
 
-fn subject(signal: Option<&l::Signal>, field: &str) -> Result<Subject, Status> {
+pub(super) fn subject(signal: Option<&l::Signal>, field: &str) -> Result<Subject, Status> {
     let signal = signal.ok_or_else(|| bad_field(field, "is missing"))?;
     let parsed = if signal.r#type.is_empty() {
         signal::parse_any(&signal.value)
@@ -901,12 +945,12 @@ fn lookup(shared: &Shared, judge: &Judge, queries: &[Subject], threshold: u32) -
         signal_index: u32::try_from(*index).unwrap_or(u32::MAX),
         distance: *distance,
         threshold: if entry.subject.alg() == Alg::Pdq.number() { threshold } else { 0 },
-        entry: Some(entry_to_proto(entry, charter)),
+        entry: Some(l::Entry { resources: reviews::offers(&replica, entry, now), ..entry_to_proto(entry, charter) }),
     });
     l::LookupResponse { matches: matches.collect(), ..answer }
 }
 
-fn entry_to_proto(entry: &Entry, charter: &Charter) -> l::Entry {
+pub(super) fn entry_to_proto(entry: &Entry, charter: &Charter) -> l::Entry {
     l::Entry {
         signal: Some(l::Signal { r#type: entry.subject.type_name().into_owned(), value: entry.subject.value() }),
         status: entry.status.name().into(),
@@ -919,6 +963,7 @@ fn entry_to_proto(entry: &Entry, charter: &Charter) -> l::Entry {
         dispute_groups: entry.counts.disputes,
         allow_conflict: entry.allow_conflict,
         subject_id: entry.subject.id().0.to_vec().into(),
+        ..Default::default()
     }
 }
 
@@ -938,6 +983,7 @@ fn said_to_proto(said: &Said, charter: &Charter) -> l::Said {
         counts: said.counts,
         reason: record::reason_name(said.reason).unwrap_or_default().into(),
         severity: u32::from(said.severity),
+        details: None,
     }
 }
 
@@ -948,6 +994,7 @@ struct Filter {
     alg: Option<Alg>,
     status: Option<Standing>,
     label: Option<u32>,
+    language: String,
     member: Option<MemberId>,
     include_inactive: bool,
     now: TimeMs,
@@ -965,8 +1012,7 @@ impl Filter {
         let alg = given(&request.r#type).map(|t| Alg::from_name(&t).ok_or_else(|| unknown("type", &t))).transpose()?;
         let status =
             given(&request.status).map(|t| Standing::from_name(&t).ok_or_else(|| unknown("status", &t))).transpose()?;
-        let label =
-            given(&request.label).map(|t| taxonomy::number(&t).ok_or_else(|| unknown("label", &t))).transpose()?;
+        let label = given(&request.label).map(|t| label_number(&t, "label")).transpose()?;
         let member = given(&request.member)
             .map(|t| {
                 let replica = shared.replica();
@@ -982,6 +1028,7 @@ impl Filter {
             alg,
             status,
             label,
+            language: request.language.clone(),
             member,
             include_inactive: request.include_inactive,
             now: clock::now(),
@@ -1011,16 +1058,18 @@ impl Filter {
         (self.include_inactive || self.status == Some(Standing::Inactive) || entry.status != Standing::Inactive)
             && self.status.is_none_or(|s| s == entry.status)
             && self.label.is_none_or(|l| entry.labels.contains(&l))
+            && (self.language.is_empty()
+                || entry.languages.iter().any(|tag| reviews::is_of_language(tag, &self.language)))
             && self.member.is_none_or(|m| entry.said.iter().any(|s| s.member == m))
     }
 }
 
 /// A page token: the subject that the page ended with. Every subject has one, whatever its type.
-fn token(subject: &Subject) -> String {
+pub(super) fn token(subject: &Subject) -> String {
     format!("{}.{}.{}.{}", subject.kind(), subject.alg(), subject.param(), subject.value())
 }
 
-fn parse_token(token: &str) -> Option<Subject> {
+pub(super) fn parse_token(token: &str) -> Option<Subject> {
     let mut parts = token.splitn(4, '.');
     let (kind, alg, param) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     let digest = data_encoding::HEXLOWER.decode(parts.next()?.as_bytes()).ok()?;

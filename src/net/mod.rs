@@ -5,5 +5,7 @@ pub mod follower;
 pub mod limits;
 pub mod local;
 pub mod peer;
+pub mod reviews;
+pub mod saying;
 pub mod status;
 pub mod tls;

@@ -19,6 +19,13 @@ pub fn refuse(code: Code, reason: &str, message: impl Into<String>) -> Status {
     with_details(code, reason, message, ErrorDetails::new())
 }
 
+/// The same with what to do about it, as `fix` among the metadata of `google.rpc.ErrorInfo`.
+pub fn refuse_with_fix(code: Code, reason: &str, message: impl Into<String>, fix: impl Into<String>) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, std::collections::HashMap::from([("fix".to_owned(), fix.into())]));
+    finished(code, reason, message, details)
+}
+
 /// `INVALID_ARGUMENT` that names the field, as `google.rpc.BadRequest`.
 pub fn bad_field(field: impl Into<String>, why: impl Into<String>) -> Status {
     let (field, why) = (field.into(), why.into());
@@ -30,6 +37,10 @@ pub fn bad_field(field: impl Into<String>, why: impl Into<String>) -> Status {
 
 fn with_details(code: Code, reason: &str, message: impl Into<String>, mut details: ErrorDetails) -> Status {
     details.set_error_info(reason, DOMAIN, std::collections::HashMap::<String, String>::new());
+    finished(code, reason, message, details)
+}
+
+fn finished(code: Code, reason: &str, message: impl Into<String>, details: ErrorDetails) -> Status {
     let mut status = Status::with_error_details(code, message, details);
     if let Ok(value) = MetadataValue::try_from(reason) {
         status.metadata_mut().insert(REASON, value);

@@ -10,22 +10,26 @@ use super::record::Statement;
 
 /// Whether `roles` may make `statement` in a forum of semantics `level`. Inert otherwise.
 pub fn may_say(level: u32, roles: Roles, statement: &Statement) -> bool {
-    let allowed = match statement {
-        _ if statement.level() > level => return false,
-        Statement::LogOpen(_) | Statement::LogClose => return true,
+    statement.level() <= level && entitled(statement).is_none_or(|entitled| roles.has_any(entitled))
+}
+
+/// The roles of which one is needed to make `statement`; `None`: every member makes it.
+pub fn entitled(statement: &Statement) -> Option<Roles> {
+    Some(match statement {
+        Statement::LogOpen(_) | Statement::LogClose => return None,
         Statement::Opinion(_) => Roles::FULL.and(Roles::SMALL),
         Statement::Retract { .. } => Roles::FULL,
         Statement::Allow { .. } => Roles::CERTIFIER,
         Statement::Referral { .. } => Roles::REFERRAL,
         Statement::Incident { .. } => Roles::FULL.and(Roles::STEWARD),
-        Statement::Evidence => return !(roles == Roles::STEWARD),
+        // Everybody but who is a steward and nothing else.
+        Statement::Evidence => Roles::from_bits(Roles::STEWARD.bits() - 1),
         Statement::Attest { .. } => Roles::FULL.and(Roles::SMALL).and(Roles::OBSERVER).and(Roles::AUDITOR),
         Statement::Suspend { .. } => Roles::STEWARD,
         Statement::AuditNote => Roles::AUDITOR,
-        Statement::Resource => Roles::CERTIFIER,
-        Statement::Preserve | Statement::Outcome => Roles::FULL.and(Roles::SMALL),
-    };
-    roles.has_any(allowed)
+        Statement::Resource(_) => Roles::CERTIFIER,
+        Statement::Preserve { .. } | Statement::Outcome { .. } => Roles::FULL.and(Roles::SMALL),
+    })
 }
 
 /// How many blocks of `log` the charter lets count, where `settled` of them do by proofs and finality and `fork` is the
@@ -168,7 +172,7 @@ mod tests {
         let preserve = proto::Preserve { subject: about.clone(), until_ms: 1, contact: 1 };
         let outcome = proto::Outcome { subject: about, result: 1, acted_ms: 1 };
         let note = proto::AuditNote { finding: 1, ..Default::default() };
-        let resource = proto::Resource { listed: true, ..Default::default() };
+        let resource = proto::Resource { url: "https://example.org".into(), listed: true, ..Default::default() };
         let body = |message: &dyn Fn() -> Vec<u8>| Bytes::from(message());
         let table: [(&str, Bytes, &str); 18] = [
             ("submit", opinion(1, 1), "FS"),

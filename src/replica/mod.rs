@@ -29,6 +29,7 @@ pub mod ids;
 pub mod index;
 pub mod log;
 pub mod merkle;
+pub mod notes;
 pub mod own;
 pub mod record;
 pub mod signal;

@@ -61,6 +61,10 @@ pub enum Statement {
         open: bool,
         /// When it ends; 0: never.
         expires: TimeMs,
+        /// Number of the kind of authority; 0: not stated.
+        authority: u32,
+        /// Its jurisdiction, see [`jurisdiction_name`]; 0: not stated.
+        jurisdiction: u32,
     },
     /// An attack, opened or closed.
     Incident {
@@ -68,6 +72,8 @@ pub enum Statement {
         id: IncidentId,
         /// Label that applies to its subjects while it is open.
         code: u32,
+        /// 1 low .. 4 imminent threat to life; 0: not stated.
+        level: u32,
         /// Open or closed.
         open: bool,
         /// When it closes by itself; 0: never.
@@ -96,11 +102,40 @@ pub enum Statement {
     /// An auditor's finding (level 2).
     AuditNote,
     /// A certified counter-narrative (level 2).
-    Resource,
-    /// "I kept a copy" (level 2).
-    Preserve,
+    Resource(Resource),
+    /// "I kept a copy; ask me through legal process" (level 2).
+    Preserve {
+        /// Of what.
+        subject: Subject,
+        /// Until when it is kept; 0: not stated.
+        until: TimeMs,
+        /// Number of the way to ask for it; 0: not stated.
+        contact: u32,
+    },
     /// What a company did (level 2).
-    Outcome,
+    Outcome {
+        /// With what.
+        subject: Subject,
+        /// Number of the result, see [`RESULTS`].
+        result: u32,
+        /// When.
+        acted: TimeMs,
+    },
+}
+
+/// A link to a counter-narrative, certified for topics and languages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// An `https` address of at most [`URL_SIZE_MAX`] bytes.
+    pub url: String,
+    /// BCP 47 tags, ascending, each once; none: any language.
+    pub languages: Vec<String>,
+    /// Codes of the taxonomy that it answers, ascending, each once.
+    pub labels: Vec<u32>,
+    /// Offered, or taken back.
+    pub listed: bool,
+    /// When it ends; 0: never.
+    pub expires: TimeMs,
 }
 
 impl Statement {
@@ -110,9 +145,9 @@ impl Statement {
             Self::Attest { .. }
             | Self::Suspend { .. }
             | Self::AuditNote
-            | Self::Resource
-            | Self::Preserve
-            | Self::Outcome => 2,
+            | Self::Resource(_)
+            | Self::Preserve { .. }
+            | Self::Outcome { .. } => 2,
             _ => 1,
         }
     }
@@ -133,6 +168,8 @@ pub struct Opinion {
     pub severity: u8,
     /// When it ends; 0: never.
     pub expires: TimeMs,
+    /// When its author wants to look at it again; 0: never.
+    pub review: TimeMs,
     /// The incident it belongs to.
     pub incident: Option<IncidentId>,
     /// Number of the reason; 0: not stated.
@@ -199,6 +236,74 @@ pub fn reason_number(name: &str) -> Option<u8> {
     REASONS.iter().find(|(_, n)| *n == name).map(|(number, _)| *number)
 }
 
+/// What an opinion rests on, by number.
+pub const BASES: [(u32, &str); 5] =
+    [(1, "human-review"), (2, "automated"), (3, "court-order"), (4, "referral"), (5, "other-member")];
+
+/// What kind of authority refers, by number.
+pub const AUTHORITIES: [(u32, &str); 6] =
+    [(1, "referral-unit"), (2, "police"), (3, "prosecutor"), (4, "court"), (5, "regulator"), (99, "other")];
+
+/// What a company did with what it found, by number (PROTOCOL section 12).
+pub const RESULTS: [(u32, &str); 4] = [(1, "removed"), (2, "restricted"), (3, "kept"), (4, "not-found")];
+
+/// How a preserved copy is asked for, by number.
+pub const CONTACTS: [(u32, &str); 2] = [(1, "legal-process"), (2, "emergency-desk")];
+
+/// The number of a name in one of these tables.
+pub fn code(table: &[(u32, &str)], name: &str) -> Option<u32> {
+    table.iter().find(|(_, n)| *n == name).map(|(number, _)| *number)
+}
+
+/// The name of a number in one of these tables; empty for 0, `what-N` for one that this release does not know.
+pub fn code_name(table: &[(u32, &str)], what: &str, number: u32) -> String {
+    match table.iter().find(|(n, _)| *n == number) {
+        Some((_, name)) => (*name).to_owned(),
+        None if number == 0 => String::new(),
+        None => format!("{what}-{number}"),
+    }
+}
+
+/// The number of a jurisdiction of two capital letters, as in FR or EU: the first letter's code times 256 and the
+/// second's.
+pub fn jurisdiction_number(name: &str) -> Option<u32> {
+    match name.as_bytes() {
+        [a @ b'A'..=b'Z', b @ b'A'..=b'Z'] => Some(u32::from(*a) << 8 | u32::from(*b)),
+        _ => None,
+    }
+}
+
+/// The letters of a jurisdiction's number; empty for 0, `jurisdiction-N` where it stands for no letters.
+pub fn jurisdiction_name(number: u32) -> String {
+    let letters = u16::try_from(number).map(u16::to_be_bytes).ok().filter(|b| b.iter().all(u8::is_ascii_uppercase));
+    match letters {
+        Some([a, b]) => [char::from(a), char::from(b)].iter().collect(),
+        None if number == 0 => String::new(),
+        None => format!("jurisdiction-{number}"),
+    }
+}
+
+/// Longest address of a resource, in bytes: a page of a site, and no room for a message in it.
+pub const URL_SIZE_MAX: usize = 256;
+
+/// Whether `url` is an address that people may be offered: `https`, a host name with a dot, no user, no port, no spaces,
+/// nothing behind `?` or `#`. There is no field for free text, and this must not become one.
+pub fn is_resource_url(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("https://") else { return false };
+    let host = rest.split('/').next().unwrap_or_default();
+    let label = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    let path = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+    url.len() <= URL_SIZE_MAX
+        && host.contains('.')
+        && host.split('.').all(label)
+        && rest[host.len()..].bytes().all(path)
+}
+
 /// A record's bytes, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
@@ -249,13 +354,9 @@ fn try_parse(bytes: &[u8]) -> Result<Statement, &'static str> {
         Ok(proto::Kind::AuditNote) => {
             decode::<proto::AuditNote>(body, &strict::AUDIT_NOTE).map(|_| Statement::AuditNote)
         }
-        Ok(proto::Kind::Resource) => decode::<proto::Resource>(body, &strict::RESOURCE).map(|_| Statement::Resource),
-        Ok(proto::Kind::Preserve) => {
-            subject(decode::<proto::Preserve>(body, &strict::PRESERVE)?.subject.as_ref()).map(|_| Statement::Preserve)
-        }
-        Ok(proto::Kind::Outcome) => {
-            subject(decode::<proto::Outcome>(body, &strict::OUTCOME)?.subject.as_ref()).map(|_| Statement::Outcome)
-        }
+        Ok(proto::Kind::Resource) => resource(decode(body, &strict::RESOURCE)?),
+        Ok(proto::Kind::Preserve) => preserve(&decode(body, &strict::PRESERVE)?),
+        Ok(proto::Kind::Outcome) => outcome(&decode(body, &strict::OUTCOME)?),
         Ok(proto::Kind::None) | Err(_) => Err("kind is unknown"),
     }
 }
@@ -312,21 +413,25 @@ fn known_reason(value: u32) -> Result<u8, &'static str> {
     if reason == 0 || reason_name(reason).is_some() { Ok(reason) } else { Err("reason is unknown") }
 }
 
+/// Labels and languages, ascending, each once.
+fn tags(mut labels: Vec<u32>, mut languages: Vec<String>) -> Result<(Vec<u32>, Vec<String>), &'static str> {
+    // There is no field for free text, and this must not become one.
+    if !languages.iter().all(|tag| is_language(tag)) {
+        return Err("a language is not a BCP 47 tag");
+    }
+    labels.sort_unstable();
+    labels.dedup();
+    languages.sort_unstable();
+    languages.dedup();
+    Ok((labels, languages))
+}
+
 fn opinion(o: proto::Opinion) -> Result<Opinion, &'static str> {
     small(o.basis, 5)?;
     small(o.confidence, 100)?;
     small(o.quality, 100)?;
     sixteen(&o.item_id, true)?;
-    let mut labels = o.labels;
-    labels.sort_unstable();
-    labels.dedup();
-    // There is no field for free text, and this must not become one.
-    if !o.languages.iter().all(|tag| is_language(tag)) {
-        return Err("a language is not a BCP 47 tag");
-    }
-    let mut languages = o.languages;
-    languages.sort_unstable();
-    languages.dedup();
+    let (labels, languages) = tags(o.labels, o.languages)?;
     Ok(Opinion {
         subject: subject(o.subject.as_ref())?,
         stance: Stance::from_number(o.stance).ok_or("stance is unknown")?,
@@ -334,6 +439,7 @@ fn opinion(o: proto::Opinion) -> Result<Opinion, &'static str> {
         languages,
         severity: small(o.severity, 4)?,
         expires: TimeMs(o.expires_ms),
+        review: TimeMs(o.review_ms),
         incident: sixteen(&o.incident_id, true)?,
         reason: known_reason(o.reason)?,
         client_key: sixteen(&o.client_key, true)?,
@@ -366,16 +472,39 @@ fn allow(a: &proto::Allow) -> Result<Statement, &'static str> {
 }
 
 fn referral(r: &proto::Referral) -> Result<Statement, &'static str> {
-    Ok(Statement::Referral { subject: subject(r.subject.as_ref())?, open: r.open, expires: TimeMs(r.expires_ms) })
+    Ok(Statement::Referral {
+        subject: subject(r.subject.as_ref())?,
+        open: r.open,
+        expires: TimeMs(r.expires_ms),
+        authority: r.authority,
+        jurisdiction: r.jurisdiction,
+    })
 }
 
 fn incident(i: &proto::Incident) -> Result<Statement, &'static str> {
     Ok(Statement::Incident {
         id: sixteen(&i.id, false)?.unwrap_or_default(),
         code: i.code,
+        level: i.level,
         open: i.open,
         closes: TimeMs(i.closes_ms),
     })
+}
+
+fn resource(r: proto::Resource) -> Result<Statement, &'static str> {
+    if !is_resource_url(&r.url) {
+        return Err("a resource has no plain https address");
+    }
+    let (labels, languages) = tags(r.labels, r.languages)?;
+    Ok(Statement::Resource(Resource { url: r.url, languages, labels, listed: r.listed, expires: TimeMs(r.expires_ms) }))
+}
+
+fn preserve(p: &proto::Preserve) -> Result<Statement, &'static str> {
+    Ok(Statement::Preserve { subject: subject(p.subject.as_ref())?, until: TimeMs(p.until_ms), contact: p.contact })
+}
+
+fn outcome(o: &proto::Outcome) -> Result<Statement, &'static str> {
+    Ok(Statement::Outcome { subject: subject(o.subject.as_ref())?, result: o.result, acted: TimeMs(o.acted_ms) })
 }
 
 /// The bytes of a record of `kind` with `body`, in their one strict encoding.
@@ -435,6 +564,53 @@ mod tests {
         let mut bytes = encode(proto::Kind::Opinion, [9; 16], &submit()).to_vec();
         bytes.extend_from_slice(&[0xf8, 0x07, 0x01]);
         assert_eq!(parse(&bytes), Parsed::Inert("has fields of a later release"));
+    }
+
+    #[test]
+    fn a_resource_is_a_plain_https_address_and_no_room_for_words() {
+        let read = |url: &str| {
+            let resource = proto::Resource { url: url.into(), listed: true, ..Default::default() };
+            parse(&encode(proto::Kind::Resource, [9; 16], &resource))
+        };
+        for url in ["https://example.org", "https://www.example.org/voices/fr_1.html", "https://a.example.org/~b/"] {
+            assert!(matches!(read(url), Parsed::Says(Statement::Resource(_))), "{url}");
+        }
+        let long = format!("https://example.org/{}", "a".repeat(URL_SIZE_MAX));
+        for url in [
+            "",
+            "http://example.org",
+            "https://example",
+            "https://me@example.org",
+            "https://example.org:8443",
+            "https://example.org/?q=call+us",
+            "https://example.org/#now",
+            "https://example.org/call us",
+            "https://exam_ple.org",
+            "https://-a.example.org",
+            &long,
+        ] {
+            assert!(matches!(read(url), Parsed::Inert(_)), "{url}");
+        }
+    }
+
+    #[test]
+    fn codes_have_names_and_unknown_ones_show_their_number() {
+        for (number, name) in AUTHORITIES {
+            assert_eq!(
+                (code(&AUTHORITIES, name), code_name(&AUTHORITIES, "authority", number)),
+                (Some(number), name.into())
+            );
+        }
+        assert_eq!(code_name(&AUTHORITIES, "authority", 77), "authority-77");
+        assert_eq!(code_name(&AUTHORITIES, "authority", 0), "");
+        for name in ["FR", "EU", "AA", "ZZ"] {
+            assert_eq!(jurisdiction_name(jurisdiction_number(name).unwrap()), name);
+        }
+        assert!(["", "F", "fr", "FRA", "F1"].iter().all(|name| jurisdiction_number(name).is_none()));
+        assert_eq!(
+            [0, 250, 0x4652, u32::MAX].map(jurisdiction_name),
+            ["", "jurisdiction-250", "FR", "jurisdiction-4294967295"]
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::block::Header;
 use super::charter::{Charter, Roles};
 use super::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, SubjectId, TimeMs, sha256};
 use super::index::HammingIndex;
+use super::notes::Notes;
 use super::record::{ALLOW_DAYS_MAX, IncidentId, Opinion, Parsed, Stance, Statement};
 use super::signal::{Alg, Subject};
 
@@ -277,6 +278,7 @@ pub struct View {
     subjects: BTreeMap<Subject, Registers>,
     pdq: HammingIndex,
     quotas: Quotas,
+    notes: Notes,
     tags: BTreeMap<Tags, u32>,
     tags_by_number: Vec<Tags>,
     incidents: Vec<Incident>,
@@ -312,6 +314,7 @@ impl View {
             subjects: BTreeMap::new(),
             pdq: HammingIndex::default(),
             quotas: Quotas::default(),
+            notes: Notes::default(),
             tags: BTreeMap::new(),
             tags_by_number: Vec::new(),
             incidents: Vec::new(),
@@ -404,8 +407,10 @@ impl View {
                     self.put(subject, place(Word::Allow(*yes), *expires));
                 }
             }
-            Statement::Referral { subject, open, expires } => self.put(subject, place(Word::Referral(*open), *expires)),
-            Statement::Incident { id, code, open, closes } => {
+            Statement::Referral { subject, open, expires, .. } => {
+                self.put(subject, place(Word::Referral(*open), *expires));
+            }
+            Statement::Incident { id, code, open, closes, .. } => {
                 let register = place(Word::Referral(*open), *closes);
                 self.put_incident(*id, &register, *open, *code);
             }
@@ -415,9 +420,11 @@ impl View {
             | Statement::Evidence
             | Statement::Attest { .. }
             | Statement::Suspend { .. } => {}
-            // Carried and counted; what a company sees of them comes with the opinions' own release.
-            Statement::AuditNote | Statement::Resource | Statement::Preserve | Statement::Outcome => {}
+            // Beside the statuses: see `notes`.
+            Statement::AuditNote | Statement::Resource(_) | Statement::Preserve { .. } | Statement::Outcome { .. } => {}
         }
+        let seat = &self.seats[seat];
+        self.notes.take(seat.id, header, u16::try_from(index).unwrap_or(u16::MAX), statement);
     }
 
     fn put(&mut self, subject: &Subject, register: Register) {
@@ -516,6 +523,32 @@ impl View {
         self.subjects.range((after.map_or(Unbounded, Excluded), Unbounded)).map(|(subject, _)| subject)
     }
 
+    /// Subjects after `after`, each with whether `me` may have to look at it: several words stand on it, a referral does,
+    /// or what `me` says of it ends or is due for review until `soon`.
+    pub fn talked_about(
+        &self,
+        after: Option<&Subject>,
+        me: MemberId,
+        soon: TimeMs,
+    ) -> impl Iterator<Item = (&Subject, bool)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let ends = move |r: &Register| {
+            let mine = self.seats[usize::from(r.seat)].id == me;
+            matches!(r.word, Word::Referral(_)) || mine && r.expires > TimeMs(0) && r.expires <= soon
+        };
+        self.subjects.range((after.map_or(Unbounded, Excluded), Unbounded)).map(move |(subject, registers)| {
+            let registers = registers.as_slice();
+            let talked = registers.len() > 1 || registers.iter().any(ends);
+            (subject, talked || self.notes.is_due(subject, me, soon))
+        })
+    }
+
+    /// How many subjects were ever tied to an incident.
+    pub fn incident_subjects(&self, id: &IncidentId) -> usize {
+        let number = self.incident_numbers.get(id);
+        number.and_then(|n| self.incidents.get(*n as usize)).map_or(0, |incident| incident.subjects.len())
+    }
+
     /// The PDQ hashes, to be searched outside any lock.
     pub fn pdq(&self) -> &HammingIndex {
         &self.pdq
@@ -534,6 +567,11 @@ impl View {
     /// Records folded that had no effect.
     pub fn inert(&self) -> u64 {
         self.inert
+    }
+
+    /// What members say beside the statuses.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// What every member used of its quotas.

@@ -16,5 +16,6 @@ mod joining;
 mod keys;
 mod malformed;
 mod policy;
+mod opinions;
 mod readme;
 mod verifying;

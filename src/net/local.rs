@@ -53,6 +53,8 @@ const WAIT_STEP: Duration = Duration::from_millis(50);
 const SUSPEND_MARKS_MAX: usize = 48;
 /// Peers whose last word health repeats while none is connected: the others most likely say the same.
 const WHY_ALONE_MAX: usize = 3;
+/// Matches, the nearest first, that come with counter-narratives: a person reads no more, and a lookup holds the lock.
+const OFFERED_MATCHES_MAX: usize = 16;
 /// Labels, or languages, of one statement.
 pub(super) const TAGS_MAX: usize = 32;
 
@@ -941,11 +943,14 @@ fn lookup(shared: &Shared, judge: &Judge, queries: &[Subject], threshold: u32) -
         Found::of(entry, *distance, incident, charter)
     });
     let answer = judge.answer(&weighed.collect::<Vec<_>>(), truncated);
-    let matches = found.iter().map(|(distance, index, entry)| l::Match {
+    let offers = |n: usize, entry: &Entry| {
+        if n < OFFERED_MATCHES_MAX { reviews::offers(&replica, entry, now) } else { Vec::new() }
+    };
+    let matches = found.iter().enumerate().map(|(n, (distance, index, entry))| l::Match {
         signal_index: u32::try_from(*index).unwrap_or(u32::MAX),
         distance: *distance,
         threshold: if entry.subject.alg() == Alg::Pdq.number() { threshold } else { 0 },
-        entry: Some(l::Entry { resources: reviews::offers(&replica, entry, now), ..entry_to_proto(entry, charter) }),
+        entry: Some(l::Entry { resources: offers(n, entry), ..entry_to_proto(entry, charter) }),
     });
     l::LookupResponse { matches: matches.collect(), ..answer }
 }
@@ -1135,6 +1140,23 @@ mod tests {
         ] {
             let why = asked(days, change, lane).unwrap_err();
             assert!(why.contains(expected), "{why}, expected {expected}");
+        }
+    }
+
+    #[test]
+    fn a_label_that_this_release_does_not_know_is_shown_by_its_number_and_never_said() {
+        let forum = TestForum::of_full(1);
+        let mut view = crate::replica::view::View::new(&forum.charter(), START);
+        let said = crate::replica::testing::opinion_with(1, 1, |o| o.labels = vec![13, 77]);
+        let block = forum.log(1, 0, Class::Normal).block(&mut forum.keyring(), &[said]);
+        view.fold(block.header(), block.records());
+        let entry = view.entry(&crate::replica::testing::subject(1), START).unwrap();
+        assert_eq!(entry_to_proto(&entry, &forum.charter()).labels, ["symbol", "label-77"]);
+        for unknown in ["label-77", "simbol"] {
+            let mut request = statements(0..1);
+            request.statements[0].labels = vec![unknown.into()];
+            let why = records(&request, Class::Normal, |_| Ok(Vec::new())).unwrap_err();
+            assert!(why.message().contains("did you mean symbol?"), "{}", why.message());
         }
     }
 

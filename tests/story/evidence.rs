@@ -1,9 +1,11 @@
 //! Evidence: what a node exports is verified by `verify` and by the independent program in `clients/python/`, and what
 //! was changed in it by neither.
 
+#![expect(clippy::cast_possible_truncation, reason = "the numbers of tests are small")]
+
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use prost::Message as _;
@@ -21,22 +23,26 @@ use crate::world::{Forum, Ran, hash, run, wait_for};
 const MUTATIONS: u64 = 200;
 
 /// The independent verifier, if this machine can run it. In CI it must.
-pub fn python() -> Option<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/python/staydown_verify.py");
-    let ready = Command::new("python3").args(["-c", "import cryptography"]).output();
-    if ready.is_ok_and(|ran| ran.status.success()) {
-        return Some(script);
+#[expect(clippy::print_stderr, reason = "whoever reads the test's output learns what was not tested")]
+fn python() -> Option<Command> {
+    let able = |python: &&str| {
+        let ran = Command::new(python).args(["-c", "import cryptography"]).output();
+        ran.is_ok_and(|ran| ran.status.success())
+    };
+    let found = ["python3", "/usr/bin/python3"].into_iter().find(able);
+    if found.is_none() {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "python3 with cryptography is missing in CI");
+        eprintln!("skipped: the independent verifier needs python3 with cryptography (Debian: python3-cryptography)");
     }
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "python3 with cryptography is missing in CI");
-    eprintln!("skipped: the independent verifier needs python3 with cryptography (Debian: python3-cryptography)");
-    None
+    let mut command = Command::new(found?);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/python/staydown_verify.py");
+    command.env("PYTHONDONTWRITEBYTECODE", "1").arg(script);
+    Some(command)
 }
 
 /// What the independent verifier says of each file.
-fn by_python(script: &Path, files: &[String], forum: &str) -> Vec<Value> {
-    let mut command = Command::new("python3");
-    command.env("PYTHONDONTWRITEBYTECODE", "1").arg(script).args(files).args(["--json", "--forum", forum]);
-    Ran::of(&mut command, b"").json_lines()
+fn by_python(mut python: Command, files: &[String], forum: &str) -> Vec<Value> {
+    Ran::of(python.args(files).args(["--json", "--forum", forum]), b"").json_lines()
 }
 
 /// A file taken apart.
@@ -219,8 +225,8 @@ fn a_list_and_a_receipt_are_checked_by_anybody_and_changed_ones_rejected() {
         files.push(path);
     }
     files.extend(mutated_receipts(&forum, id, &mut draw));
-    if let Some(script) = python() {
-        let told_too = by_python(&script, &files, &fingerprint);
+    if let Some(python) = python() {
+        let told_too = by_python(python, &files, &fingerprint);
         assert_eq!(told_too.len(), files.len());
         for field in told.as_object().unwrap().keys() {
             assert_eq!(told_too[0][field], told[field], "{field}");

@@ -15,7 +15,7 @@ mod governing;
 mod joining;
 mod keys;
 mod malformed;
-mod policy;
 mod opinions;
+mod policy;
 mod readme;
 mod verifying;

@@ -446,7 +446,7 @@ mod tests {
             (with(resource("https://example.org"), |s| s.resource.as_mut().unwrap().member = "x".into()), "is set"),
             (
                 with(resource("https://example.org"), |s| {
-                    s.resource.as_mut().unwrap().languages = vec!["call us".into()]
+                    s.resource.as_mut().unwrap().languages = vec!["call us".into()];
                 }),
                 "not a BCP 47 tag",
             ),

@@ -93,7 +93,7 @@ impl Forum for LocalService {
         &self,
         request: Request<l::ExportEvidenceRequest>,
     ) -> Result<Response<Self::ExportEvidenceStream>, Status> {
-        evidence::export(self.shared(), request.into_inner()).map(Response::new)
+        evidence::export(self.shared(), request.get_ref()).map(Response::new)
     }
 
     async fn submit(&self, request: Request<l::SubmitRequest>) -> Result<Response<l::SubmitResponse>, Status> {

@@ -21,8 +21,8 @@ const AHEAD: usize = 4;
 pub(super) type Pieces = BoxStream<'static, Result<l::EvidencePiece, Status>>;
 
 /// Begins to read, and hands over what the caller takes.
-pub(super) fn export(shared: &Arc<Shared>, request: l::ExportEvidenceRequest) -> Result<Pieces, Status> {
-    let places = places(&request)?;
+pub(super) fn export(shared: &Arc<Shared>, request: &l::ExportEvidenceRequest) -> Result<Pieces, Status> {
+    let places = places(request)?;
     let holding = Holding::of(&shared.replica(), clock::now());
     let (sender, receiver) = mpsc::channel(AHEAD);
     let shared = Arc::clone(shared);

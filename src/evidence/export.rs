@@ -1,7 +1,7 @@
 //! Takes evidence out of a store: the chains that a replica holds, or some records with the path from each to its
 //! signature and with whoever attested them.
 
-use std::collections::btree_map::Entry;
+use std::collections::btree_map::Entry as Place;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -287,12 +287,12 @@ fn later(
     if later.hash() != named.hash {
         return Ok(None);
     }
-    let chain = match chains.entry(origin) {
-        Entry::Occupied(held) => held.into_mut(),
-        Entry::Vacant(place) => place.insert(leaves(holding, store, origin)?),
+    let leaves = match chains.entry(origin) {
+        Place::Occupied(known) => known.into_mut(),
+        Place::Vacant(room) => room.insert(leaves(holding, store, origin)?),
     };
     let before = usize::try_from(named.seq.0 - 1).unwrap_or(usize::MAX);
-    let leaves = chain.get(..before).ok_or(ExportError::Gone(id))?;
+    let leaves = leaves.get(..before).ok_or(ExportError::Gone(id))?;
     let at = usize::try_from(own.seq.0 - 1).unwrap_or(usize::MAX);
     let path = path(leaves, at).iter().map(|hash| hash.to_vec().into()).collect();
     Ok(Some((Bytes::copy_from_slice(later.bytes()), path)))

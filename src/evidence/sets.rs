@@ -140,7 +140,7 @@ impl Set {
 
     fn block(&mut self) {
         self.clock = self.clock.plus(self.draw.below(5 * TimeMs::HOUR_MS));
-        let records: Vec<_> = (0..self.draw.below(5)).map(|_| self.record()).collect();
+        let records: Vec<_> = (0..1 + self.draw.below(4)).map(|_| self.record()).collect();
         let at = self.draw.below(self.logs.len() as u64 + 2) as usize;
         let time = self.clock;
         if at >= self.logs.len() {
@@ -246,7 +246,7 @@ impl Set {
             }
             _ => {
                 c.semantics = 2;
-                c.erasures.extend(erasure);
+                c.erasures = erasure.into_iter().collect();
             }
         });
     }

@@ -9,5 +9,6 @@ pub mod keys;
 pub mod net;
 pub mod node;
 pub mod replica;
+pub mod report;
 pub mod store;
 pub mod wire;

@@ -23,6 +23,7 @@ mod log;
 mod lookup;
 mod member;
 mod peer;
+mod report;
 mod run;
 mod status;
 mod submit;
@@ -116,6 +117,8 @@ enum Command {
     /// Check the logs of all members, and end our own
     #[command(subcommand)]
     Log(log::LogCommand),
+    /// Write the transparency report of a period, the same at every member
+    Report(report::ReportArgs),
     /// Show and change the keys of this node
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -236,6 +239,7 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Member(command) => Box::pin(member::member(command, at)).await,
         Command::Peer(command) => peer::peer(command, at).await,
         Command::Log(command) => Box::pin(log::log(command, at)).await,
+        Command::Report(args) => Box::pin(report::report(&args, at)).await,
         Command::Key(command) => Box::pin(key::key(command, at)).await,
         Command::Cert(command) => cert::cert(&command, at),
         Command::Completions { shell } => completions(shell, at.terminal),
@@ -315,6 +319,8 @@ mod tests {
             "staydown log heads acme",
             "staydown log record acme/0@12 4",
             "staydown log verify",
+            "staydown report --from 2026-07-01 --to 2026-10-01 --format html -o q3.html --local",
+            "staydown report --from 2026-07-01T06:00:00Z --to now --open",
             "staydown completions bash",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).err().unwrap());
@@ -341,6 +347,9 @@ mod tests {
             "staydown charter set-role acme",
             "staydown member suspend acme --days 15 --reason other",
             "staydown member suspend acme --days 3",
+            "staydown report --from 2026-07-01",
+            "staydown report --from 2026-07-01 --to now --local",
+            "staydown report --from 2026-07-01 --to now --format pdf",
             "staydown --demo a --data b status",
             "staydown match",
             "staydown key rotate",

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
 use super::expiry;
 use super::limits::LOCAL_MESSAGE_BYTES_MAX;
+use super::report;
 use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
 use super::tls::{Connections, RefusedConnection, Sender, Tls};
 use crate::clock;
@@ -25,6 +27,7 @@ use crate::replica::signal::{self, Alg, Subject};
 use crate::replica::suspension::SUSPENSION_DAYS_MAX;
 use crate::replica::view::{Entry, Said, Status as Standing};
 use crate::replica::{Health, Input, Replica, Settings, merkle, proto, record, taxonomy, verdict};
+use crate::report::local::Counters;
 use crate::wire::local as l;
 use crate::wire::local_service::forum_server::{Forum, ForumServer};
 
@@ -56,13 +59,17 @@ pub struct LocalService {
     peer_address: String,
     endpoints: BTreeMap<String, String>,
     lines: Option<(Tls, Connections)>,
+    counters: Arc<Counters>,
+    reports: Arc<Semaphore>,
 }
 
 impl LocalService {
     /// Serves what `engine` knows; `settings` are what `VerifyLog` rebuilds the replica with, `endpoints` the local
     /// overrides by member name.
     pub fn new(engine: Handle, settings: Settings, peer_address: String, endpoints: BTreeMap<String, String>) -> Self {
-        Self { engine, settings, peer_address, endpoints, lines: None }
+        let counters = Arc::new(Counters::new(clock::now()));
+        let reports = Arc::new(Semaphore::new(report::REPORTS_AT_ONCE));
+        Self { engine, settings, peer_address, endpoints, lines: None, counters, reports }
     }
 
     /// Tells also of the connections to peers: refusals, and certificates that end.
@@ -86,6 +93,7 @@ impl LocalService {
 #[tonic::async_trait]
 impl Forum for LocalService {
     async fn submit(&self, request: Request<l::SubmitRequest>) -> Result<Response<l::SubmitResponse>, Status> {
+        let begun = clock::instant();
         let request = request.into_inner();
         if let Some(failed) = self.shared().failure() {
             return Err(of_failure(&failed));
@@ -114,6 +122,7 @@ impl Forum for LocalService {
             Answer::Queued => return Ok(Response::new(queued())),
             Answer::Refused(refusal) => return Err(of_refusal(&refusal)),
         };
+        self.counters.submitted(receipts.len(), u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
         let (peers_holding, wait_timed_out) = self.wait(&receipts, request.wait_peers, request.wait_timeout_ms).await?;
         Ok(Response::new(l::SubmitResponse {
             state: l::SubmitState::Durable.into(),
@@ -133,8 +142,8 @@ impl Forum for LocalService {
                 format!("is {threshold}, at most {} is possible", signal::PDQ_DISTANCE_MAX),
             ));
         }
-        let shared = Arc::clone(self.shared());
-        let found = tokio::task::spawn_blocking(move || lookup(&shared, &queries, threshold)).await;
+        let (shared, counters) = (Arc::clone(self.shared()), Arc::clone(&self.counters));
+        let found = tokio::task::spawn_blocking(move || lookup(&shared, &counters, &queries, threshold)).await;
         found.map(Response::new).map_err(|_panicked| bug())
     }
 
@@ -297,6 +306,16 @@ impl Forum for LocalService {
             Answer::Queued => Ok(Response::new(l::ResubmitResponse { records: 0, queued: true })),
             Answer::Refused(refusal) => Err(of_refusal(&refusal)),
         }
+    }
+
+    type ReportStream = report::Parts;
+
+    async fn report(&self, request: Request<l::ReportRequest>) -> Result<Response<Self::ReportStream>, Status> {
+        let busy = "another report is being made: wait for it";
+        let permit = Arc::clone(&self.reports).try_acquire_owned();
+        let permit = permit.map_err(|_taken| refuse(Code::ResourceExhausted, "RATE", busy))?;
+        let shared = Arc::clone(self.shared());
+        report::answer(shared, Arc::clone(&self.counters), request.get_ref(), permit).map(Response::new)
     }
 
     async fn get_record(
@@ -779,7 +798,7 @@ fn receipt_to_proto(receipt: Receipt) -> l::Receipt {
 
 /// All listed subjects equal or near to the queries, and what our policy makes of them together. The scan itself runs
 /// outside the replica's lock.
-fn lookup(shared: &Shared, queries: &[Subject], threshold: u32) -> l::LookupResponse {
+fn lookup(shared: &Shared, counters: &Counters, queries: &[Subject], threshold: u32) -> l::LookupResponse {
     let now = clock::now();
     let pdq = shared.replica().view().pdq().snapshot();
     let mut candidates: Vec<(u32, usize, Subject)> = Vec::new();
@@ -804,6 +823,7 @@ fn lookup(shared: &Shared, queries: &[Subject], threshold: u32) -> l::LookupResp
     let truncated = found.len() > MATCHES_MAX;
     found.truncate(MATCHES_MAX);
     let (verdict, rule) = verdict::decide(charter, &found.iter().map(|(_, _, entry)| entry).collect::<Vec<_>>());
+    counters.looked_up(found.len(), verdict);
     let matches = found.iter().map(|(distance, index, entry)| l::Match {
         signal_index: u32::try_from(*index).unwrap_or(u32::MAX),
         distance: *distance,

@@ -5,5 +5,6 @@ pub mod follower;
 pub mod limits;
 pub mod local;
 pub mod peer;
+pub mod report;
 pub mod status;
 pub mod tls;

@@ -594,7 +594,7 @@ impl View {
     }
 
     /// Layer 6: the first that fits.
-    fn status(&self, counts: Counts) -> Status {
+    pub fn status(&self, counts: Counts) -> Status {
         let policy = &self.charter.policy;
         let share = (self.full_groups as u64 * u64::from(policy.retract_permille)).div_ceil(1000);
         let retract_quorum = u64::from(policy.retract_min).max(share);

@@ -15,4 +15,5 @@ mod joining;
 mod keys;
 mod malformed;
 mod readme;
+mod report;
 mod verifying;

@@ -1066,6 +1066,13 @@ mod tests {
         }
         assert_eq!(list(1_001, String::new()).await.unwrap_err().code(), Code::InvalidArgument);
 
+        let taken = service.reports.try_acquire_many(u32::try_from(report::REPORTS_AT_ONCE).unwrap()).unwrap();
+        let report =
+            async || service.report(Request::new(l::ReportRequest { to_ms: 3_600_000, ..Default::default() })).await;
+        assert_eq!(report().await.err().unwrap().code(), Code::ResourceExhausted, "one report at a time");
+        drop(taken);
+        assert!(report().await.is_ok());
+
         for refused in [statements(0..0), statements(0..512)] {
             assert_eq!(service.submit(Request::new(refused)).await.unwrap_err().code(), Code::InvalidArgument);
         }

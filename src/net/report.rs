@@ -202,3 +202,79 @@ impl Reading<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine;
+    use crate::net::local::LocalService;
+    use crate::replica::ids::Class;
+    use crate::replica::testing::{TestForum, id, opinion, settings};
+    use crate::store::Write;
+    use crate::wire::local_service::forum_server::Forum as _;
+    use futures_util::StreamExt as _;
+    use tonic::Request;
+
+    async fn parts(service: &LocalService, request: l::ReportRequest) -> Result<Vec<l::report_part::Part>, Status> {
+        let mut stream = service.report(Request::new(request)).await?.into_inner();
+        let mut parts = Vec::new();
+        while let Some(part) = stream.next().await {
+            parts.extend(part?.part);
+        }
+        Ok(parts)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_report_is_of_whole_blocks_that_verify_or_it_is_none() {
+        let forum = TestForum::of_full(1);
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let (handle, _, thread) =
+            engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
+        let service = LocalService::new(handle.clone(), settings(1), String::new(), BTreeMap::new());
+        for about in 1..=2 {
+            handle.submit(Class::Normal, vec![opinion(about, 1)]).await.unwrap();
+        }
+        let hour = clock::now().hour();
+        let to_ms = hour.plus(2 * TimeMs::HOUR_MS).0;
+        let refused = parts(&service, l::ReportRequest { from_ms: hour.0, to_ms, open: true, local: false }).await;
+        assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument, "at most the current hour is reported");
+        // The hour may end while this runs: two hours are asked for, of which the second is the one that runs.
+        let asked = || {
+            let now = clock::now().hour();
+            let from_ms = now.0 - TimeMs::HOUR_MS;
+            l::ReportRequest { from_ms, to_ms: now.plus(TimeMs::HOUR_MS).0, open: true, local: true }
+        };
+        let answered = parts(&service, asked()).await.unwrap();
+        let [.., l::report_part::Part::Forum(report), l::report_part::Part::Local(_)] = &answered[..] else {
+            panic!("{answered:?}")
+        };
+        let report: Report = serde_json::from_slice(report).unwrap();
+        assert_eq!((report.entries.new, report.head.blocks), (2, 2));
+        let told = l::report_part::Part::Progress(l::ReportProgress { blocks_read: 2, blocks_total: 2 });
+        assert_eq!(answered[0], told);
+
+        // What was changed on disk is in no report.
+        let (origin, store) = (crate::replica::testing::origin(1, 0), handle.shared().store());
+        let (first, second) = (BlockId { origin, seq: Seq(1) }, BlockId { origin, seq: Seq(2) });
+        assert_eq!(origin.member, id(1));
+        let whole = store.block(second).unwrap().unwrap();
+        for wrong in [store.block(first).unwrap().unwrap(), whole[..whole.len() - 1].to_vec()] {
+            store.write(&[Write::Block(second, &wrong)]).unwrap();
+            let refused = parts(&service, asked()).await.unwrap_err();
+            assert_eq!(refused.code(), Code::DataLoss);
+            assert!(refused.message().contains("does not verify"), "{refused:?}");
+        }
+        store.write(&[Write::Block(second, &whole)]).unwrap();
+        assert!(parts(&service, asked()).await.is_ok());
+        drop(service);
+        handle.stop().await;
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_report_fits_into_one_message() {
+        assert!(json(&"x".repeat(REPORT_BYTES_MAX - 2)).is_ok());
+        assert_eq!(json(&"x".repeat(REPORT_BYTES_MAX - 1)).unwrap_err().code(), Code::ResourceExhausted);
+    }
+}

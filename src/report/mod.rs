@@ -471,10 +471,10 @@ impl Gathering {
                 self.say(&opinion.subject, event);
             }
             Statement::Retract { subject, yes, .. } => self.say(subject, event(Word::Retract(*yes), TimeMs(0))),
-            Statement::Allow { subject, yes, expires } => {
-                if *expires <= header.time.plus(ALLOW_DAYS_MAX * TimeMs::DAY_MS) {
-                    self.say(subject, event(Word::Allow(*yes), *expires));
-                }
+            Statement::Allow { subject, yes, expires }
+                if *expires <= header.time.plus(ALLOW_DAYS_MAX * TimeMs::DAY_MS) =>
+            {
+                self.say(subject, event(Word::Allow(*yes), *expires));
             }
             Statement::Referral { subject, open, expires } => self.say(subject, event(Word::Referral(*open), *expires)),
             Statement::Incident { id, code, open, closes } => {

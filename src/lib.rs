@@ -11,5 +11,6 @@ pub mod net;
 pub mod node;
 pub mod policy;
 pub mod replica;
+pub mod report;
 pub mod store;
 pub mod wire;

@@ -83,6 +83,24 @@ calls! {
 }
 
 impl Node {
+    /// The transparency report of a period; `heard` is called with each part of it as it comes.
+    ///
+    /// # Errors
+    /// What the node answers, as a message and an exit code.
+    pub(super) async fn report(
+        &self,
+        request: local::ReportRequest,
+        mut heard: impl FnMut(local::report_part::Part),
+    ) -> Result<(), Failure> {
+        let mut forum = self.forum.clone();
+        let mut parts = within(CALL_TIMEOUT, forum.report(request)).await?;
+        // Between two parts; a large store is read for minutes, and tells every second how far it is.
+        while let Some(part) = within(VERIFY_TIMEOUT, async { parts.message().await.map(Response::new) }).await? {
+            part.part.into_iter().for_each(&mut heard);
+        }
+        Ok(())
+    }
+
     /// Connects to the node that listens on `socket`.
     ///
     /// # Errors

@@ -29,6 +29,7 @@ mod policy;
 mod referral;
 mod resource;
 mod review;
+mod report;
 mod run;
 mod status;
 mod submit;
@@ -141,6 +142,8 @@ enum Command {
     Receipt(evidence::ReceiptArgs),
     /// Check a receipt or an exported list; needs no node
     Verify(evidence::VerifyArgs),
+    /// Write the transparency report of a period, the same at every member
+    Report(report::ReportArgs),
     /// Show and change the keys of this node
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -268,6 +271,7 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Log(command) => Box::pin(log::log(command, at)).await,
         Command::Receipt(args) => Box::pin(evidence::receipt(&args, at)).await,
         Command::Verify(args) => evidence::verify(&args, at),
+        Command::Report(args) => Box::pin(report::report(&args, at)).await,
         Command::Key(command) => Box::pin(key::key(command, at)).await,
         Command::Cert(command) => cert::cert(&command, at),
         Command::Completions { shell } => completions(shell, at.terminal),
@@ -374,6 +378,8 @@ mod tests {
             "staydown receipt sha256:ab -o receipt.sde",
             "staydown receipt acme/0@12#4",
             "staydown verify list.sde --forum 00",
+            "staydown report --from 2026-07-01 --to 2026-10-01 --format html -o q3.html --local",
+            "staydown report --from 2026-07-01T06:00:00Z --to now --open",
             "staydown completions bash",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).err().unwrap());
@@ -408,6 +414,9 @@ mod tests {
             "staydown charter set-role acme",
             "staydown member suspend acme --days 15 --reason other",
             "staydown member suspend acme --days 3",
+            "staydown report --from 2026-07-01",
+            "staydown report --from 2026-07-01 --to now --local",
+            "staydown report --from 2026-07-01 --to now --format pdf",
             "staydown --demo a --data b status",
             "staydown match",
             "staydown verify list.sde",

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
 use super::expiry;
 use super::limits::LOCAL_MESSAGE_BYTES_MAX;
+use super::report;
 use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
 use super::tls::{Connections, RefusedConnection, Sender, Tls};
 use super::{reviews, saying};
@@ -32,6 +34,7 @@ use crate::replica::suspension::SUSPENSION_DAYS_MAX;
 use crate::replica::verdict::Verdict;
 use crate::replica::view::{Entry, Said, Status as Standing};
 use crate::replica::{Health, Input, Replica, Settings, merkle, proto, record, taxonomy};
+use crate::report::local::Counters;
 use crate::wire::local as l;
 use crate::wire::local_service::forum_server::{Forum, ForumServer};
 
@@ -66,6 +69,8 @@ pub struct LocalService {
     endpoints: BTreeMap<String, String>,
     lines: Option<(Tls, Connections)>,
     policy: Arc<PolicyStanding>,
+    counters: Arc<Counters>,
+    reports: Arc<Semaphore>,
 }
 
 impl LocalService {
@@ -73,7 +78,9 @@ impl LocalService {
     /// overrides by member name.
     pub fn new(engine: Handle, settings: Settings, peer_address: String, endpoints: BTreeMap<String, String>) -> Self {
         let policy = Arc::new(PolicyStanding::built_in());
-        Self { engine, settings, peer_address, endpoints, lines: None, policy }
+        let counters = Arc::new(Counters::new(clock::now()));
+        let reports = Arc::new(Semaphore::new(report::REPORTS_AT_ONCE));
+        Self { engine, settings, peer_address, endpoints, lines: None, policy, counters, reports }
     }
 
     /// Tells also of the connections to peers: refusals, and certificates that end.
@@ -112,6 +119,7 @@ impl Forum for LocalService {
     }
 
     async fn submit(&self, request: Request<l::SubmitRequest>) -> Result<Response<l::SubmitResponse>, Status> {
+        let begun = clock::instant();
         let request = request.into_inner();
         if let Some(failed) = self.shared().failure() {
             return Err(of_failure(&failed));
@@ -141,6 +149,7 @@ impl Forum for LocalService {
             Answer::Queued => return Ok(Response::new(queued())),
             Answer::Refused(refusal) => return Err(of_refusal(&refusal)),
         };
+        self.counters.submitted(receipts.len(), u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
         let (peers_holding, wait_timed_out) = self.wait(&receipts, request.wait_peers, request.wait_timeout_ms).await?;
         Ok(Response::new(l::SubmitResponse {
             state: l::SubmitState::Durable.into(),
@@ -160,9 +169,9 @@ impl Forum for LocalService {
                 format!("is {threshold}, at most {} is possible", signal::PDQ_DISTANCE_MAX),
             ));
         }
-        let shared = Arc::clone(self.shared());
+        let (shared, counters) = (Arc::clone(self.shared()), Arc::clone(&self.counters));
         let judge = Judge { policy: self.policy.in_force(), shadow: self.policy.shadow(), explain: request.explain };
-        let found = tokio::task::spawn_blocking(move || lookup(&shared, &judge, &queries, threshold)).await;
+        let found = tokio::task::spawn_blocking(move || lookup(&shared, &judge, &counters, &queries, threshold)).await;
         found.map(Response::new).map_err(|_panicked| bug())
     }
 
@@ -356,6 +365,16 @@ impl Forum for LocalService {
             Answer::Queued => Ok(Response::new(l::ResubmitResponse { records: 0, queued: true })),
             Answer::Refused(refusal) => Err(of_refusal(&refusal)),
         }
+    }
+
+    type ReportStream = report::Parts;
+
+    async fn report(&self, request: Request<l::ReportRequest>) -> Result<Response<Self::ReportStream>, Status> {
+        let busy = "another report is being made: wait for it";
+        let permit = Arc::clone(&self.reports).try_acquire_owned();
+        let permit = permit.map_err(|_taken| refuse(Code::ResourceExhausted, "RATE", busy))?;
+        let shared = Arc::clone(self.shared());
+        report::answer(shared, Arc::clone(&self.counters), request.get_ref(), permit).map(Response::new)
     }
 
     async fn get_record(
@@ -879,8 +898,8 @@ struct Judge {
 }
 
 impl Judge {
-    /// The answer but for its matches.
-    fn answer(&self, found: &[Found<'_>], truncated: bool) -> l::LookupResponse {
+    /// The verdict, and the answer but for its matches.
+    fn answer(&self, found: &[Found<'_>], truncated: bool) -> (Verdict, l::LookupResponse) {
         let policy: &Policy = &self.policy.policy;
         let decision = self.policy.decide(found, truncated);
         let verdict = verdict_to_proto(decision.verdict);
@@ -892,7 +911,7 @@ impl Judge {
             decided: rule.fired,
             why: rule.why,
         });
-        l::LookupResponse {
+        let answer = l::LookupResponse {
             verdict: if self.shadow { l::Verdict::Allow } else { verdict }.into(),
             shadow_verdict: if self.shadow { verdict } else { l::Verdict::Unspecified }.into(),
             rule: policy.name(decision.decider).into(),
@@ -900,7 +919,8 @@ impl Judge {
             explained: explained.collect(),
             truncated,
             matches: Vec::new(),
-        }
+        };
+        (decision.verdict, answer)
     }
 }
 
@@ -914,7 +934,13 @@ fn verdict_to_proto(verdict: Verdict) -> l::Verdict {
 
 /// All listed subjects equal or near to the queries, and what our policy makes of them together. The scan itself runs
 /// outside the replica's lock.
-fn lookup(shared: &Shared, judge: &Judge, queries: &[Subject], threshold: u32) -> l::LookupResponse {
+fn lookup(
+    shared: &Shared,
+    judge: &Judge,
+    counters: &Counters,
+    queries: &[Subject],
+    threshold: u32,
+) -> l::LookupResponse {
     let now = clock::now();
     let pdq = shared.replica().view().pdq().snapshot();
     let mut candidates: Vec<(u32, usize, Subject)> = Vec::new();
@@ -942,7 +968,8 @@ fn lookup(shared: &Shared, judge: &Judge, queries: &[Subject], threshold: u32) -
         let incident = replica.view().in_open_incident(&entry.subject, now);
         Found::of(entry, *distance, incident, charter)
     });
-    let answer = judge.answer(&weighed.collect::<Vec<_>>(), truncated);
+    let (verdict, answer) = judge.answer(&weighed.collect::<Vec<_>>(), truncated);
+    counters.looked_up(found.len(), verdict);
     let offers = |n: usize, entry: &Entry| {
         if n < OFFERED_MATCHES_MAX { reviews::offers(&replica, entry, now) } else { Vec::new() }
     };
@@ -1199,6 +1226,13 @@ mod tests {
             assert_eq!(rest.entries.len(), (1_001 - given).min(1_000), "and what comes after it");
         }
         assert_eq!(list(1_001, String::new()).await.unwrap_err().code(), Code::InvalidArgument);
+
+        let taken = service.reports.try_acquire_many(u32::try_from(report::REPORTS_AT_ONCE).unwrap()).unwrap();
+        let report =
+            async || service.report(Request::new(l::ReportRequest { to_ms: 3_600_000, ..Default::default() })).await;
+        assert_eq!(report().await.err().unwrap().code(), Code::ResourceExhausted, "one report at a time");
+        drop(taken);
+        assert!(report().await.is_ok());
 
         for refused in [statements(0..0), statements(0..512)] {
             assert_eq!(service.submit(Request::new(refused)).await.unwrap_err().code(), Code::InvalidArgument);

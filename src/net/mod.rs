@@ -7,5 +7,6 @@ pub mod local;
 pub mod peer;
 pub mod reviews;
 pub mod saying;
+pub mod report;
 pub mod status;
 pub mod tls;

@@ -174,7 +174,7 @@ mod tests {
         let note = proto::AuditNote { finding: 1, ..Default::default() };
         let resource = proto::Resource { url: "https://example.org".into(), listed: true, ..Default::default() };
         let body = |message: &dyn Fn() -> Vec<u8>| Bytes::from(message());
-        let table: [(&str, Bytes, &str); 18] = [
+        let table: [(&str, Bytes, &str); 21] = [
             ("submit", opinion(1, 1), "FS"),
             ("endorse", opinion(1, 2), "FS"),
             ("dispute", opinion(1, 3), "FS"),
@@ -182,8 +182,11 @@ mod tests {
             ("retract", retract(1, true), "F"),
             ("keep", retract(1, false), "F"),
             ("allow", allow(1, true, START), "C"),
+            ("allow ended", allow(1, false, TimeMs(0)), "C"),
             ("referral", referral(1, true), "R"),
+            ("referral closed", referral(1, false), "R"),
             ("incident", incident(1, 1, true, TimeMs(0)), "FW"),
+            ("incident closed", incident(1, 1, false, TimeMs(0)), "FW"),
             ("evidence", encode(proto::Kind::Evidence, &|| prost::Message::encode_to_vec(&evidence).into()), "FSORCA"),
             ("open", encode(proto::Kind::LogOpen, &|| prost::Message::encode_to_vec(&open).into()), "FSORCAW"),
             ("close", encode(proto::Kind::LogClose, &|| prost::Message::encode_to_vec(&close).into()), "FSORCAW"),

@@ -632,7 +632,7 @@ impl View {
     }
 
     /// Layer 6: the first that fits.
-    fn status(&self, counts: Counts) -> Status {
+    pub fn status(&self, counts: Counts) -> Status {
         let policy = &self.charter.policy;
         let share = (self.full_groups as u64 * u64::from(policy.retract_permille)).div_ceil(1000);
         let retract_quorum = u64::from(policy.retract_min).max(share);
@@ -821,14 +821,16 @@ mod tests {
     use crate::replica::exchange::Draw;
     use crate::replica::signed::{Keyring, VerifiedBlock};
     use crate::replica::testing::{
-        CERTIFIER, FULL, REFERRAL, SMALL, START, STEWARD, TestForum, TestLog, allow, incident, opinion, opinion_with,
-        referral, retract, subject,
+        AUDITOR, CERTIFIER, FULL, REFERRAL, SMALL, START, STEWARD, TestForum, TestLog, allow, attest, id, incident,
+        opinion, opinion_with, origin, referral, retract, subject, suspend,
     };
+    use crate::replica::{ids, proto, record};
 
     const SUBMIT: u32 = 1;
     const ENDORSE: u32 = 2;
     const DISPUTE: u32 = 3;
     const NEUTRAL: u32 = 4;
+    const OBSERVER: u32 = 4;
 
     /// A forum, one normal log a member, and the blocks written so far.
     struct World {
@@ -897,16 +899,35 @@ mod tests {
             .collect()
     }
 
-    /// Six members of five groups say a thousand things in two lanes each, incidents among them.
+    /// Whoever can be in a forum, two companies of one group among them. Member 10 has left, member 11 came late.
+    const EVERYBODY: [(&str, u32); 11] = [
+        ("a", FULL),
+        ("a", FULL),
+        ("b", FULL),
+        ("c", SMALL),
+        ("d", CERTIFIER),
+        ("e", REFERRAL),
+        ("f", FULL | STEWARD),
+        ("g", AUDITOR),
+        ("h", OBSERVER),
+        ("i", FULL),
+        ("j", FULL),
+    ];
+    /// Blocks that a busy world's members write before member 11 is admitted.
+    const BEFORE_THE_LATE_ONE: u64 = 60;
+
+    /// Eleven members of ten groups say hundreds of things in two lanes and three logs each, of every kind there is.
     fn busy(quota: u32) -> World {
-        let members = [("a", FULL), ("a", FULL), ("b", FULL), ("c", SMALL), ("d", CERTIFIER), ("e", REFERRAL)];
-        let change = |c: &mut super::super::proto::Charter| {
+        let change = |c: &mut proto::Charter| {
+            c.semantics = 2;
             c.policy.as_mut().unwrap().quota_per_day = vec![quota, quota, quota];
+            c.members[9].status = 3;
+            c.members[10].admitted_ms = START.0 + BEFORE_THE_LATE_ONE;
         };
-        let mut world = World::new(TestForum::with(&members, change));
+        let mut world = World::new(TestForum::with(&EVERYBODY, change));
         let mut draw = Draw(7);
-        for _ in 0..120 {
-            let member = draw.below(6) as u8 + 1;
+        for _ in 0..180 {
+            let member = draw.below(EVERYBODY.len() as u64) as u8 + 1;
             let lane = draw.below(2) as usize;
             let records: Vec<_> = (0..=draw.below(3)).map(|_| anything(&mut draw, member)).collect();
             world.say_in(member, lane as u32, Class::ALL[lane], &records);
@@ -915,24 +936,64 @@ mod tests {
                 world.say_in(member, 2, Class::Normal, &[anything(&mut draw, member)]);
             }
         }
+        // The end of a log, what two groups vote away, and what two dispute.
+        world.say_in(1, 2, Class::Normal, &[encoded(proto::Kind::LogClose, &proto::LogClose::default())]);
+        world.say(1, retract(0, true)).say(7, retract(0, true));
+        world.say(2, opinion(13, SUBMIT)).say(3, opinion(13, DISPUTE)).say(7, opinion(13, DISPUTE));
         world
     }
 
+    fn encoded(kind: proto::Kind, body: &impl prost::Message) -> bytes::Bytes {
+        record::encode(kind, [9; 16], body)
+    }
+
+    /// What members say on subjects, and now and then what no subject's standing depends on.
     fn anything(draw: &mut Draw, member: u8) -> bytes::Bytes {
-        let about = draw.below(12) as u8;
+        // The small company and the referral unit also speak of what nobody else does.
+        let alone = matches!(member, 4 | 6) && draw.below(3) == 0;
+        let about = if alone { 12 + member } else { draw.below(12) as u8 };
         let soon = START.plus(TimeMs::HOUR_MS * (draw.below(4)));
-        match (member, draw.below(8)) {
+        match (member, draw.below(10)) {
+            (_, 9) => beside_the_point(draw, about),
             (5, yes) => allow(about, yes < 6, soon.plus(1)),
-            (6, open) => referral(about, open < 6),
+            (6, open) => referral_until(about, open < 6, if open < 3 { soon } else { TimeMs(0) }),
             (_, 0) => retract(about, draw.below(2) == 0),
-            (_, 1) => incident(draw.below(2) as u8, 70 + u32::from(member), draw.below(3) > 0, soon),
+            (_, 1 | 8) => incident(draw.below(2) as u8, 70 + u32::from(member), draw.below(3) > 0, soon),
             _ => opinion_with(about, draw.below(4) as u32 + 1, |o| {
                 o.labels = vec![draw.below(3) as u32 + 1];
+                o.languages = vec![["fr", "de", "pt-BR"][draw.below(3) as usize].into()];
                 o.expires_ms = if draw.below(3) == 0 { soon.0 } else { 0 };
                 if draw.below(2) == 0 {
                     o.incident_id = vec![draw.below(2) as u8; 16].into();
                 }
             }),
+        }
+    }
+
+    fn referral_until(about: u8, open: bool, until: TimeMs) -> bytes::Bytes {
+        let subject = Some(subject(about).to_proto());
+        encoded(proto::Kind::Referral, &proto::Referral { subject, open, expires_ms: until.0, ..Default::default() })
+    }
+
+    /// Every other kind of record, those of a later release and malformed ones: all take their place in the quota.
+    fn beside_the_point(draw: &mut Draw, about: u8) -> bytes::Bytes {
+        let about = Some(subject(about).to_proto());
+        let head = ids::Head { seq: Seq(1), hash: ids::HeaderHash([3; 32]) };
+        match draw.below(9) {
+            0 => attest(&[(origin(1, 0), head)]),
+            1 => suspend(2, &[(origin(2, 0), head)], START.plus(TimeMs::DAY_MS)),
+            2 => encoded(
+                proto::Kind::Evidence,
+                &proto::Evidence { proof_hash: vec![1; 32].into(), origin: None, seq: 1 },
+            ),
+            3 => encoded(proto::Kind::AuditNote, &proto::AuditNote { finding: 1, ..Default::default() }),
+            4 => encoded(proto::Kind::Resource, &proto::Resource { listed: true, ..Default::default() }),
+            5 => encoded(proto::Kind::Preserve, &proto::Preserve { subject: about, until_ms: 1, contact: 1 }),
+            6 => encoded(proto::Kind::Outcome, &proto::Outcome { subject: about, result: 1, acted_ms: 1 }),
+            7 => {
+                record::encode(proto::Kind::Opinion, [9; 16], &proto::Opinion { subject: about, ..Default::default() })
+            }
+            _ => bytes::Bytes::from_static(b"no record"),
         }
     }
 
@@ -961,10 +1022,11 @@ mod tests {
         blocks
     }
 
-    /// I1: the view is a function of the set of blocks. 1,000 orders, the hour advancing anywhere in between.
+    /// I1: the view is a function of the set of blocks. 1,000 orders, the hour advancing anywhere in between; then orders
+    /// under a quota that is soon used up, where the view may say that it has to be derived again.
     #[test]
     fn the_order_of_arrival_never_shows() {
-        for (quota, stale_expected) in [(1_000, false), (12, true)] {
+        for (quota, orders, stale_expected) in [(1_000, 1_000, false), (12, 300, true)] {
             let world = busy(quota);
             let later = START.plus(2 * TimeMs::HOUR_MS);
             let mut expected = world.rebuilt();
@@ -973,7 +1035,7 @@ mod tests {
             expected.advance(later);
             assert_ne!(at_start, expected.digest());
             let mut stale = 0;
-            for seed in 0..500 {
+            for seed in 0..orders {
                 let mut draw = Draw(seed);
                 let order = shuffled(&world.blocks, &mut draw);
                 let in_order = seed == 0;
@@ -1001,9 +1063,47 @@ mod tests {
                     assert_eq!(shown(&view, START), shown(&expected, START), "seed {seed}");
                 }
             }
-            assert_eq!(stale > 0, stale_expected, "{stale} of 500 orders are stale with a quota of {quota}");
-            assert!(stale < 500, "some orders need no rebuild");
+            assert_eq!(stale > 0, stale_expected, "{stale} of {orders} orders are stale with a quota of {quota}");
+            assert!(stale < orders, "some orders need no rebuild");
         }
+    }
+
+    /// What the test above draws its orders from has everything in it that could make an order matter.
+    #[test]
+    fn a_busy_world_has_every_status_kind_and_end_in_it() {
+        let world = busy(1_000);
+        let view = world.rebuilt();
+        let entries = |t| view.subjects_after(None).filter_map(|s| view.entry(s, t)).collect::<Vec<_>>();
+        let now = entries(world.clock);
+        let hours = (0..4).map(|h| START.plus(h * TimeMs::HOUR_MS));
+        let seen: BTreeSet<_> = hours.flat_map(|t| entries(t).into_iter().map(|e| e.status)).collect();
+        assert_eq!(seen.len() + 1, Status::ALL.len(), "all but the reserved one: {seen:?}");
+        assert!(now.iter().any(|e| e.labels.iter().any(|l| *l > 70)), "codes of incidents are labels");
+        assert!(
+            now.iter().any(|e| e.labels != view.entry(&e.subject, START.plus(4 * TimeMs::HOUR_MS)).unwrap().labels)
+        );
+        let words: BTreeSet<_> = now.iter().flat_map(|e| e.said.iter().map(|s| s.word.name())).collect();
+        assert_eq!(words.len(), 10, "every family both ways: {words:?}");
+        let lapsed =
+            |s: &Said| s.member == id(10) && !s.counts && s.expires == TimeMs(0) && s.word == Word::Retract(true);
+        assert!(now.iter().any(|e| e.said.iter().any(lapsed)), "a former member's vote lapses");
+        assert!(
+            now.iter().all(|e| e.said.iter().all(|s| s.member != id(11) || s.time >= START.plus(BEFORE_THE_LATE_ONE)))
+        );
+        let kinds = world.blocks.iter().flat_map(|b| b.records()).map(|r| match r {
+            Parsed::Says(statement) => Some(std::mem::discriminant(statement)),
+            Parsed::Inert(_) => None,
+        });
+        let mut kinds: Vec<_> = kinds.map(|kind| format!("{kind:?}")).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds.len(), 14 + 1, "fourteen kinds, and what is no record");
+        for member in [1, 2] {
+            let logs: BTreeSet<_> =
+                world.blocks.iter().map(|b| b.id().origin).filter(|o| o.member == id(member)).collect();
+            assert_eq!(logs.len(), 3, "several logs of one member");
+        }
+        assert!(busy(12).rebuilt().inert() > view.inert(), "a small quota makes records inert");
     }
 
     /// The digest that is kept up to date equals the one computed from nothing, at every hour.
@@ -1100,6 +1200,140 @@ mod tests {
             let listed = world.view().listed();
             assert_eq!(listed, u64::from(expected != Inactive), "{what}");
         }
+    }
+
+    /// PROTOCOL layer 6, row by row, as it is written there, for every small number of groups and several policies: the
+    /// first row that fits, and whether a lookup returns it.
+    #[test]
+    fn the_status_is_the_first_row_of_the_table_that_fits() {
+        type Row = (Status, bool, fn(&Counts, &Quorums) -> bool);
+        struct Quorums {
+            retract: u32,
+            contest: u32,
+            allow: u32,
+        }
+        const TABLE: [Row; 8] = [
+            (Status::Erased, false, |_, _| false),
+            (Status::Retracted, false, |c, q| c.retract >= q.retract),
+            (Status::Allowed, true, |c, q| c.allow >= q.allow),
+            (Status::Contested, true, |c, q| c.support + c.small_support > 0 && c.disputes >= q.contest),
+            (Status::Active, true, |c, _| c.support > 0),
+            (Status::Provisional, true, |c, _| c.small_support > 0),
+            (Status::Referred, true, |c, _| c.referred > 0),
+            (Status::Inactive, false, |_, _| true),
+        ];
+        assert_eq!(TABLE.map(|(status, ..)| status), Status::ALL);
+        assert_eq!(TABLE.map(|(status, ..)| status as u8), [1, 2, 3, 4, 5, 6, 7, 8]);
+        // F is 3 groups; member 4 is of a group that is counted already, and member 5 does not belong any more.
+        let members = [("a", FULL), ("b", FULL), ("c", FULL | STEWARD), ("c", FULL), ("d", FULL), ("e", SMALL)];
+        let mut reached = BTreeSet::new();
+        for (retract_min, permille, contest, allow, retract) in [
+            (1, 1, 1, 1, 1),
+            (2, 500, 2, 1, 2),
+            (3, 1, 1, 2, 3),
+            (1, 1000, 3, 3, 3),
+            (1, 667, 2, 2, 3),
+            (2, 1, 2, 2, 2),
+        ] {
+            let view = View::new(
+                &TestForum::with(&members, |c| {
+                    c.members[4].status = 2;
+                    let policy = c.policy.as_mut().unwrap();
+                    (policy.retract_min, policy.retract_permille) = (retract_min, permille);
+                    (policy.contest_quorum, policy.allow_quorum) = (contest, allow);
+                })
+                .charter(),
+                START,
+            );
+            let quorums = Quorums { retract, contest, allow };
+            for n in 0..4_u32.pow(6) {
+                let digit = |place: u32| n / 4_u32.pow(place) % 4;
+                let counts = Counts {
+                    support: digit(0),
+                    small_support: digit(1),
+                    disputes: digit(2),
+                    retract: digit(3),
+                    allow: digit(4),
+                    referred: digit(5),
+                };
+                let (expected, matches, _) = TABLE.into_iter().find(|(_, _, fits)| fits(&counts, &quorums)).unwrap();
+                assert_eq!(view.status(counts), expected, "{counts:?} with a quorum of {retract} to retract");
+                assert_eq!(expected.matches(), matches);
+                reached.insert(expected);
+            }
+        }
+        assert_eq!(reached.len(), 7, "every row but the reserved one: {reached:?}");
+    }
+
+    /// PROTOCOL section 2, Roles, column "counts as": what one member of each role adds to a subject's counts.
+    #[test]
+    fn each_role_counts_as_the_table_says() {
+        const NOTHING: &str = "";
+        // submit, endorse, dispute, neutral, retract, keep, allow, allow ended, referral, referral closed
+        let table: [(u32, [&str; 10]); 14] = [
+            (FULL, ["support", "support", "disputes", "", "retract", "", "", "", "", ""]),
+            (SMALL, ["small", "small", "disputes", "", "", "", "", "", "", ""]),
+            (OBSERVER, [NOTHING; 10]),
+            (REFERRAL, ["", "", "", "", "", "", "", "", "referred", ""]),
+            (CERTIFIER, ["", "", "", "", "", "", "allow", "", "", ""]),
+            (AUDITOR, [NOTHING; 10]),
+            (STEWARD, [NOTHING; 10]),
+            // Roles are the union of their bits; whoever is FULL is never counted as SMALL.
+            (FULL | SMALL, ["support", "support", "disputes", "", "retract", "", "", "", "", ""]),
+            (FULL | STEWARD, ["support", "support", "disputes", "", "retract", "", "", "", "", ""]),
+            (FULL | CERTIFIER, ["support", "support", "disputes", "", "retract", "", "allow", "", "", ""]),
+            (SMALL | CERTIFIER, ["small", "small", "disputes", "", "", "", "allow", "", "", ""]),
+            (SMALL | OBSERVER, ["small", "small", "disputes", "", "", "", "", "", "", ""]),
+            (REFERRAL | AUDITOR, ["", "", "", "", "", "", "", "", "referred", ""]),
+            (AUDITOR | STEWARD, [NOTHING; 10]),
+        ];
+        let soon = START.plus(TimeMs::DAY_MS);
+        let words: [(&str, bytes::Bytes); 10] = [
+            ("submit", opinion(1, SUBMIT)),
+            ("endorse", opinion(1, ENDORSE)),
+            ("dispute", opinion(1, DISPUTE)),
+            ("neutral", opinion(1, NEUTRAL)),
+            ("retract", retract(1, true)),
+            ("keep", retract(1, false)),
+            ("allow", allow(1, true, soon)),
+            ("allow ended", allow(1, false, TimeMs(0))),
+            ("referral", referral(1, true)),
+            ("referral closed", referral(1, false)),
+        ];
+        for (roles, row) in table {
+            for ((what, word), column) in words.iter().zip(row) {
+                let mut world = World::of(&[("a", roles), ("b", FULL)]);
+                world.say(1, word.clone());
+                let counts = world.view().entry(&subject(1), world.clock).map(|e| e.counts).unwrap_or_default();
+                let one = |name| u32::from(column == name);
+                let expected = Counts {
+                    support: one("support"),
+                    small_support: one("small"),
+                    disputes: one("disputes"),
+                    retract: one("retract"),
+                    allow: one("allow"),
+                    referred: one("referred"),
+                };
+                assert_eq!(counts, expected, "{what} by {:?}", Roles::from_bits(roles).names());
+            }
+        }
+    }
+
+    /// I20: whatever referral units say, nothing is listed by it alone.
+    #[test]
+    fn referrals_alone_never_list_anything() {
+        let mut world = World::of(&[("a", REFERRAL), ("b", REFERRAL | AUDITOR), ("c", REFERRAL), ("d", FULL)]);
+        for member in 1..=3 {
+            world.say(member, opinion(1, SUBMIT)).say(member, opinion(1, ENDORSE)).say(member, referral(1, true));
+        }
+        assert_eq!(world.status(1), Status::Referred);
+        world.say(1, referral(1, false)).say(2, referral(1, false));
+        assert_eq!(world.status(1), Status::Referred, "one is still open");
+        world.say(3, referral(1, false));
+        assert_eq!(world.status(1), Status::Inactive);
+        world.say(3, referral_until(1, true, START.plus(TimeMs::HOUR_MS)));
+        let ended = world.view().entry(&subject(1), START.plus(TimeMs::HOUR_MS)).unwrap();
+        assert_eq!((world.status(1), ended.status), (Status::Referred, Status::Inactive), "its deadline has passed");
     }
 
     #[test]
@@ -1240,7 +1474,7 @@ mod tests {
 
     #[test]
     fn records_beyond_the_quota_of_a_day_are_inert() {
-        let quota = |c: &mut super::super::proto::Charter| c.policy.as_mut().unwrap().quota_per_day = vec![4, 2, 3];
+        let quota = |c: &mut proto::Charter| c.policy.as_mut().unwrap().quota_per_day = vec![4, 2, 3];
         let mut world = World::new(TestForum::with(&[("a", FULL), ("b", FULL)], quota));
         // The opening takes a place; three opinions fit, the fourth does not.
         world.say_in(1, 0, Class::Normal, &[1, 2, 3, 4].map(|n| opinion(n, SUBMIT)));
@@ -1260,7 +1494,7 @@ mod tests {
         let view = world.view();
         let known: Vec<u8> = (1..=18).filter(|n| view.entry(&subject(*n), world.clock).is_some()).collect();
         assert_eq!(known, [1, 2, 3, 5, 7, 8, 11, 12, 14, 15, 16, 17]);
-        let used = |member, class, day| view.quotas().used(crate::replica::testing::id(member), class, day);
+        let used = |member, class, day| view.quotas().used(id(member), class, day);
         assert_eq!(used(1, Class::Normal, START.day()), [5, 5]);
         assert_eq!(used(1, Class::Normal, START.day() + 1), [5, 0]);
         assert_eq!(used(1, Class::Urgent, START.day()), [3, 0]);
@@ -1274,7 +1508,7 @@ mod tests {
 
     #[test]
     fn the_lower_log_has_the_first_claim_on_a_quota() {
-        let quota = |c: &mut super::super::proto::Charter| c.policy.as_mut().unwrap().quota_per_day = vec![4, 4, 4];
+        let quota = |c: &mut proto::Charter| c.policy.as_mut().unwrap().quota_per_day = vec![4, 4, 4];
         let mut world = World::new(TestForum::with(&[("a", FULL)], quota));
         world.say_in(1, 1, Class::Normal, &[1, 2].map(|n| opinion(n, SUBMIT)));
         assert!(!world.view().is_stale());
@@ -1288,7 +1522,7 @@ mod tests {
     #[test]
     fn labels_of_an_incident_apply_while_somebody_has_it_open() {
         let at = |hours: u64| START.plus(hours * TimeMs::HOUR_MS);
-        let joined = |o: &mut super::super::proto::Opinion| {
+        let joined = |o: &mut proto::Opinion| {
             o.incident_id = vec![7; 16].into();
             o.labels = vec![2];
         };
@@ -1317,7 +1551,7 @@ mod tests {
     #[test]
     fn only_supporters_give_labels_and_languages() {
         let tags = |label: u32, language: &'static str| {
-            move |o: &mut super::super::proto::Opinion| {
+            move |o: &mut proto::Opinion| {
                 o.labels = vec![label];
                 o.languages = vec![language.into()];
             }

@@ -18,4 +18,5 @@ mod malformed;
 mod opinions;
 mod policy;
 mod readme;
+mod report;
 mod verifying;

@@ -596,8 +596,10 @@ impl World {
                 self.start(i);
             }
         }
-        // On a node that everybody knows: a newcomer's charter is worth nothing to those who refuse the newcomer.
+        // On the nodes that everybody knows: a newcomer's charter is worth nothing to those who refuse the newcomer. And on
+        // both, for a steward may have cut one of them off.
         let up: Vec<_> = self.up().into_iter().filter(|i| *i <= 1).collect();
+        up.iter().for_each(|i| self.hand_charters(*i));
         if let Some(i) = self.pick(&up) {
             self.hand_charters(i);
             let branches: Vec<_> = self

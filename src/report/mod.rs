@@ -476,8 +476,10 @@ impl Gathering {
             {
                 self.say(subject, event(Word::Allow(*yes), *expires));
             }
-            Statement::Referral { subject, open, expires } => self.say(subject, event(Word::Referral(*open), *expires)),
-            Statement::Incident { id, code, open, closes } => {
+            Statement::Referral { subject, open, expires, .. } => {
+                self.say(subject, event(Word::Referral(*open), *expires));
+            }
+            Statement::Incident { id, code, open, closes, .. } => {
                 let event = IncidentEvent { event: event(Word::Referral(*open), *closes), code: *code };
                 self.incidents.entry(*id).or_default().push(event);
             }

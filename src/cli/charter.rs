@@ -58,6 +58,10 @@ pub(super) struct FoundArgs {
     /// How many of them must sign
     #[arg(long)]
     threshold: u32,
+    /// What the forum's members can say: 1 opinions, votes, certificates, referrals, incidents; 2 also attestations,
+    /// suspensions, resources, preservation and outcomes
+    #[arg(long, value_name = "LEVEL", default_value_t = drafting::LEVEL_FOUNDED)]
+    semantics: u32,
     /// The draft
     #[arg(short, long, value_name = "FILE", default_value = "draft.sdc")]
     out: PathBuf,
@@ -126,7 +130,10 @@ pub(super) async fn charter(command: CharterCommand, at: &Invocation) -> Outcome
 
 fn found(args: &FoundArgs, at: &Invocation) -> Outcome {
     let founders = args.founder.iter().map(|text| founder("--founder", text)).collect::<Result<Vec<_>, _>>()?;
-    let draft = drafting::found(&args.name, &founders, args.threshold, clock::random(), clock::now())?;
+    let mut draft = drafting::found(&args.name, &founders, args.threshold, clock::random(), clock::now())?;
+    if args.semantics != drafting::LEVEL_FOUNDED {
+        draft = drafting::governing::set_semantics(&draft, args.semantics)?;
+    }
     refuse_to_overwrite(&args.out, at)?;
     draft.write(&args.out)?;
     told_file(&args.out, at)?;

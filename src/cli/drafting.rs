@@ -25,6 +25,10 @@ pub(super) const CHARTER_LIFE_MS: u64 = 400 * TimeMs::DAY_MS;
 
 const LOG_BYTES_MAX: u64 = 8 << 30;
 
+/// The semantics level of a new forum: all that companies say to each other, and nothing about accounts, which founders
+/// allow by a decision of their own. Every release that can join a new forum knows it.
+pub(super) const LEVEL_FOUNDED: u32 = 2;
+
 /// A founding draft: no members yet, and a nonce that their requests are bound to.
 pub(super) fn found(
     name: &str,
@@ -58,7 +62,7 @@ pub(super) fn found(
     let body = proto::Charter {
         version: 1,
         name: name.to_owned(),
-        semantics: 1,
+        semantics: LEVEL_FOUNDED,
         founder_keys: founders.iter().map(|key| Bytes::copy_from_slice(key.as_bytes())).collect(),
         threshold,
         policy: Some(default_policy()),

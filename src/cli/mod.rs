@@ -189,16 +189,16 @@ impl Invocation {
     }
 }
 
-/// The data directory of a company of the running demo.
+/// The data directory of a member of the running demo.
 fn demo_folder(parent: &Path, name: &str) -> Result<PathBuf, Failure> {
     let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let folder = parent.join(name);
     if plain && folder.is_dir() {
         return Ok(folder);
     }
-    let names = demo::COMPANIES.map(|company| company.name).join(", ");
+    let names = demo::MEMBERS.map(|member| member.name).join(", ");
     if parent.is_dir() {
-        let cause = format!("the demo has no company {name:?}, expected one of {names}");
+        let cause = format!("the demo has no member {name:?}, expected one of {names}");
         return Err(Failure::new(Exit::Usage, cause));
     }
     Err(Failure::new(Exit::Unreachable, "no demo is running").fix("staydown demo (in another terminal)"))

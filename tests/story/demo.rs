@@ -10,9 +10,19 @@ use crate::world::{Ran, Reaped, program, wait_for};
 fn the_demo_tells_its_story_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let ran = Ran::of(program().args(["demo", "--once"]).env("TMPDIR", folder.path()), b"").ends_with(0);
-    for expected in
-        ["REVIEW, distance ", "BLOCK, distance ", "withdrew", "SIGKILL", "nothing acknowledged was lost", "verifies"]
-    {
+    for expected in [
+        "REVIEW, distance ",
+        "BLOCK, distance ",
+        "listed a parody: BLOCK; dove, a certifier, allowed it: REVIEW",
+        "referred something: REVIEW",
+        "its urgent entry matched at bolt and cyan before the rest",
+        "cyan disputed it as news: REVIEW, and it waits in acme's queue",
+        "the transparency report: ",
+        "withdrew",
+        "SIGKILL",
+        "nothing acknowledged was lost",
+        "verifies",
+    ] {
         assert!(ran.out.contains(expected), "{expected}: {}", ran.out);
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -32,8 +42,8 @@ fn a_demo_that_stays_up_can_be_tried_and_ends_at_ctrl_c() {
     });
     let lines: Vec<Vec<_>> =
         text.lines().filter(|line| line.contains(" --demo ")).map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(lines.len(), 3, "{text}");
-    for (line, expected) in lines.iter().zip(["BLOCK", "", "ACTIVE"]) {
+    assert_eq!(lines.len(), 4, "{text}");
+    for (line, expected) in lines.iter().zip(["BLOCK", "", "ACTIVE", "disputed-own"]) {
         let ran = Ran::of(program().args(&line[1..]).env("TMPDIR", folder.path()), b"").ends_with(0);
         assert!(ran.out.contains(expected), "{line:?}: {ran:?}");
     }
@@ -41,7 +51,7 @@ fn a_demo_that_stays_up_can_be_tried_and_ends_at_ctrl_c() {
     let second = Ran::of(program().arg("demo").env("TMPDIR", folder.path()), b"").ends_with(73);
     assert!(second.err.contains("a demo is running already"), "{second:?}");
 
-    assert!(cfg!(not(target_os = "linux")) || processes_in(folder.path()) == 3);
+    assert!(cfg!(not(target_os = "linux")) || processes_in(folder.path()) == 5);
     demo.signal("INT");
     assert_eq!(demo.end().0, Some(0), "{}", fs::read_to_string(&told).unwrap());
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();

@@ -825,14 +825,11 @@ mod tests {
         let told = erase(&second(), &erased(1, 0), 7).unwrap_err();
         assert!(told.cause.contains("opens the log"), "{told:?}");
         assert!(erase(&second(), &erased(0, 0), 7).is_err() && erase(&second(), &erased(2, 512), 7).is_err());
-        let told = erase(&second(), &erased(2, 0), 7).unwrap_err();
+        let told = erase(&set_semantics(&second(), 1).unwrap(), &erased(2, 0), 7).unwrap_err();
         assert!(told.fix.unwrap().contains("set-semantics 2"));
-        if SEMANTICS_MAX >= 2 {
-            let file = set_semantics(&second(), 2).unwrap();
-            let file = erase(&file, &erased(2, 0), 7).unwrap();
-            assert_eq!(body(&file).unwrap().erasures.len(), 1);
-            assert_eq!(erase(&file, &erased(2, 0), 7).unwrap_err().exit, Exit::Refused);
-            assert!(set_semantics(&file, 1).unwrap_err().cause.contains("erasure orders"));
-        }
+        let file = erase(&second(), &erased(2, 0), 7).unwrap();
+        assert_eq!(body(&file).unwrap().erasures.len(), 1);
+        assert_eq!(erase(&file, &erased(2, 0), 7).unwrap_err().exit, Exit::Refused);
+        assert!(set_semantics(&file, 1).unwrap_err().cause.contains("erasure orders"));
     }
 }

@@ -193,7 +193,7 @@ fn told() -> (Forum, Vec<u8>) {
 }
 
 #[test]
-fn a_list_and_a_receipt_are_checked_by_anybody_and_changed_ones_rejected() {
+fn m16_a_list_and_a_receipt_are_checked_by_anybody_and_changed_ones_rejected() {
     let (mut forum, other_charter) = told();
     let (list, fingerprint) = (forum.path("list.sde"), forum.fingerprint.clone());
     let acme = &forum.companies[0];

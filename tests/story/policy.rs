@@ -3,14 +3,8 @@
 
 use std::fs;
 
-use serde_json::Value;
-use staydown::replica::ids::{Class, TimeMs};
-use staydown::replica::own::Answer;
-use staydown::replica::signal::{self, Alg};
-use staydown::replica::{proto, record};
-use staydown::{clock, engine, node};
-
 use crate::world::{Company, Forum, hash, program, run, wait_for};
+use serde_json::Value;
 
 fn value(n: u64) -> String {
     format!("sha256:{}", hash(n))
@@ -33,11 +27,11 @@ fn expect(at: &Company, n: u64, verdict: &str) -> Value {
     })
 }
 
-/// The roles of cyan from now on, everywhere.
+/// A change to what the charter says of a company, in force everywhere.
 #[track_caller]
-fn set_role(forum: &Forum, version: u64, role: &str) {
+fn govern(forum: &Forum, version: u64, change: &[&str]) {
     let file = forum.path(&format!("charter-{version}.sdc"));
-    forum.companies[0].does(&["charter", "set-role", "cyan", "--role", role, "-o", &file]);
+    forum.companies[0].does(&[&["charter"], change, &["-o", &file]].concat());
     for founder in ["acme", "bolt"] {
         run(&["charter", "sign", &file, "--key", &forum.path(&format!("founder-{founder}.pem"))]).ends_with(0);
     }
@@ -45,28 +39,6 @@ fn set_role(forum: &Forum, version: u64, role: &str) {
     for company in &forum.companies {
         wait_for("the charter arrives", || (company.status()["charter_version"] == version).then_some(()));
     }
-}
-
-/// Puts a record of a kind that no command makes into the outbox of a company's node, which signs it when it is back.
-fn queue(company: &mut Company, record: bytes::Bytes) {
-    company.stop();
-    let (settings, invitation) = node::identity(&company.data).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let handle = tokio::runtime::Handle::current();
-        let (engine, _, thread) =
-            engine::start(&company.data, settings, invitation.forum, invitation.charters, handle).unwrap();
-        let answer = engine.submit(Class::Normal, vec![record]).await.unwrap();
-        assert!(matches!(answer, Answer::Queued), "{answer:?}");
-        engine.stop().await;
-        tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
-    });
-    company.start(&["run"]);
-    company.ready(2);
-}
-
-fn subject(n: u64) -> proto::Subject {
-    signal::parse(Alg::Sha256.name(), &hash(n)).unwrap().to_proto()
 }
 
 const BLOCK_ALL: &str = "[[rule]]\nname = \"everything\"\nverdict = \"BLOCK\"\n";
@@ -77,48 +49,81 @@ fn write(at: &Company, policy: &str) {
     at.signal("HUP");
 }
 
-/// M10, M11, M12.
 #[test]
-fn a_company_blocks_what_two_stand_behind_and_never_what_is_certified_or_only_referred() {
+fn m10_two_companies_of_two_jurisdictions_block_and_those_of_one_owner_count_once() {
     let mut forum = Forum::found(3);
     forum.join();
+    // cyan comes to be owned by Acme.
+    govern(&forum, 2, &["set-member", "cyan", "--group", "Acme", "--jurisdiction", "DE"]);
+    let [acme, bolt, cyan] = &forum.companies[..] else { panic!("three companies") };
+    let why = |answer: &Value| answer["explained"][3]["why"].as_str().unwrap().to_owned();
 
-    // One company: REVIEW, and each rule says why. A second one of another jurisdiction: BLOCK.
-    forum.companies[0].does(&["submit", &value(1), "--label", "symbol"]);
-    let answer = expect(&forum.companies[1], 1, "REVIEW");
+    acme.does(&["submit", &value(1), "--label", "symbol"]);
+    let answer = expect(bolt, 1, "REVIEW");
     assert_eq!(answer["rule"], "it matches, but not two companies of two jurisdictions stand behind it");
     let rules = answer["explained"].as_array().unwrap();
-    assert_eq!((rules.len(), &rules[4]["decided"]), (5, &true.into()), "{rules:?}");
-    let why = "1 company stands behind it with a jurisdiction of its own, 2 asked for";
-    assert_eq!((&rules[3]["why"], &rules[3]["decided"]), (&why.into(), &false.into()));
-    forum.companies[1].does(&["entry", "endorse", &value(1)]);
-    let answer = expect(&forum.companies[0], 1, "BLOCK");
-    assert_eq!(answer["rule"], "two companies of two jurisdictions stand behind it and nobody disputes it");
-    assert_eq!(answer["explained"][3]["why"], "all that it asks for holds; behind it stand Acme, Bolt");
-    let text = forum.companies[0].does(&["match", &value(1), "--explain"]).out;
+    assert_eq!(
+        (rules.len(), &rules[4]["decided"], &rules[3]["decided"]),
+        (5, &true.into(), &false.into()),
+        "{rules:?}"
+    );
+    assert_eq!(why(&answer), "1 company stands behind it with a jurisdiction of its own, 2 asked for");
+
+    // Of one owner: two companies, two jurisdictions, one voice.
+    wait_for("it arrives", || (cyan.run(&["match", &value(1)]).code == Some(0)).then_some(()));
+    cyan.does(&["entry", "endorse", &value(1)]);
+    let both = |answer: &Value| answer["matches"][0]["entry"]["said"].as_array().unwrap().len() == 2;
+    let answer = wait_for("both words arrive", || Some(asked(bolt, 1)).filter(both));
+    assert_eq!(answer["verdict"], "REVIEW");
+    assert_eq!(why(&answer), "1 company stands behind it with a jurisdiction of its own, 2 asked for");
+
+    bolt.does(&["entry", "endorse", &value(1)]);
+    for company in &forum.companies {
+        let answer = expect(company, 1, "BLOCK");
+        assert_eq!(answer["rule"], "two companies of two jurisdictions stand behind it and nobody disputes it");
+        assert_eq!(why(&answer), "all that it asks for holds; behind it stand Acme, Bolt");
+    }
+    let text = acme.does(&["match", &value(1), "--explain"]).out;
     assert!(text.contains("decides  BLOCK   two companies of two jurisdictions"), "{text}");
 
+    // It is one line of a company's own policy: acme wants three, and the others go on.
+    let three = in_force(acme).replace("jurisdictions_min = 2", "jurisdictions_min = 3");
+    write(acme, &three);
+    expect(acme, 1, "REVIEW");
+    expect(bolt, 1, "BLOCK");
+}
+
+fn in_force(at: &Company) -> String {
+    at.does(&["policy", "show"]).out
+}
+
+#[test]
+fn no_policy_blocks_what_is_certified_or_only_referred() {
+    let mut forum = Forum::found(3);
+    forum.join();
+    let [acme, bolt, cyan] = &forum.companies[..] else { panic!("three companies") };
+    acme.does(&["submit", &value(1), "--label", "symbol"]);
+    wait_for("it arrives", || (bolt.run(&["match", &value(1)]).code == Some(0)).then_some(()));
+    bolt.does(&["entry", "endorse", &value(1)]);
+    expect(acme, 1, "BLOCK");
+
     // An authority refers: REVIEW, and a policy that blocks whatever matches changes nothing about that.
-    set_role(&forum, 2, "REFERRAL");
-    let referral = proto::Referral { subject: Some(subject(2)), open: true, ..Default::default() };
-    queue(&mut forum.companies[2], record::encode(proto::Kind::Referral, clock::random(), &referral));
-    expect(&forum.companies[0], 2, "REVIEW");
-    write(&forum.companies[0], BLOCK_ALL);
-    let answer = wait_for("the policy is read", || {
-        Some(asked(&forum.companies[0], 2)).filter(|answer| answer["rule"] == "everything")
-    });
+    govern(&forum, 2, &["set-role", "cyan", "--role", "REFERRAL"]);
+    cyan.does(&["referral", "open", &value(2), "--jurisdiction", "FR", "--deadline", "never"]);
+    expect(acme, 2, "REVIEW");
+    write(acme, BLOCK_ALL);
+    let answer =
+        wait_for("the policy is read", || Some(asked(acme, 2)).filter(|answer| answer["rule"] == "everything"));
     assert_eq!(answer["verdict"], "REVIEW", "{answer}");
     assert!(answer["lowered"].as_str().unwrap().contains("a referral alone never blocks"), "{answer}");
-    expect(&forum.companies[0], 1, "BLOCK");
+    expect(acme, 1, "BLOCK");
 
     // A certifier allows: REVIEW everywhere, whatever the policy.
-    set_role(&forum, 3, "CERTIFIER");
-    let expires_ms = clock::now().plus(TimeMs::DAY_MS).0;
-    let allow = proto::Allow { subject: Some(subject(1)), yes: true, expires_ms, ..Default::default() };
-    queue(&mut forum.companies[2], record::encode(proto::Kind::Allow, clock::random(), &allow));
-    let answer = expect(&forum.companies[0], 1, "REVIEW");
+    govern(&forum, 3, &["set-role", "cyan", "--role", "CERTIFIER"]);
+    cyan.does(&["entry", "allow", &value(1), "--expires", "1d"]);
+    let answer = expect(acme, 1, "REVIEW");
     assert!(answer["lowered"].as_str().unwrap().contains("a certifier allows"), "{answer}");
-    let answer = expect(&forum.companies[1], 1, "REVIEW");
+    let answer = expect(bolt, 1, "REVIEW");
     assert_eq!((&answer["rule"], answer.get("lowered")), (&"certified and listed at once: people decide".into(), None));
 }
 

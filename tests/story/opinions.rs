@@ -1,7 +1,11 @@
 //! What the companies of a forum say of its entries, and what each node makes of it: the sentences M8, M9, M11, M12,
 //! M14, M17 and M18 of the mission, gone through with real nodes.
 
+use std::fs;
+
 use serde_json::Value;
+use staydown::clock;
+use staydown::report::time::date;
 
 use crate::drills::{cause, draw_up, item, matches, sign, version_is};
 use crate::world::{Company, Forum, Ran, wait_for};
@@ -431,7 +435,7 @@ fn m17_certified_resources_come_with_a_match_of_their_topic_and_language() {
 }
 
 #[test]
-fn m18_lists_and_queues_are_cut_by_language_and_unknown_labels_are_refused_with_the_nearest() {
+fn m18_lists_queues_quorums_and_reports_are_cut_by_language_and_unknown_labels_are_refused_with_the_nearest() {
     let forum = forum("FULL", 1);
     let [acme, bolt, _] = &forum.companies[..] else { panic!("three companies") };
     words(acme, &format!("submit {} --label symbol --language pt-BR --wait-peers 2", item(1)));
@@ -447,6 +451,20 @@ fn m18_lists_and_queues_are_cut_by_language_and_unknown_labels_are_refused_with_
     let cut = wait_listed(acme, "review list --language pt", 1).remove(0);
     assert_eq!(cut["entry"]["languages"], serde_json::json!(["pt-BR"]));
     assert!(listed(acme, "review list --language de").is_empty());
+
+    // A company that reads French asks for fewer others there; the report counts by language.
+    let rule = |name, terms| format!("[[rule]]\nname = \"{name}\"\nverdict = \"BLOCK\"\n{terms}\ngroups_min =");
+    let policy = format!("{} 1\n{} 2\n", rule("French", "languages = [\"fr\"]"), rule("any language", ""));
+    fs::write(bolt.data.join("policy.toml"), policy).unwrap();
+    bolt.signal("HUP");
+    let answer = |n| bolt.does(&["match", &item(n), "--json"]).json();
+    wait_for("French is blocked", || (answer(2)["rule"] == "French").then_some(()));
+    assert_eq!((&answer(2)["verdict"], &answer(1)["verdict"]), (&"BLOCK".into(), &"REVIEW".into()));
+    let today = date(clock::now());
+    let report = words(bolt, &format!("report --from {today} --to now --open --json")).json();
+    let counted = report["entries"]["by_language"].as_array().unwrap();
+    let count = |tag: &str| counted.iter().find(|row| row["name"] == tag).map(|row| row["new"].as_u64().unwrap());
+    assert_eq!((count("fr"), count("pt-BR"), count("de")), (Some(1), Some(1), None), "{counted:?}");
 
     // What a level-1 forum cannot say names the level, and what the taxonomy does not know its nearest name.
     let (why, fix) = refused(acme, &format!("entry preserve {} --until 9d", item(1)), 4);

@@ -430,6 +430,7 @@ pub struct Peer {
     pub theirs_missing_here: u64,
     pub last_heard_ms: u64,
     pub clock_offset_ms: i64,
+    pub semantics_max: u32,
     pub agrees: String,
     pub certificate_until_ms: u64,
 }
@@ -725,6 +726,7 @@ impl From<local::PeerState> for Peer {
             theirs_missing_here: p.theirs_missing_here,
             last_heard_ms: p.last_heard_ms,
             clock_offset_ms: p.clock_offset_ms,
+            semantics_max: p.semantics_max,
             agrees: p.agrees,
             certificate_until_ms: p.certificate_until_ms,
         }

@@ -273,6 +273,7 @@ impl Forum for LocalService {
                 theirs_missing_here: exchange.theirs().blocks_beyond(&ours),
                 last_heard_ms: exchange.last_heard().0,
                 clock_offset_ms: exchange.clock_offset_ms(),
+                semantics_max: exchange.semantics_max(),
                 agrees: match exchange.agrees() {
                     Some(true) => "YES",
                     Some(false) => "NO",

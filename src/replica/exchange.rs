@@ -294,6 +294,7 @@ pub struct Exchange {
     theirs: Have,
     last_heard: TimeMs,
     clock_offset_ms: i64,
+    semantics_max: u32,
     last_error: Option<String>,
     agrees: Option<bool>,
     /// How often in a row the peer held the same and showed another list.
@@ -319,6 +320,7 @@ impl Exchange {
             theirs: Have::default(),
             last_heard: TimeMs(0),
             clock_offset_ms: 0,
+            semantics_max: 0,
             last_error: None,
             agrees: None,
             disagreed: 0,
@@ -362,6 +364,11 @@ impl Exchange {
     /// When the peer last said anything.
     pub fn last_heard(&self) -> TimeMs {
         self.last_heard
+    }
+
+    /// The highest semantics level that the peer understands, as its last greeting says; 0: it has not greeted yet.
+    pub fn semantics_max(&self) -> u32 {
+        self.semantics_max
     }
 
     /// The peer's clock minus ours, in milliseconds.
@@ -444,6 +451,7 @@ impl Exchange {
         }
         self.banned = false;
         self.theirs = greeting.have.clone();
+        self.semantics_max = greeting.semantics_max;
         let behind = greeting.charter_version > ours.charters.version();
         // Of two chains that part, the longer one is the one that can tell: it holds a version of that number.
         let differs = ours.charters.hash_of(greeting.charter_version).is_some_and(|h| h != greeting.charter_hash);
@@ -847,6 +855,7 @@ mod tests {
         exchange.want_greeting();
         assert_eq!(exchange.tick(START), Some(Ask::Greet));
         us.greeted(&mut exchange, &us.greeting());
+        assert_eq!(exchange.semantics_max(), us.greeting().semantics_max);
         assert_eq!(us.ended(&mut exchange, Call::Talk), Some(Ask::Pull { have: us.have.clone() }));
         assert_eq!(us.ended(&mut exchange, Call::Talk), None);
         assert_eq!(exchange.state(START), State::Following);

@@ -326,7 +326,7 @@ pub(super) async fn propose(change: Proposal, at: &Invocation) -> Outcome {
         Proposal::SetSemantics { level, draft } => {
             let begun = draft.begin(clock::now(), at).await?;
             let new = governing::set_semantics(&begun, level)?;
-            at.terminal.talk("Ask every member for its release first (staydown --version): a node that does not know the level signs nothing any more");
+            at.terminal.talk(who_understands(level, at).await);
             written(&begun, &new, &draft, at)
         }
         Proposal::SetMember(args) => {
@@ -378,6 +378,38 @@ async fn expel(
     let new = governing::expel(&begun, member, kept, reason, &ends)?;
     warn_of_forks(&new, member, &ends, at)?;
     written(&begun, &new, draft, at)
+}
+
+/// Whom a new semantics level would leave behind, as far as our node knows.
+async fn who_understands(level: u32, at: &Invocation) -> String {
+    let peers = async { at.node().await?.peers(local::ListPeersRequest {}).await };
+    match peers.await {
+        Ok(answer) => left_behind(level, &answer.peers),
+        Err(_no_node_here) => format!(
+            "Ask every member for its release first (staydown --version): a node that does not know level {level} signs nothing any more"
+        ),
+    }
+}
+
+fn left_behind(level: u32, peers: &[local::PeerState]) -> String {
+    let named = |of: &dyn Fn(u32) -> bool| -> Vec<_> {
+        peers.iter().filter(|peer| of(peer.semantics_max)).map(|peer| show::clean(&peer.member)).collect()
+    };
+    let (behind, silent) = (named(&|known| known > 0 && known < level), named(&|known| known == 0));
+    let mut told = Vec::new();
+    if !behind.is_empty() {
+        let behind = behind.join(", ");
+        told.push(format!(
+            "level {level} is too new for {behind}, whose nodes would sign nothing any more: wait for their upgrade"
+        ));
+    }
+    if !silent.is_empty() {
+        told.push(format!(
+            "not heard since our node's start: {}; ask for their release (staydown --version)",
+            silent.join(", ")
+        ));
+    }
+    if told.is_empty() { format!("every peer's release understands level {level}") } else { told.join("\n") }
 }
 
 fn policy_change(args: &PolicyArgs) -> Result<PolicyChange, Failure> {
@@ -530,6 +562,18 @@ pub(super) fn finish(begun: &CharterFile, new: &CharterFile, out: &Path, at: &In
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_level_names_whom_it_would_leave_behind_and_who_was_not_heard() {
+        let peer = |member: &str, semantics_max| local::PeerState {
+            member: member.to_owned(),
+            semantics_max,
+            ..Default::default()
+        };
+        assert_eq!(left_behind(2, &[peer("bolt", 2), peer("cyan", 3)]), "every peer's release understands level 2");
+        let told = left_behind(3, &[peer("acme", 3), peer("bolt", 2), peer("cyan", 0)]);
+        assert!(told.contains("too new for bolt, whose") && told.contains("start: cyan;"), "{told}");
+    }
 
     #[test]
     fn sizes_and_places_are_read_as_people_write_them() {

@@ -4,7 +4,7 @@
 //! hexadecimal, times are Unix milliseconds, 0 is "never" or "none" where the field says so. Fields are only ever
 //! added. A failure is `{"error": {"cause", "culprits", "fix", "exit_code"}}`, on stdout like any answer.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::replica::ids::hex;
 use crate::wire::local;
@@ -404,7 +404,7 @@ pub(super) fn ended(log: &local::RotatedLog) -> serde_json::Value {
 }
 
 /// A log as this node holds it.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the fields are those of LogHead in forum.proto")]
 pub struct LogHead {
     pub member: String,
@@ -669,9 +669,9 @@ impl From<local::IncidentState> for Incident {
     }
 }
 
-impl From<local::StatusResponse> for Status {
-    fn from(s: local::StatusResponse) -> Self {
-        let head = |h: local::LogHead| LogHead {
+impl From<local::LogHead> for LogHead {
+    fn from(h: local::LogHead) -> Self {
+        Self {
             member: h.member,
             member_id: hex(&h.member_id),
             log_no: h.log_no,
@@ -679,7 +679,12 @@ impl From<local::StatusResponse> for Status {
             seq: h.seq,
             header_hash: hex(&h.header_hash),
             forked_at: h.forked_at,
-        };
+        }
+    }
+}
+
+impl From<local::StatusResponse> for Status {
+    fn from(s: local::StatusResponse) -> Self {
         let suspended = |m: local::SuspendedMember| SuspendedMember {
             member: m.member,
             member_id: hex(&m.member_id),
@@ -707,7 +712,7 @@ impl From<local::StatusResponse> for Status {
             proofs: s.proofs,
             peer_address: s.peer_address,
             version: s.version,
-            heads: s.heads.into_iter().map(head).collect(),
+            heads: s.heads.into_iter().map(LogHead::from).collect(),
             suspended: s.suspended.into_iter().map(suspended).collect(),
         }
     }

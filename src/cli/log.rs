@@ -11,8 +11,8 @@ use super::client::Node;
 use super::drafting::governing::{self, LogEnd};
 use super::evidence::{self, ExportArgs};
 use super::failure::{Exit, Failure, Outcome, io_failure};
-use super::show;
-use super::{Invocation, json};
+use super::json::{self, LogHead};
+use super::{Invocation, show};
 use crate::config::Config;
 use crate::engine;
 use crate::net::local::verified_to_proto;
@@ -61,33 +61,13 @@ pub(super) enum LogCommand {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Heads {
     forum_id: String,
-    heads: Vec<Row>,
-}
-
-/// The fields are those of `LogHead` in forum.proto.
-#[derive(Debug, Serialize, Deserialize)]
-struct Row {
-    member: String,
-    member_id: String,
-    log_no: u32,
-    lane: String,
-    seq: u64,
-    header_hash: String,
-    forked_at: u64,
+    heads: Vec<LogHead>,
 }
 
 impl From<local::StatusResponse> for Heads {
     fn from(status: local::StatusResponse) -> Self {
-        let row = |head: local::LogHead| Row {
-            member: head.member,
-            member_id: hex(&head.member_id),
-            log_no: head.log_no,
-            lane: head.lane,
-            seq: head.seq,
-            header_hash: hex(&head.header_hash),
-            forked_at: head.forked_at,
-        };
-        Self { forum_id: hex(&status.forum_id), heads: status.heads.into_iter().map(row).collect() }
+        let heads = status.heads.into_iter().map(LogHead::from).collect();
+        Self { forum_id: hex(&status.forum_id), heads }
     }
 }
 
@@ -124,11 +104,11 @@ impl Heads {
             let failure = failure.culprit(format!("the charter is of forum {forum}"));
             return Err(failure.fix("staydown log heads --json at a node of the charter's forum"));
         }
-        self.heads.iter().map(Row::end).collect()
+        self.heads.iter().map(LogHead::end).collect()
     }
 }
 
-impl Row {
+impl LogHead {
     fn end(&self) -> Result<LogEnd, Failure> {
         let bytes = |text: &str| data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).unwrap_or_default();
         let member = MemberId::from_slice(&bytes(&self.member_id));
@@ -207,7 +187,7 @@ async fn heads(member: Option<&str>, at: &Invocation) -> Outcome {
     Ok(Exit::Ok)
 }
 
-impl Row {
+impl LogHead {
     fn words(&self) -> String {
         let fork = if self.forked_at > 0 { format!(", forked at block {}", self.forked_at) } else { String::new() };
         let Self { member, log_no, lane, seq, header_hash, .. } = self;
@@ -218,7 +198,7 @@ impl Row {
 /// The heads of one member's logs, in words.
 pub(super) fn heads_of(status: local::StatusResponse, member_id: &str) -> Vec<String> {
     let heads = Heads::from(status).heads;
-    heads.iter().filter(|row| row.member_id == member_id).map(Row::words).collect()
+    heads.iter().filter(|head| head.member_id == member_id).map(LogHead::words).collect()
 }
 
 async fn record(block: &str, index: u32, at: &Invocation) -> Outcome {

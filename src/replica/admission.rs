@@ -143,6 +143,7 @@ mod tests {
     use super::*;
     use crate::replica::ids::{Head, HeaderHash, TimeMs};
     use crate::replica::record::{self, Parsed};
+    use crate::replica::signed::VerifiedBlock;
     use crate::replica::testing::{
         FULL, START, TestForum, allow, id, incident, key, opinion, origin, public, referral, retract, subject,
     };
@@ -215,15 +216,20 @@ mod tests {
         assert!(!may_say(1, certifier_and_steward, &says(&opinion(1, 1))));
     }
 
-    /// A log of member 1 with five blocks, and how much of it counts after a change to the charter.
-    #[test]
-    fn a_charter_decides_how_far_a_log_counts() {
-        let forum = TestForum::of_full(2);
+    /// A log of member 1 with five blocks.
+    fn five_blocks(forum: &TestForum) -> (Vec<VerifiedBlock>, Log) {
         let mut ring = forum.keyring();
         let mut writer = forum.log(1, 0, Class::Normal);
         let blocks: Vec<_> = (1..=5).map(|n| writer.block(&mut ring, &[opinion(n, 1)])).collect();
         let mut log = Log::open(&blocks[0]).unwrap();
         blocks.iter().for_each(|block| drop(log.extend(block, &ring)));
+        (blocks, log)
+    }
+
+    #[test]
+    fn a_charter_decides_how_far_a_log_counts() {
+        let forum = TestForum::of_full(2);
+        let (blocks, log) = five_blocks(&forum);
         let at = |log_no: u32, seq: u64, hash: [u8; 32]| proto::Cutoff {
             origin: Some(crate::replica::heads::origin_to_proto(origin(1, log_no))),
             last_seq: seq,
@@ -281,15 +287,11 @@ mod tests {
         }
     }
 
-    /// A log of five blocks, disputed from block 3 on.
+    /// The log is disputed from block 3 on.
     #[test]
     fn a_cutoff_picks_a_chain_across_a_fork() {
         let forum = TestForum::of_full(2);
-        let mut ring = forum.keyring();
-        let mut writer = forum.log(1, 0, Class::Normal);
-        let blocks: Vec<_> = (1..=5).map(|n| writer.block(&mut ring, &[opinion(n, 1)])).collect();
-        let mut log = Log::open(&blocks[0]).unwrap();
-        blocks.iter().for_each(|block| drop(log.extend(block, &ring)));
+        let (blocks, log) = five_blocks(&forum);
         let counts = |seq: u64, hash: [u8; 32], settled: u64| {
             let mut forum = forum.clone();
             forum.issue(|c| {

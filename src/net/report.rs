@@ -98,7 +98,7 @@ fn json(part: &impl serde::Serialize) -> Result<Bytes, Status> {
     Ok(text.into())
 }
 
-/// How far each log counts, as of now.
+/// How far each log counts, and by which charter, as the list had it at the end of the period.
 struct Ends {
     forum: ForumId,
     charter: Charter,
@@ -107,12 +107,13 @@ struct Ends {
 }
 
 impl Ends {
-    fn now(shared: &Shared) -> Self {
+    /// For a report of what was said before `end`.
+    fn of(shared: &Shared, end: TimeMs) -> Self {
         let replica = shared.replica();
-        let logs: BTreeMap<_, _> = replica.logs().keys().map(|origin| (*origin, replica.prefix(*origin))).collect();
+        let logs = replica.prefixes_at(end);
         Self {
             forum: replica.charters().forum(),
-            charter: replica.charters().effective().clone(),
+            charter: replica.law().clone(),
             blocks: logs.values().map(|seq| seq.0).sum(),
             logs,
         }
@@ -125,7 +126,7 @@ impl Ends {
 /// # Errors
 /// A block cannot be read, or does not verify.
 fn forum_part(shared: &Shared, period: Period, mut told: impl FnMut(u64, u64) -> bool) -> Result<Report, Status> {
-    let ends = Ends::now(shared);
+    let ends = Ends::of(shared, period.to());
     let mut gathering = Gathering::new(&ends.charter, period);
     let mut reading =
         Reading { ends: &ends, shared, next: BTreeMap::new(), past: BTreeSet::new(), read: 0, failed: None };

@@ -308,20 +308,20 @@ impl Cell {
     pub fn shown(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
-            Self::Count(count) => grouped(*count),
+            Self::Count(count) => grouped(*count, '\u{202f}'),
             Self::Span(span) => span.map_or_else(|| "–".into(), super::time::span),
             Self::Moment(at) => at.map_or_else(|| "–".into(), |at| super::time::rfc3339(TimeMs(at))),
         }
     }
 }
 
-/// `1 234 567`, with narrow no-break spaces.
-fn grouped(count: u64) -> String {
+/// `1 234 567`, with `between` between the groups.
+pub fn grouped(count: u64, between: char) -> String {
     let digits = count.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3 * 3);
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3 * between.len_utf8());
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push('\u{202f}');
+            out.push(between);
         }
         out.push(digit);
     }

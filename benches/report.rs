@@ -53,12 +53,13 @@ async fn measure(forum: &Forum, records: u64) -> (Duration, f64) {
     while !making.is_finished() {
         meanwhile.extend(lookups(node.client.clone(), 1).await);
     }
-    let (report, words) = making.await.unwrap();
+    let (report, words, read) = making.await.unwrap();
     let took = begun.elapsed();
     assert_eq!(report.entries.new, records, "every record is an entry");
     assert_eq!(report.head.view_digest, hex(&node.status().await.view_digest), "the report's list is the node's");
     let after = node.peak_memory();
-    println!("a report of {} blocks in {:.1} s, {words} words on the way", report.head.blocks, took.as_secs_f64());
+    let (took, read) = (took.as_secs_f64(), read.as_secs_f64());
+    println!("a report of {} blocks in {took:.1} s, all read after {read:.1} s; {words} words", report.head.blocks);
     println!("memory: {:.0} MB before, {:.0} MB at most", before as f64 / 1e6, after as f64 / 1e6);
     println!("lookups before: p50 {:?}, p99 {:?}", quantile(&mut quiet, 500), quantile(&mut quiet, 990));
     let (p50, p99, most) =
@@ -67,20 +68,21 @@ async fn measure(forum: &Forum, records: u64) -> (Duration, f64) {
     (p99, after as f64 / before as f64)
 }
 
-/// The report up to the end of this hour, and how many words came on how far it is.
-async fn report(mut client: ForumClient<Channel>, from: TimeMs) -> (Report, u64) {
+/// The report up to the end of this hour, how many words came on how far it is, and when the last of them came.
+async fn report(mut client: ForumClient<Channel>, from: TimeMs) -> (Report, u64, Duration) {
+    let begun = clock::instant();
     let to = clock::now().hour().plus(TimeMs::HOUR_MS);
     let request = l::ReportRequest { from_ms: from.0, to_ms: to.0, open: true, local: false };
     let mut parts = client.report(request).await.unwrap().into_inner();
-    let (mut report, mut words) = (None, 0);
+    let (mut report, mut words, mut read) = (None, 0, Duration::ZERO);
     while let Some(part) = parts.message().await.unwrap() {
         match part.part {
-            Some(Part::Progress(_)) => words += 1,
+            Some(Part::Progress(_)) => (words, read) = (words + 1, begun.elapsed()),
             Some(Part::Forum(json)) => report = Some(serde_json::from_slice(&json).unwrap()),
             _ => {}
         }
     }
-    (report.unwrap(), words)
+    (report.unwrap(), words, read)
 }
 
 /// Each one's time, one after the other.

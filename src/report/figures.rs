@@ -450,8 +450,10 @@ impl Figures {
                 (Deed::Acted { result, at }, _) => {
                     let place = RESULTS.iter().position(|(number, _)| *number == result).unwrap_or(RESULTS.len());
                     self.results[place] += 1;
-                    // Nobody has done yet what he tells of; 0: he does not tell when.
+                    // Nobody has done yet what he tells of; 0: he does not tell when. What nobody had spoken of before has
+                    // no beginning, whatever is said of it later.
                     let at = Some(at.min(done.event.time)).filter(|at| *at > TimeMs(0));
+                    let heard = heard.filter(|heard| *heard <= done.event.time);
                     self.took.act.extend(at.zip(heard).map(|(at, heard)| at.since(heard)));
                 }
                 (Deed::Kept { .. }, Some(Deed::Kept { until })) if until == TimeMs(0) || until > done.event.time => {}

@@ -27,6 +27,7 @@ use crate::replica::ids::{BlockId, Class, ForumId, LogNo, MemberId, Origin, Seq,
 use crate::replica::log::Log;
 use crate::replica::own::{Answer, Ticket};
 use crate::replica::{Effect, Input, Replica, Restore, Settings, Write, proto};
+use crate::report::local::Counters;
 use crate::store::journal::{Journal, JournalEnd, JournalError, salvage};
 use crate::store::outbox::Outbox;
 use crate::store::place::{Place, Stood};
@@ -89,6 +90,7 @@ pub struct Shared {
     published: watch::Sender<Arc<Published>>,
     roster: watch::Sender<u64>,
     asks: Mutex<BTreeMap<MemberId, mpsc::Sender<Ask>>>,
+    counters: Arc<Counters>,
 }
 
 impl Shared {
@@ -118,6 +120,11 @@ impl Shared {
     /// The blocks on disk.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// What only this node knows of its work: numbers.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// The data directory.
@@ -348,6 +355,7 @@ pub fn start(
         failed: Mutex::new(None),
         roster: watch::Sender::new(0),
         asks: Mutex::new(BTreeMap::new()),
+        counters: Arc::new(Counters::new(now)),
     });
     let handle = Handle { inputs, shared: Arc::clone(&shared) };
     let mut engine = Engine { shared, journal, outbox, answers: BTreeMap::new(), next_ticket: 0, awake: clock::now() };
@@ -615,6 +623,7 @@ impl Engine {
                     return;
                 }
                 effects = self.count();
+                self.arrived(&writes);
             }
             // All of them were asked for before this: deriving the list once does for all.
             let mut rebuilt = false;
@@ -635,6 +644,19 @@ impl Engine {
             effects.extend(self.shared.replica_mut().handle(Input::NextPiece, clock::now()));
         }
         effects
+    }
+
+    /// What others said matches here from now on.
+    fn arrived(&self, writes: &[Effect]) {
+        let (me, now) = (self.shared.replica().me(), clock::now());
+        for effect in writes {
+            if let Effect::Store(Write::Block(id, bytes)) = effect
+                && id.origin.member != me
+                && let Ok(frame) = Frame::decode(bytes.clone())
+            {
+                self.shared.counters.arrived(frame.header.header().time, now);
+            }
+        }
     }
 
     /// Journal, fsync, read back and verify (W7), then the store, flushed, then the outbox: in this order, so that a block

@@ -145,32 +145,10 @@ fn as_text(r: &local::ReferralState) -> String {
         show::clean(&signal.value),
         show::clean(&r.status),
         show::clean(&r.state),
-        span(r.took_ms),
+        show::span(r.took_ms),
         show::clean(&r.member),
         show::clean(&r.authority),
         show::clean(&r.jurisdiction),
         show::time(TimeMs(r.opened_ms)),
     )
-}
-
-/// A length of time in its largest whole unit.
-pub(super) fn span(ms: u64) -> String {
-    let units = [("d", TimeMs::DAY_MS), ("h", TimeMs::HOUR_MS), ("min", 60_000), ("s", 1_000)];
-    let unit = units.into_iter().find(|(_, length)| ms >= *length);
-    unit.map_or_else(|| format!("{ms} ms"), |(name, length)| format!("{} {name}", ms / length))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_of_time_are_told_in_their_largest_unit() {
-        let day = TimeMs::DAY_MS;
-        for (ms, expected) in
-            [(0, "0 ms"), (999, "999 ms"), (61_000, "1 min"), (3 * 3_600_000, "3 h"), (9 * day, "9 d")]
-        {
-            assert_eq!(span(ms), expected);
-        }
-    }
 }

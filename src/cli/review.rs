@@ -7,7 +7,6 @@ use super::entry::{certificate_end, check_reason, say_of};
 use super::failure::{Exit, Failure, Outcome};
 use super::list::check;
 use super::lookup::entry_text;
-use super::referral::span;
 use super::{Invocation, client::Node, json, show, submit};
 use crate::clock;
 use crate::replica::ids::TimeMs;
@@ -153,7 +152,7 @@ fn as_text(review: &local::Review, now: TimeMs) -> String {
         _ => format!("concerns {}", by.join(", ")),
     };
     let mut text =
-        format!("{}  {what}; waits for {}", show::clean(&review.id), span(now.since(TimeMs(review.since_ms))));
+        format!("{}  {what}; waits for {}", show::clean(&review.id), show::span(now.since(TimeMs(review.since_ms))));
     if review.kind == "referral" && review.deadline_ms > 0 {
         text.push_str(&format!(", answer wanted until {}", show::time(TimeMs(review.deadline_ms))));
     }

@@ -78,7 +78,7 @@ impl LocalService {
     /// overrides by member name.
     pub fn new(engine: Handle, settings: Settings, peer_address: String, endpoints: BTreeMap<String, String>) -> Self {
         let policy = Arc::new(PolicyStanding::built_in());
-        let counters = Arc::new(Counters::new(clock::now()));
+        let counters = Arc::clone(engine.shared().counters());
         let reports = Arc::new(Semaphore::new(report::REPORTS_AT_ONCE));
         Self { engine, settings, peer_address, endpoints, lines: None, policy, counters, reports }
     }

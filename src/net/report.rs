@@ -25,8 +25,9 @@ use crate::report::local::Counters;
 use crate::report::{Gathering, Period, PeriodError, Report};
 use crate::wire::local as l;
 
-/// Blocks between two words on how far it is: about a second's worth.
-const TOLD_EVERY: u64 = 2_048;
+/// Work between two words on how far it is, in records and blocks: well under a second's worth, whether blocks hold one
+/// record or 512.
+const TOLD_EVERY: u64 = 4_096;
 
 /// A report travels in one message, with room for its framing.
 const REPORT_BYTES_MAX: usize = LOCAL_MESSAGE_BYTES_MAX - 1_024;
@@ -98,7 +99,7 @@ fn json(part: &impl serde::Serialize) -> Result<Bytes, Status> {
     Ok(text.into())
 }
 
-/// How far each log counts, as of now.
+/// How far each log counts, and by which charter, as the list had it at the end of the period.
 struct Ends {
     forum: ForumId,
     charter: Charter,
@@ -107,12 +108,13 @@ struct Ends {
 }
 
 impl Ends {
-    fn now(shared: &Shared) -> Self {
+    /// For a report of what was said before `end`.
+    fn of(shared: &Shared, end: TimeMs) -> Self {
         let replica = shared.replica();
-        let logs: BTreeMap<_, _> = replica.logs().keys().map(|origin| (*origin, replica.prefix(*origin))).collect();
+        let logs = replica.prefixes_at(end);
         Self {
             forum: replica.charters().forum(),
-            charter: replica.charters().effective().clone(),
+            charter: replica.law().clone(),
             blocks: logs.values().map(|seq| seq.0).sum(),
             logs,
         }
@@ -125,16 +127,22 @@ impl Ends {
 /// # Errors
 /// A block cannot be read, or does not verify.
 fn forum_part(shared: &Shared, period: Period, mut told: impl FnMut(u64, u64) -> bool) -> Result<Report, Status> {
-    let ends = Ends::now(shared);
+    let ends = Ends::of(shared, period.to());
     let mut gathering = Gathering::new(&ends.charter, period);
     let mut reading =
         Reading { ends: &ends, shared, next: BTreeMap::new(), past: BTreeSet::new(), read: 0, failed: None };
+    let mut untold = 0;
     let read = shared.store().for_each_block(|id, bytes| {
         let Some(block) = reading.block(id, bytes) else { return reading.flow() };
         if !gathering.take(block.header(), block.hash(), block.records()) {
             reading.past.insert(id.origin);
         }
-        if reading.read.is_multiple_of(TOLD_EVERY) && !told(reading.read, ends.blocks) {
+        untold += 1 + block.records().len() as u64;
+        if untold < TOLD_EVERY {
+            return reading.flow();
+        }
+        untold = 0;
+        if !told(reading.read, ends.blocks) {
             reading.failed = Some("whoever asked for the report has gone".into());
         }
         reading.flow()
@@ -208,9 +216,10 @@ mod tests {
     use super::*;
     use crate::engine;
     use crate::net::local::LocalService;
+    use crate::replica::block::RECORDS_PER_BLOCK_MAX;
     use crate::replica::ids::Class;
-    use crate::replica::testing::{TestForum, id, opinion, settings};
-    use crate::store::Write;
+    use crate::replica::testing::{START, TestForum, id, opinion, settings};
+    use crate::store::{Store, Write};
     use crate::wire::local_service::forum_server::Forum as _;
     use futures_util::StreamExt as _;
     use tonic::Request;
@@ -268,6 +277,42 @@ mod tests {
         store.write(&[Write::Block(second, &whole)]).unwrap();
         assert!(parts(&service, asked()).await.is_ok());
         drop(service);
+        handle.stop().await;
+        thread.join().unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whoever_waits_is_told_of_full_blocks_too_and_ends_the_work_by_leaving() {
+        let forum = TestForum::of_full(2);
+        let folder = tempfile::tempdir().unwrap();
+        let (mut ring, mut log) = (forum.keyring(), forum.log(2, 0, Class::Bulk));
+        let records: Vec<_> =
+            (0..RECORDS_PER_BLOCK_MAX - 1).map(|n| opinion(u8::try_from(n % 250).unwrap(), 1)).collect();
+        let blocks = TOLD_EVERY / RECORDS_PER_BLOCK_MAX as u64 * 2 + 2;
+        let store = Store::open(&folder.path().join(engine::STORE_FOLDER)).unwrap().store;
+        for _ in 0..blocks {
+            let block = log.block(&mut ring, &records);
+            store.write(&[Write::Block(block.id(), &block.frame().encode())]).unwrap();
+        }
+        drop(store);
+        let runtime = tokio::runtime::Handle::current();
+        let (handle, _, thread) =
+            engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
+        let period = Period::new(START, START.plus(TimeMs::DAY_MS), false, clock::now()).unwrap();
+        let shared = Arc::clone(handle.shared());
+        let making = move || {
+            let mut words = Vec::new();
+            let report = forum_part(&shared, period, |read, total| {
+                words.push((read, total));
+                true
+            });
+            assert_eq!(report.unwrap().entries.new, 250);
+            assert_eq!(words.len(), 3, "{words:?}");
+            assert_eq!(words.last(), Some(&(blocks, blocks)));
+            let left = forum_part(&shared, period, |_, _| false).unwrap_err();
+            assert!(left.message().contains("has gone"), "{left:?}");
+        };
+        tokio::task::spawn_blocking(making).await.unwrap();
         handle.stop().await;
         thread.join().unwrap();
     }

@@ -138,7 +138,10 @@ impl Quotas {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use bytes::Bytes;
+    use prost::Message as _;
 
     use super::*;
     use crate::replica::ids::{Head, HeaderHash, TimeMs};
@@ -147,6 +150,7 @@ mod tests {
     use crate::replica::testing::{
         FULL, START, TestForum, allow, id, incident, key, opinion, origin, public, referral, retract, subject,
     };
+    use crate::replica::view::View;
     use crate::replica::{charter, proto};
 
     fn says(bytes: &Bytes) -> Statement {
@@ -198,12 +202,22 @@ mod tests {
             ("preserve", encode(proto::Kind::Preserve, &|| body(&|| prost::Message::encode_to_vec(&preserve))), "FS"),
             ("outcome", encode(proto::Kind::Outcome, &|| body(&|| prost::Message::encode_to_vec(&outcome))), "FS"),
         ];
-        for (what, record, allowed) in table {
-            let statement = says(&record);
-            for (bit, letter) in "FSORCAW".chars().enumerate() {
-                let roles = Roles::from_bits(1 << bit);
+        let kinds: BTreeSet<_> =
+            table.iter().map(|(_, record, _)| proto::Record::decode(&record[..]).unwrap().kind).collect();
+        assert_eq!(kinds.into_iter().collect::<Vec<_>>(), (1..=14).collect::<Vec<_>>(), "every kind is in the table");
+        for (bit, letter) in "FSORCAW".chars().enumerate() {
+            let roles = Roles::from_bits(1 << bit);
+            let forum = TestForum::with(&[("a", roles.bits()), ("b", FULL)], |c| c.semantics = 2);
+            let (mut ring, mut log) = (forum.keyring(), forum.log(1, 0, Class::Normal));
+            for (what, record, allowed) in &table {
+                let statement = says(record);
                 assert_eq!(may_say(2, roles, &statement), allowed.contains(letter), "{what} by {letter}");
                 assert!(!may_say(statement.level() - 1, roles, &statement), "{what} below its level");
+                // And the list goes by it.
+                let mut view = View::new(&forum.charter(), START);
+                let block = log.block(&mut ring, std::slice::from_ref(record));
+                view.fold(block.header(), block.records());
+                assert_eq!(view.inert(), u64::from(!allowed.contains(letter)), "{what} by {letter}");
             }
         }
     }

@@ -119,10 +119,23 @@ impl Replica {
 
     /// How far the blocks of `origin` count (PROTOCOL layer 3).
     pub fn prefix(&self, origin: Origin) -> Seq {
+        self.prefix_under(&self.standing.suspended, origin)
+    }
+
+    /// How far each log counts for what is told of the time before the full hour `hour`: by the suspensions that were said
+    /// before it and in force at it, whatever is in force now. Else the same words would be told differently from one
+    /// hour to the next.
+    pub fn prefixes_at(&self, hour: TimeMs) -> BTreeMap<Origin, Seq> {
+        let counts = |id: BlockId| self.logs.get(&id.origin).is_some_and(|log| id.seq <= self.unsuspended(log));
+        let suspended = self.standing.suspensions.said_before(hour).in_force(self.law(), hour, counts);
+        self.logs.keys().map(|origin| (*origin, self.prefix_under(&suspended, *origin))).collect()
+    }
+
+    fn prefix_under(&self, suspended: &BTreeMap<MemberId, Suspended>, origin: Origin) -> Seq {
         let Some(log) = self.logs.get(&origin) else { return Seq(0) };
         let unsuspended = self.unsuspended(log);
         let mut prefix = unsuspended;
-        for mark in self.standing.suspended.get(&origin.member).into_iter().flat_map(|s| s.marks(origin)) {
+        for mark in suspended.get(&origin.member).into_iter().flat_map(|s| s.marks(origin)) {
             prefix = match mark {
                 // A mark on another chain marks what both have in common. Places that do not count may not tell: how
                 // much more of a disputed chain somebody holds is chance.

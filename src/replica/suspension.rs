@@ -72,6 +72,15 @@ impl Suspensions {
         any
     }
 
+    /// Those in blocks of a time before `end`.
+    pub fn said_before(&self, end: TimeMs) -> Self {
+        let before = |said: &BTreeMap<Rank, Suspension>| {
+            said.iter().filter(|((time, ..), _)| *time < end).map(|(rank, said)| (*rank, said.clone())).collect()
+        };
+        let by_steward = self.by_steward.iter().map(|(steward, said)| (*steward, before(said))).collect();
+        Self { by_steward, ..Self::default() }
+    }
+
     /// Who is suspended at the full hour `hour`, given which blocks count before suspensions do.
     ///
     /// One steward reaches at most a third of the other active members at a time, the earliest first: whoever steals a
@@ -185,6 +194,23 @@ mod tests {
         assert_eq!(world.in_force(START), [id(3)]);
         assert_eq!(world.in_force(days(1)), [id(3)]);
         assert!(world.in_force(days(1).plus(TimeMs::HOUR_MS)).is_empty());
+    }
+
+    #[test]
+    fn what_is_told_of_the_past_knows_no_later_suspension() {
+        let mut world = World::new();
+        world.says(1, 3, days(2));
+        world.logs.get_mut(&1).unwrap().time = days(1);
+        world.says(1, 4, days(3));
+        let said_before = |end: TimeMs| {
+            let suspensions = world.suspensions.said_before(end);
+            suspensions.in_force(&world.forum.charter(), end, |_| true).into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(said_before(START), []);
+        assert_eq!(said_before(days(1)), [id(3)], "the second is said at the end itself");
+        assert_eq!(said_before(days(1).plus(TimeMs::HOUR_MS)), [id(3), id(4)]);
+        assert_eq!(said_before(days(2)), [id(4)]);
+        assert_eq!(world.in_force(days(2)), [id(4)]);
     }
 
     #[test]

@@ -103,8 +103,8 @@ impl Word {
         std::mem::discriminant(&self) == std::mem::discriminant(&other)
     }
 
-    /// What it reads as once it has expired.
-    fn is_neutral(self) -> bool {
+    /// Whether it takes back; so reads every word that has expired.
+    pub fn is_neutral(self) -> bool {
         matches!(
             self,
             Self::Stance(Stance::Neutral) | Self::Retract(false) | Self::Allow(false) | Self::Referral(false)
@@ -987,7 +987,10 @@ mod tests {
                 &proto::Evidence { proof_hash: vec![1; 32].into(), origin: None, seq: 1 },
             ),
             3 => encoded(proto::Kind::AuditNote, &proto::AuditNote { finding: 1, ..Default::default() }),
-            4 => encoded(proto::Kind::Resource, &proto::Resource { listed: true, ..Default::default() }),
+            4 => {
+                let url = "https://example.org".into();
+                encoded(proto::Kind::Resource, &proto::Resource { url, listed: true, ..Default::default() })
+            }
             5 => encoded(proto::Kind::Preserve, &proto::Preserve { subject: about, until_ms: 1, contact: 1 }),
             6 => encoded(proto::Kind::Outcome, &proto::Outcome { subject: about, result: 1, acted_ms: 1 }),
             7 => {

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::history::{Change, Event, IncidentEvent, Moment, Seat, Spell, changes, spells, supports};
+use super::history::{Change, Deed, Done, Event, IncidentEvent, Moment, Seat, Spell, changes, spells, supports};
 use super::{
-    Count, Day, Disputes, Endorsements, Entries, Gathering, Head, IncidentRow, Incidents, MemberRow, NONE, OTHERS,
-    ROWS_MAX, Referrals, Report, Retractions, StatusRow, Tags, Tally, Times, WhiteList, is_full, time,
+    Actions, Count, Day, Disputes, Endorsements, Entries, Gathering, Head, IncidentRow, Incidents, MemberRow, NONE,
+    OTHERS, ROWS_MAX, Referrals, Report, Retractions, StatusRow, Tags, Tally, Times, WhiteList, time,
 };
+use crate::replica::charter::Roles;
 use crate::replica::ids::{SubjectId, TimeMs, hex};
-use crate::replica::record::{IncidentId, Stance, reason_name};
+use crate::replica::record::{IncidentId, RESULTS, Stance, reason_name};
 use crate::replica::signal::Subject;
 use crate::replica::taxonomy;
 use crate::replica::view::{Counts, Status, View, Word};
@@ -17,8 +18,8 @@ use crate::replica::view::{Counts, Status, View, Word};
 const LABELS_SHOWN_MAX: usize = 8;
 /// What became of a dispute, in the order in which the first that fits is taken.
 pub(super) const DISPUTE_OUTCOMES: [&str; 5] = ["withdrawn", "lapsed", "upheld", "contested", "open"];
-/// What became of a referral, likewise.
-pub(super) const REFERRAL_OUTCOMES: [&str; 5] = ["confirmed", "rejected", "closed", "lapsed", "open"];
+/// What became of a referral, likewise (PROTOCOL, How a referral went).
+pub(super) const REFERRAL_OUTCOMES: [&str; 4] = ["confirmed", "rejected", "expired", "open"];
 
 /// Figures while they are being counted.
 pub(super) struct Figures {
@@ -35,7 +36,7 @@ pub(super) struct Figures {
     days: Vec<Day>,
     dispute_reasons: BTreeMap<String, u64>,
     dispute_outcomes: [u64; 5],
-    referral_outcomes: [u64; 5],
+    referral_outcomes: [u64; 4],
     new: u64,
     endorsements: u64,
     corroborated: u64,
@@ -49,6 +50,8 @@ pub(super) struct Figures {
     allows: u64,
     conflicts: [u64; 3],
     referrals: [u64; 4],
+    results: [u64; RESULTS.len() + 1],
+    preserved: u64,
     took: Took,
     incidents: Incidents,
 }
@@ -64,6 +67,7 @@ struct Took {
     conflict: Vec<u64>,
     confirm: Vec<u64>,
     close: Vec<u64>,
+    act: Vec<u64>,
 }
 
 /// Times that follow one another without touching, each from a moment to another, the last perhaps without end.
@@ -86,13 +90,6 @@ impl Intervals {
         let place = self.0.partition_point(|(_, end)| end.is_some_and(|end| end <= from));
         self.0.get(place).filter(|(begin, _)| *begin < until).map(|(begin, _)| begin.at.max(from.at))
     }
-
-    /// Whether it is on just before `moment`.
-    fn before(&self, moment: Moment) -> bool {
-        let place = self.0.partition_point(|(begin, _)| *begin < moment);
-        let last = place.checked_sub(1).and_then(|place| self.0.get(place));
-        last.is_some_and(|(_, end)| end.is_none_or(|end| end >= moment))
-    }
 }
 
 /// Where a subject stands, as the sweep over its changes goes on.
@@ -101,8 +98,8 @@ struct Standing {
     groups: [BTreeMap<u16, u32>; 6],
     /// Votes to retract that stand, and since when.
     votes: BTreeMap<u16, TimeMs>,
-    supported: Intervals,
-    disputed: Intervals,
+    /// Times in which a FULL member stands behind it.
+    full_support: Intervals,
     status: Status,
     supported_since: Option<TimeMs>,
     first_support: Option<TimeMs>,
@@ -115,8 +112,7 @@ impl Standing {
         Self {
             groups: Default::default(),
             votes: BTreeMap::new(),
-            supported: Intervals::default(),
-            disputed: Intervals::default(),
+            full_support: Intervals::default(),
             status: Status::Inactive,
             supported_since: None,
             first_support: None,
@@ -164,7 +160,7 @@ const RETRACT: usize = 3;
 /// Where a word weighs in the counts (PROTOCOL layer 6); a former member's disputes and votes do not.
 fn column(word: Word, seat: &Seat) -> Option<usize> {
     match word {
-        Word::Stance(Stance::Submit | Stance::Endorse) => Some(usize::from(!is_full(seat.roles))),
+        Word::Stance(Stance::Submit | Stance::Endorse) => Some(usize::from(!seat.roles.has(Roles::FULL))),
         _ if !seat.votes => None,
         Word::Stance(Stance::Dispute) => Some(2),
         Word::Retract(true) => Some(RETRACT),
@@ -177,7 +173,7 @@ fn column(word: Word, seat: &Seat) -> Option<usize> {
 impl Figures {
     /// Counts what was gathered.
     pub(super) fn of(gathered: Gathering) -> Self {
-        let Gathering { period, seats, rows, view, subjects, incidents, ties, tags, .. } = gathered;
+        let Gathering { period, seats, rows, view, subjects, mut deeds, incidents, ties, tags, .. } = gathered;
         let mut by_number: Vec<_> = tags.into_iter().collect();
         by_number.sort_by_key(|(_, number)| *number);
         let mut figures = Self {
@@ -194,7 +190,7 @@ impl Figures {
             days: days(period.from(), period.to()),
             dispute_reasons: BTreeMap::new(),
             dispute_outcomes: [0; 5],
-            referral_outcomes: [0; 5],
+            referral_outcomes: [0; 4],
             new: 0,
             endorsements: 0,
             corroborated: 0,
@@ -208,6 +204,8 @@ impl Figures {
             allows: 0,
             conflicts: [0; 3],
             referrals: [0; 4],
+            results: [0; RESULTS.len() + 1],
+            preserved: 0,
             took: Took::default(),
             incidents: Incidents {
                 opened: 0,
@@ -219,7 +217,10 @@ impl Figures {
             },
         };
         for (subject, mut events) in subjects {
-            figures.subject(&subject, &mut events);
+            figures.subject(&subject, &mut events, deeds.remove(&subject).unwrap_or_default());
+        }
+        for done in deeds.into_values() {
+            figures.deeds(done, None);
         }
         figures.incidents(incidents, &ties);
         figures
@@ -236,7 +237,7 @@ impl Figures {
         self.days.get_mut(usize::try_from(place).unwrap_or(usize::MAX).min(last))
     }
 
-    fn subject(&mut self, subject: &Subject, events: &mut [Event]) {
+    fn subject(&mut self, subject: &Subject, events: &mut [Event], done: Vec<Done>) {
         let spells = spells(events, self.to.at);
         let standing = self.sweep(&spells);
         self.added(subject, &spells);
@@ -244,6 +245,8 @@ impl Figures {
         for spell in &spells {
             self.act(spell, &standing);
         }
+        let asks = |spell: &&Spell| supports(spell.word) || spell.word == Word::Referral(true);
+        self.deeds(done, spells.iter().filter(asks).map(|spell| spell.begin).min());
     }
 
     /// Follows a subject through its statuses; returns where it stands at the end.
@@ -273,8 +276,7 @@ impl Figures {
         standing.status = after;
         let news = self.within(moment);
         let supported = counts.support + counts.small_support > 0;
-        standing.supported.turn(supported, moment);
-        standing.disputed.turn(counts.disputes > 0, moment);
+        standing.full_support.turn(counts.support > 0, moment);
         if supported && standing.supported_since.is_none() {
             standing.supported_since = Some(moment.at);
             standing.first_support.get_or_insert(moment.at);
@@ -413,7 +415,7 @@ impl Figures {
         self.referrals[3] += u64::from(spell.end.is_none());
         // What was said together with its end came too late for it.
         let until = spell.end.map_or(self.to, super::history::End::moment);
-        let confirmed = standing.supported.first_within(spell.began(), until);
+        let confirmed = standing.full_support.first_within(spell.began(), until);
         if let Some(at) = confirmed.filter(|at| self.within(Moment::said(*at))) {
             self.took.confirm.push(at.since(spell.begin));
         }
@@ -427,12 +429,37 @@ impl Figures {
         }
         let outcome = match spell.end {
             _ if confirmed.is_some() => 0,
-            _ if standing.disputed.before(until) => 1,
-            Some(end) if end.by.is_some() => 2,
-            Some(_) => 3,
-            None => 4,
+            Some(end) if end.by.is_some() => 1,
+            Some(_) => 2,
+            None => 3,
         };
         self.referral_outcomes[outcome] += 1;
+    }
+
+    /// What companies did with a subject, of which somebody spoke first at `heard`. Saying the same again is no new deed.
+    fn deeds(&mut self, mut done: Vec<Done>, heard: Option<TimeMs>) {
+        done.sort_unstable_by_key(Done::place);
+        let mut last: Option<&Done> = None;
+        for done in &done {
+            let before = last.replace(done).filter(|last| last.event.seat == done.event.seat).map(|last| last.deed);
+            if !self.within(Moment::said(done.event.time)) {
+                continue;
+            }
+            match (done.deed, before) {
+                (Deed::Acted { result, .. }, Some(Deed::Acted { result: before, .. })) if result == before => {}
+                (Deed::Acted { result, at }, _) => {
+                    let place = RESULTS.iter().position(|(number, _)| *number == result).unwrap_or(RESULTS.len());
+                    self.results[place] += 1;
+                    // Nobody has done yet what he tells of; 0: he does not tell when. What nobody had spoken of before has
+                    // no beginning, whatever is said of it later.
+                    let at = Some(at.min(done.event.time)).filter(|at| *at > TimeMs(0));
+                    let heard = heard.filter(|heard| *heard <= done.event.time);
+                    self.took.act.extend(at.zip(heard).map(|(at, heard)| at.since(heard)));
+                }
+                (Deed::Kept { .. }, Some(Deed::Kept { until })) if until == TimeMs(0) || until > done.event.time => {}
+                (Deed::Kept { .. }, _) => self.preserved += 1,
+            }
+        }
     }
 
     fn incidents(
@@ -443,7 +470,9 @@ impl Figures {
         let mut took = Vec::new();
         for (id, said) in incidents {
             let entries = ties.get(&id).map_or(0, |subjects| subjects.len() as u64);
-            let labels: BTreeSet<_> = said.iter().map(|s| s.code).collect();
+            // Closing names no label.
+            let openings = said.iter().filter(|s| !s.event.word.is_neutral());
+            let labels: BTreeSet<_> = openings.map(|s| s.code).collect();
             let labels: Vec<_> = labels.into_iter().take(LABELS_SHOWN_MAX).map(taxonomy::name).collect();
             let mut events: Vec<_> = said.into_iter().map(|s| s.event).collect();
             let spells = spells(&mut events, self.to.at);
@@ -482,6 +511,7 @@ impl Figures {
             .collect();
         let [opened, closed, lapsed, open_at_end] = self.referrals;
         let [conflicts_begun, conflicts_ended, conflicts_at_end] = self.conflicts;
+        let results = RESULTS.map(|(_, name)| name).into_iter().chain([OTHERS]).zip(self.results);
         let mut members = self.rows;
         members.sort_by(|a, b| a.member.cmp(&b.member));
         Report {
@@ -535,6 +565,12 @@ impl Figures {
                 time_to_close: Times::of(self.took.close),
             },
             incidents: self.incidents,
+            actions: Actions {
+                outcomes: self.results.iter().sum(),
+                by_result: results.map(|(name, count)| Count { name: name.into(), count }).collect(),
+                time_to_act: Times::of(self.took.act),
+                preserved: self.preserved,
+            },
             days: self.days,
         }
     }
@@ -590,6 +626,6 @@ fn tallies(table: BTreeMap<String, [u64; 2]>) -> Vec<Tally> {
     rows
 }
 
-fn named(names: [&str; 5], counts: [u64; 5]) -> Vec<Count> {
+fn named<const N: usize>(names: [&str; N], counts: [u64; N]) -> Vec<Count> {
     names.into_iter().zip(counts).map(|(name, count)| Count { name: name.into(), count }).collect()
 }

@@ -51,6 +51,29 @@ pub(super) struct IncidentEvent {
     pub(super) code: u32,
 }
 
+/// What a company did with a subject, or keeps of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    /// A number of the results, and when.
+    Acted { result: u32, at: TimeMs },
+    /// A copy.
+    Kept { until: TimeMs },
+}
+
+/// One record about a deed: what its word is tells nothing.
+#[derive(Clone, Debug)]
+pub(super) struct Done {
+    pub(super) event: Event,
+    pub(super) deed: Deed,
+}
+
+impl Done {
+    /// By kind, by member, and in the order in which the member said it.
+    pub(super) fn place(&self) -> (bool, (u8, u16, TimeMs, LogNo, Seq, u16)) {
+        (matches!(self.deed, Deed::Kept { .. }), self.event.place())
+    }
+}
+
 /// SUBMIT or ENDORSE.
 pub(super) fn supports(word: Word) -> bool {
     matches!(word, Word::Stance(Stance::Submit | Stance::Endorse))
@@ -63,10 +86,6 @@ fn family(word: Word) -> u8 {
         Word::Allow(_) => 2,
         Word::Referral(_) => 3,
     }
-}
-
-fn takes_back(word: Word) -> bool {
-    matches!(word, Word::Stance(Stance::Neutral) | Word::Retract(false) | Word::Allow(false) | Word::Referral(false))
 }
 
 /// A time in which one register reads one word.
@@ -130,7 +149,7 @@ pub(super) fn spells(events: &mut [Event], to: TimeMs) -> Vec<Spell> {
 fn register_spells(events: &[Event], to: TimeMs, spells: &mut Vec<Spell>) {
     let mut standing: Option<(Spell, TimeMs)> = None;
     for event in events {
-        let dead = takes_back(event.word) || expired(event.expires, event.time);
+        let dead = event.word.is_neutral() || expired(event.expires, event.time);
         if let Some((mut spell, expires)) = standing.take() {
             if expired(expires, event.time) {
                 spell.end = Some(End { at: expires, by: None });

@@ -22,10 +22,10 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::figures::Figures;
-use self::history::{Event, IncidentEvent, Seat};
+use self::history::{Deed, Done, Event, IncidentEvent, Seat};
 use crate::replica::admission::{self, Quotas};
 use crate::replica::block::Header;
-use crate::replica::charter::{Charter, Roles};
+use crate::replica::charter::Charter;
 use crate::replica::ids::{Class, ForumId, HeaderHash, MemberId, Origin, Seq, SubjectId, TimeMs};
 use crate::replica::record::{ALLOW_DAYS_MAX, IncidentId, Opinion, Parsed, Statement};
 use crate::replica::signal::Subject;
@@ -161,6 +161,7 @@ pub struct Report {
     pub white_list: WhiteList,
     pub referrals: Referrals,
     pub incidents: Incidents,
+    pub actions: Actions,
     pub days: Vec<Day>,
 }
 
@@ -337,6 +338,15 @@ pub struct IncidentRow {
     pub entries: u64,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
+pub struct Actions {
+    pub outcomes: u64,
+    pub by_result: Vec<Count>,
+    pub time_to_act: Times,
+    pub preserved: u64,
+}
+
 /// What happened on one UTC day, as far as the period covers it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
@@ -361,6 +371,7 @@ pub struct Gathering {
     quotas: Quotas,
     view: View,
     subjects: BTreeMap<Subject, Vec<Event>>,
+    deeds: BTreeMap<Subject, Vec<Done>>,
     incidents: BTreeMap<IncidentId, Vec<IncidentEvent>>,
     ties: BTreeMap<IncidentId, BTreeSet<SubjectId>>,
     tags: BTreeMap<Tags, u32>,
@@ -395,6 +406,7 @@ impl Gathering {
             view: View::new(charter, period.to),
             charter: charter.clone(),
             subjects: BTreeMap::new(),
+            deeds: BTreeMap::new(),
             incidents: BTreeMap::new(),
             ties: BTreeMap::new(),
             tags: BTreeMap::new(),
@@ -483,6 +495,16 @@ impl Gathering {
                 let event = IncidentEvent { event: event(Word::Referral(*open), *closes), code: *code };
                 self.incidents.entry(*id).or_default().push(event);
             }
+            Statement::Outcome { subject, result, acted } => {
+                let deed = Deed::Acted { result: *result, at: *acted };
+                let event = event(Word::Referral(true), TimeMs(0));
+                self.deeds.entry(subject.clone()).or_default().push(Done { event, deed });
+            }
+            Statement::Preserve { subject, until, .. } => {
+                let event = event(Word::Referral(true), TimeMs(0));
+                let deed = Deed::Kept { until: *until };
+                self.deeds.entry(subject.clone()).or_default().push(Done { event, deed });
+            }
             _ => {}
         }
     }
@@ -532,9 +554,4 @@ impl Gathering {
             heads: self.heads.iter().map(head).collect(),
         }
     }
-}
-
-/// Whether members of `roles` are FULL, for the column in which their support counts.
-fn is_full(roles: Roles) -> bool {
-    roles.has(Roles::FULL)
 }

@@ -72,9 +72,16 @@ pub fn tables(report: &Report) -> Vec<Table> {
         counts(
             "referral-outcomes",
             "What became of the referrals",
-            "Of referrals that were opened in the period, at its end. Confirmed: a company stood behind the entry while the referral was open. Rejected: none did, and one disputed it.",
+            "Of referrals that were opened in the period, at its end. Confirmed: a full member stood behind the entry while the referral was open. Rejected: it was closed, and none had. Expired: its deadline passed, and none had.",
             "outcome",
             &report.referrals.outcomes,
+        ),
+        counts(
+            "outcomes",
+            "What companies did",
+            "Outcomes that were told in the period: what a company did with what it found, as far as companies tell.",
+            "result",
+            &report.actions.by_result,
         ),
         times(report),
         incidents(report),
@@ -114,7 +121,7 @@ fn head(report: &Report) -> Table {
 }
 
 fn summary(report: &Report) -> Table {
-    let Report { entries, endorsements, disputes, retractions, white_list, referrals, incidents, .. } = report;
+    let Report { entries, endorsements, disputes, retractions, white_list, referrals, incidents, actions, .. } = report;
     let rows = [
         ("entries at the start", entries.at_start),
         ("new entries", entries.new),
@@ -139,6 +146,9 @@ fn summary(report: &Report) -> Table {
         ("incidents opened", incidents.opened),
         ("incidents closed", incidents.closed),
         ("incidents open at the end", incidents.open_at_end),
+        ("incidents that are not listed below", incidents.not_listed),
+        ("outcomes told", actions.outcomes),
+        ("copies preserved", actions.preserved),
     ];
     Table {
         id: "summary",
@@ -234,17 +244,18 @@ fn counts(id: &'static str, title: &'static str, note: &'static str, key: &'stat
 }
 
 fn times(report: &Report) -> Table {
-    let Report { endorsements, disputes, retractions, white_list, referrals, incidents, .. } = report;
-    let rows: [(&str, &Times); 9] = [
+    let Report { endorsements, disputes, retractions, white_list, referrals, incidents, actions, .. } = report;
+    let rows: [(&str, &Times); 10] = [
         ("from the first listing to a second company group", &endorsements.time_to_corroborate),
         ("from a dispute to its withdrawal", &disputes.time_to_withdraw),
         ("from the first vote to the retraction", &retractions.time_from_first_vote),
         ("from the first listing to the retraction", &retractions.time_from_listing),
         ("from the listing until nobody stood behind it", &retractions.time_listed),
         ("of a white-list conflict", &white_list.time_in_conflict),
-        ("from a referral to a company that stands behind it", &referrals.time_to_confirm),
+        ("from a referral to a full member that stands behind it", &referrals.time_to_confirm),
         ("from a referral to its closing", &referrals.time_to_close),
         ("of an incident", &incidents.time_open),
+        ("from the first listing or referral to what a company did", &actions.time_to_act),
     ];
     let row = |(name, t): (&str, &Times)| {
         vec![text(name), Cell::Count(t.count), Cell::Span(t.median_ms), Cell::Span(t.p90_ms), Cell::Span(t.longest_ms)]
@@ -308,20 +319,20 @@ impl Cell {
     pub fn shown(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
-            Self::Count(count) => grouped(*count),
+            Self::Count(count) => grouped(*count, '\u{202f}'),
             Self::Span(span) => span.map_or_else(|| "–".into(), super::time::span),
             Self::Moment(at) => at.map_or_else(|| "–".into(), |at| super::time::rfc3339(TimeMs(at))),
         }
     }
 }
 
-/// `1 234 567`, with narrow no-break spaces.
-fn grouped(count: u64) -> String {
+/// `1 234 567`, with `between` between the groups.
+pub fn grouped(count: u64, between: char) -> String {
     let digits = count.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3 * 3);
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3 * between.len_utf8());
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push('\u{202f}');
+            out.push(between);
         }
         out.push(digit);
     }

@@ -9,10 +9,11 @@ use super::{Gathering, Period, PeriodError, Report, Times, csv, html, tables};
 use crate::replica::exchange::Draw;
 use crate::replica::ids::{Class, TimeMs};
 use crate::replica::proto;
+use crate::replica::record::encode;
 use crate::replica::signed::{Keyring, VerifiedBlock};
 use crate::replica::testing::{
     CERTIFIER, FULL, REFERRAL, SMALL, START, STEWARD, TestForum, TestLog, allow, incident, opinion, opinion_with,
-    referral, retract,
+    referral, retract, subject,
 };
 
 const SUBMIT: u32 = 1;
@@ -32,6 +33,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::of(|_| ())
+    }
+
+    fn of(change: impl FnOnce(&mut proto::Charter)) -> Self {
         let members = [
             ("a", FULL),
             ("a", FULL),
@@ -42,7 +47,7 @@ impl World {
             ("f", REFERRAL),
             ("g", STEWARD),
         ];
-        let forum = TestForum::of(&members);
+        let forum = TestForum::with(&members, change);
         let ring = forum.keyring();
         Self { forum, ring, logs: BTreeMap::new(), blocks: Vec::new() }
     }
@@ -62,10 +67,10 @@ impl World {
 
     /// The report from one hour after the start to another.
     fn report(&self, from: u64, to: u64) -> Report {
-        self.of(self.blocks.iter().collect(), from, to)
+        self.report_of(self.blocks.iter().collect(), from, to)
     }
 
-    fn of(&self, mut blocks: Vec<&VerifiedBlock>, from: u64, to: u64) -> Report {
+    fn report_of(&self, mut blocks: Vec<&VerifiedBlock>, from: u64, to: u64) -> Report {
         blocks.sort_by_key(|b| b.id());
         let hour = |n: u64| START.plus(n * HOUR);
         let period = Period::new(hour(from), hour(to), false, START.plus(TimeMs::DAY_MS * 900)).unwrap();
@@ -75,6 +80,23 @@ impl World {
         }
         gathering.finish(self.forum.id)
     }
+}
+
+/// "We did this, so many minutes after the start."
+fn acted(about: u8, result: u32, minute: u64) -> Bytes {
+    let acted_ms = START.plus(minute * MIN).0;
+    encode(
+        proto::Kind::Outcome,
+        [9; 16],
+        &proto::Outcome { subject: Some(subject(about).to_proto()), result, acted_ms },
+    )
+}
+
+/// "We keep a copy until then."
+fn kept(about: u8, minute: u64) -> Bytes {
+    let until_ms = START.plus(minute * MIN).0;
+    let preserve = proto::Preserve { subject: Some(subject(about).to_proto()), until_ms, contact: 1 };
+    encode(proto::Kind::Preserve, [9; 16], &preserve)
 }
 
 fn took(values: &[u64]) -> Times {
@@ -246,31 +268,61 @@ fn a_white_list_conflict_lasts_while_somebody_stands_behind_what_is_certified() 
 #[test]
 fn every_referral_has_one_outcome() {
     let with_deadline = |about: u8, minutes: u64| {
-        let subject = Some(crate::replica::testing::subject(about).to_proto());
+        let subject = Some(subject(about).to_proto());
         let referral =
             proto::Referral { subject, open: true, expires_ms: START.plus(minutes * MIN).0, ..Default::default() };
-        crate::replica::record::encode(proto::Kind::Referral, [9; 16], &referral)
+        encode(proto::Kind::Referral, [9; 16], &referral)
     };
     let mut world = World::new();
     world.at(0, 1, opinion(2, SUBMIT));
-    // 1: confirmed after 30 min, then closed. 2: listed already. 3: disputed. 4: closed. 5: past its deadline. 6: open.
+    // 1: confirmed after 30 min, then closed. 2: listed already. 3: disputed, then closed. 4: closed. 5: past its deadline.
+    // 6: open. What a small company says confirms nothing.
     for about in [1, 2, 3, 4, 6] {
         world.at(60, 7, referral(about, true));
     }
     world.at(60, 7, with_deadline(5, 100));
-    world.at(61, 7, referral(1, true)).at(90, 5, opinion(1, ENDORSE)).at(95, 7, referral(1, false));
+    world.at(61, 7, referral(1, true)).at(70, 5, opinion(1, ENDORSE)).at(90, 4, opinion(1, ENDORSE)).at(
+        95,
+        7,
+        referral(1, false),
+    );
     world.at(70, 3, opinion(3, DISPUTE)).at(80, 7, referral(3, false)).at(81, 7, referral(4, false));
     // Too late to confirm anything.
     world.at(100, 1, opinion(4, SUBMIT)).at(101, 1, opinion(5, SUBMIT));
     let report = world.report(1, 2);
     let referrals = &report.referrals;
     assert_eq!((referrals.opened, referrals.closed, referrals.lapsed, referrals.open_at_end), (6, 3, 1, 2));
-    for (outcome, expected) in [("confirmed", 2), ("rejected", 1), ("closed", 1), ("lapsed", 1), ("open", 1)] {
+    for (outcome, expected) in [("confirmed", 2), ("rejected", 2), ("expired", 1), ("open", 1)] {
         assert_eq!(count(&referrals.outcomes, outcome), expected, "{outcome}");
     }
     assert_eq!(referrals.time_to_confirm, took(&[30, 0]));
     assert_eq!(referrals.time_to_close, took(&[35, 20, 21]));
     assert_eq!(report.days[0].referrals, 6);
+}
+
+#[test]
+fn what_companies_did_is_timed_from_the_first_word() {
+    let mut world = World::of(|c| c.semantics = 2);
+    world.at(1, 7, referral(1, true)).at(2, 1, opinion(2, SUBMIT)).at(3, 1, opinion(1, SUBMIT));
+    // 1: removed by two, by one of them said twice; then restricted. 2: found before it was listed. 3: nobody listed it.
+    world.at(10, 3, acted(1, 1, 5)).at(11, 3, acted(1, 1, 6)).at(12, 1, acted(1, 1, 9)).at(70, 1, acted(1, 2, 65));
+    world.at(13, 3, acted(2, 3, 1)).at(14, 3, acted(3, 4, 13)).at(15, 4, acted(2, 77, 999));
+    // Told before anybody lists it, which happens later.
+    world.at(16, 3, acted(4, 1, 16)).at(17, 4, opinion(4, SUBMIT));
+    // No company, and no outcome that counts.
+    world.at(16, 6, acted(1, 1, 4));
+    // Kept; said again while it is; again when it is no longer.
+    world.at(20, 3, kept(1, 30)).at(25, 3, kept(1, 40)).at(45, 3, kept(1, 90));
+    let actions = world.report(0, 1).actions;
+    assert_eq!((actions.outcomes, actions.preserved), (6, 2));
+    for (result, expected) in [("removed", 3), ("restricted", 0), ("kept", 1), ("not-found", 1), ("(others)", 1)] {
+        assert_eq!(count(&actions.by_result, result), expected, "{result}");
+    }
+    // Nobody does later what he tells of now: the one who says minute 999 says it in minute 15.
+    assert_eq!(actions.time_to_act, took(&[4, 8, 0, 13]));
+    let later = world.report(1, 2).actions;
+    assert_eq!((later.outcomes, count(&later.by_result, "restricted")), (1, 1));
+    assert_eq!(later.time_to_act, took(&[64]));
 }
 
 #[test]
@@ -281,7 +333,7 @@ fn an_incident_is_open_while_anybody_has_it_open() {
     world.at(25, 5, incident(9, 1, true, TimeMs(0)));
     world.at(30, 1, opinion_with(1, SUBMIT, tied)).at(31, 3, opinion_with(1, ENDORSE, tied));
     world.at(32, 3, opinion_with(2, SUBMIT, tied)).at(33, 4, opinion_with(3, DISPUTE, tied));
-    world.at(40, 8, incident(7, 9, false, TimeMs(0))).at(70, 1, incident(7, 11, false, TimeMs(0)));
+    world.at(40, 8, incident(7, 0, false, TimeMs(0))).at(70, 1, incident(7, 0, false, TimeMs(0)));
     world.at(80, 8, incident(8, 1, true, START.plus(200 * MIN)));
     let first = world.report(0, 1).incidents;
     assert_eq!((first.opened, first.closed, first.open_at_end, first.list.len()), (1, 0, 1, 1));
@@ -328,7 +380,7 @@ fn what_was_said_after_the_period_shows_nowhere() {
 
 /// A forum in which everybody says anything, over eight hours.
 fn busy(seed: u64) -> World {
-    let mut world = World::new();
+    let mut world = World::of(|c| c.semantics = 2);
     let mut draw = Draw(seed);
     for minute in 0..480 {
         let member = u8::try_from(draw.below(8)).unwrap() + 1;
@@ -339,6 +391,8 @@ fn busy(seed: u64) -> World {
             (7, open) => referral(about, open < 4),
             (8, open) => incident(about, 1, open < 4, if open == 0 { soon } else { TimeMs(0) }),
             (_, 0) => retract(about, draw.below(2) == 0),
+            (_, 1) if draw.below(2) == 0 => kept(about, minute + draw.below(200)),
+            (_, 1) => acted(about, u32::try_from(draw.below(5)).unwrap(), draw.below(minute + 1)),
             _ => opinion_with(about, u32::try_from(draw.below(4)).unwrap() + 1, |o| {
                 o.labels = vec![u32::try_from(draw.below(3)).unwrap() + 1];
                 o.expires_ms = if draw.below(3) == 0 { soon.0 } else { 0 };
@@ -350,7 +404,7 @@ fn busy(seed: u64) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     /// Periods fit together, and every subject's history ends where the view ends (asserted while it is counted).
     #[test]
@@ -365,6 +419,7 @@ proptest! {
             r.retractions.revived, r.retractions.withdrawn, r.retractions.lapsed, r.white_list.allows,
             r.white_list.conflicts_begun, r.white_list.conflicts_ended, r.referrals.opened, r.referrals.closed,
             r.referrals.lapsed, r.referrals.time_to_confirm.count, r.incidents.opened, r.incidents.closed,
+            r.actions.outcomes, r.actions.time_to_act.count, r.actions.preserved,
         ];
         let added: Vec<u64> = sums(&first).iter().zip(sums(&second)).map(|(a, b)| a + b).collect();
         prop_assert_eq!(added, sums(&both));
@@ -379,7 +434,7 @@ proptest! {
 #[test]
 fn every_format_is_the_same_at_two_nodes() {
     let world = busy(3);
-    let backwards = world.of(world.blocks.iter().rev().collect(), 0, 9);
+    let backwards = world.report_of(world.blocks.iter().rev().collect(), 0, 9);
     let report = world.report(0, 9);
     assert_eq!(report.to_json().unwrap(), backwards.to_json().unwrap());
     assert_eq!(csv::render(&report), csv::render(&backwards));
@@ -429,7 +484,7 @@ fn nobody_makes_a_report_of_any_size() {
             o.subject.as_mut().unwrap().digest = label.to_be_bytes().repeat(8).into();
         };
         let opened = proto::Incident { id: id.into(), code: label + 1, open: true, ..Default::default() };
-        let opened = crate::replica::record::encode(proto::Kind::Incident, [9; 16], &opened);
+        let opened = encode(proto::Kind::Incident, [9; 16], &opened);
         world.at_all(minute, 1, &[opinion_with(1, SUBMIT, tagged), opened]);
     }
     let report = world.report(0, 1);

@@ -39,7 +39,7 @@ pub fn parse(text: &str) -> Result<TimeMs, String> {
     let (date, clock) = text.split_at_checked(10).ok_or_else(wrong)?;
     let day = parse_date(date).ok_or_else(wrong)?;
     let within = if clock.is_empty() { Some(0) } else { parse_clock(clock) };
-    within.map(|ms| TimeMs(day * TimeMs::DAY_MS + ms)).ok_or_else(wrong)
+    within.map(|ms| day.plus(ms)).ok_or_else(wrong)
 }
 
 fn number(text: &str, most: u64) -> Option<u64> {
@@ -47,12 +47,14 @@ fn number(text: &str, most: u64) -> Option<u64> {
     text.parse().ok().filter(|n| digits && *n <= most)
 }
 
-fn parse_date(text: &str) -> Option<u64> {
+/// The first instant of a date as `2026-07-01`, from 1970 to 9999.
+pub fn parse_date(text: &str) -> Option<TimeMs> {
     let [year, month, day] = text.split('-').collect::<Vec<_>>().try_into().ok()?;
     let shaped = (year.len(), month.len(), day.len()) == (4, 2, 2);
     let days = days(number(year, 9_999)?, number(month, 12)?, number(day, 31)?)?;
+    let at = TimeMs(days * TimeMs::DAY_MS);
     // A day that the month does not have comes back as another date.
-    (shaped && date(TimeMs(days * TimeMs::DAY_MS)) == text).then_some(days)
+    (shaped && date(at) == text).then_some(at)
 }
 
 fn parse_clock(text: &str) -> Option<u64> {
@@ -98,14 +100,16 @@ mod tests {
             ("2000-02-29T00:00:00Z", 951_782_400_000),
             ("2026-07-01T06:00:00Z", 1_782_885_600_000),
             ("2026-12-31T23:59:59Z", 1_798_761_599_000),
+            ("2100-02-28T23:59:59Z", 4_107_542_399_000),
             ("2100-03-01T00:00:00Z", 4_107_542_400_000),
+            ("9999-12-31T23:59:59Z", 253_402_300_799_000),
         ] {
             assert_eq!(parse(text), Ok(TimeMs(ms)), "{text}");
             assert_eq!(rfc3339(TimeMs(ms)), text);
         }
         assert_eq!(parse("2026-07-01"), parse("2026-07-01T00:00:00+00:00"));
         assert_eq!(rfc3339(TimeMs(7)), "1970-01-01T00:00:00.007Z");
-        for day in 0..60_000 {
+        for day in (0..60_000).chain((60_000..2_900_000).step_by(37)) {
             let at = TimeMs(day * TimeMs::DAY_MS);
             assert_eq!(parse(&date(at)), Ok(at), "day {day}");
         }

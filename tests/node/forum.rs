@@ -39,8 +39,14 @@ macro_rules! wait_for {
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Name, group, jurisdiction.
-pub const COMPANIES: [(&str, &str, &str); 4] =
-    [("acme", "Acme", "FR"), ("bolt", "Bolt", "GB"), ("cyan", "Cyan", "FR"), ("delta", "Delta", "DE")];
+pub const COMPANIES: [(&str, &str, &str); 6] = [
+    ("acme", "Acme", "FR"),
+    ("bolt", "Bolt", "GB"),
+    ("cyan", "Cyan", "FR"),
+    ("delta", "Delta", "DE"),
+    ("east", "East", "GB"),
+    ("fern", "Fern", "DE"),
+];
 
 pub struct Company {
     pub name: &'static str,

@@ -10,6 +10,7 @@ mod charters;
 mod healing;
 mod impostors;
 mod outsider;
+mod reporting;
 mod revocation;
 mod strangers;
 

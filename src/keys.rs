@@ -6,14 +6,15 @@
 //! | `log-seed` | 32 bytes in hex, from which the keys of single logs are derived |
 //! | `tls.key.pem` | the ECDSA P-256 key the node shows to its peers (PKCS#8); the charter pins it |
 //! | `tls.cert.pem` | a certificate of that key; renewed under the same key, so that the pin stays |
+//! | `seal-key` | 32 bytes in hex: the X25519 key that the forum's peppers are sealed to (PROTOCOL section 10) |
 //!
 //! Who can read these files can speak for the member, therefore a secret that others on the machine may read is refused.
 //!
 //! A key that is to follow stands beside the one in use until the charter names it: `tls.next.key.pem` with
-//! `tls.next.cert.pem`, and `log-root.next.pem`. A founder's key is no part of a node and is encrypted (`sealed.rs`).
+//! `tls.next.cert.pem`, `log-root.next.pem`, and `seal-key.next`. A founder's key is no part of a node and is encrypted (`sealed.rs`).
 //!
-//! Under systemd, `log-root.pem`, `log-seed` and `tls.key.pem` in `$CREDENTIALS_DIRECTORY` win over the folder; they
-//! are only read.
+//! Under systemd, `log-root.pem`, `log-seed`, `tls.key.pem` and `seal-key` in `$CREDENTIALS_DIRECTORY` win over the
+//! folder; they are only read.
 
 mod sealed;
 
@@ -34,7 +35,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
+use crate::accounts::SealSecret;
 use crate::clock;
+use crate::replica::charter::SealKey;
 use crate::replica::ids::{KeyId, Pin, TimeMs, hex, sha256};
 
 pub use self::sealed::{
@@ -60,6 +63,10 @@ pub const TLS_CERT_FILE: &str = "tls.cert.pem";
 pub const TLS_NEXT_KEY_FILE: &str = "tls.next.key.pem";
 /// File of its certificate.
 pub const TLS_NEXT_CERT_FILE: &str = "tls.next.cert.pem";
+/// File of the seal key. Nodes that are older than level 3 have none until they are told to make one.
+pub const SEAL_KEY_FILE: &str = "seal-key";
+/// File of the seal key that is to follow; copies under either open until the one after it is made.
+pub const SEAL_KEY_NEXT_FILE: &str = "seal-key.next";
 
 /// Bytes of a key or certificate file at most: the longest honest one, a chain of four certificates, has about 8 KiB.
 pub const KEY_FILE_SIZE_MAX: u64 = 64 * 1024;
@@ -99,6 +106,8 @@ pub struct NodeKeys {
     pub log_seed: Zeroizing<[u8; 32]>,
     /// Key and certificate towards peers.
     pub tls: TlsIdentity,
+    /// Opens the peppers that are sealed to this member; absent on nodes that never made one.
+    pub seal: Option<SealSecret>,
 }
 
 /// How strictly the mode of key files is looked at.
@@ -128,19 +137,22 @@ impl NodeKeys {
     /// [`KeyError::Exists`] if one of the files is there: a lost log key is a lost log. Nothing is changed then. After
     /// another error files that were already written stay.
     pub fn create(dir: &Path, terms: &CertificateTerms) -> Result<Self, KeyError> {
-        for name in [LOG_ROOT_FILE, LOG_SEED_FILE, TLS_KEY_FILE, TLS_CERT_FILE] {
+        for name in [LOG_ROOT_FILE, LOG_SEED_FILE, TLS_KEY_FILE, TLS_CERT_FILE, SEAL_KEY_FILE] {
             refuse_existing(&dir.join(name))?;
         }
+        let seal = SealSecret::from_bytes(clock::random());
         let keys = Self {
             root: new_signing_key(),
             log_seed: Zeroizing::new(clock::random()),
             tls: TlsIdentity::create(terms)?,
+            seal: Some(seal.clone()),
         };
         create_dir(dir)?;
         write_whole(&dir.join(LOG_ROOT_FILE), signing_key_pem(&keys.root)?.as_bytes())?;
         write_whole(&dir.join(LOG_SEED_FILE), seed_text(&keys.log_seed).as_bytes())?;
         write_whole(&dir.join(TLS_KEY_FILE), keys.tls.key_pem()?.as_bytes())?;
         write_whole(&dir.join(TLS_CERT_FILE), keys.tls.certificate_pem().as_bytes())?;
+        write_whole(&dir.join(SEAL_KEY_FILE), seed_text(seal.as_bytes()).as_bytes())?;
         Ok(keys)
     }
 
@@ -165,6 +177,7 @@ impl NodeKeys {
             root: read_signing_key(&secret(LOG_ROOT_FILE), permissions)?,
             log_seed: read_seed(&secret(LOG_SEED_FILE), permissions)?,
             tls,
+            seal: read_seal(&secret(SEAL_KEY_FILE), permissions)?,
         })
     }
 }
@@ -234,6 +247,62 @@ pub fn adopt_root(dir: &Path, listed: &VerifyingKey) -> Result<Option<SigningKey
         return Ok(Some(key));
     }
     Ok(None)
+}
+
+/// The seal keys of this node: the one in use, and the one that is to follow. Either may be missing.
+///
+/// # Errors
+/// A file is there and cannot be read.
+pub fn seal_secrets(dir: &Path) -> Result<Vec<SealSecret>, KeyError> {
+    let in_use = secret_file(dir, SEAL_KEY_FILE, credentials_directory().as_deref());
+    let paths = [in_use, dir.join(SEAL_KEY_NEXT_FILE)];
+    let secrets = paths.iter().map(|path| strict_unless_example(|permissions| read_seal(path, permissions)));
+    Ok(secrets.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// The seal key of this node, made if it has none yet.
+///
+/// # Errors
+/// It cannot be read or written.
+pub fn seal_key(dir: &Path) -> Result<SealSecret, KeyError> {
+    let path = secret_file(dir, SEAL_KEY_FILE, credentials_directory().as_deref());
+    match strict_unless_example(|permissions| read_seal(&path, permissions))? {
+        Some(secret) => Ok(secret),
+        None => new_seal(&dir.join(SEAL_KEY_FILE)),
+    }
+}
+
+/// Makes the seal key that is to follow. One that waits already is kept and returned, unless it is the one that the
+/// charter `listed`: that one is in use then, and the key before it is gone.
+///
+/// # Errors
+/// [`KeyError::Credential`] if the key in use comes from systemd; it cannot be read or written.
+pub fn next_seal(dir: &Path, listed: Option<&SealKey>) -> Result<SealSecret, KeyError> {
+    if is_credential(SEAL_KEY_FILE) {
+        return Err(KeyError::Credential { name: SEAL_KEY_FILE });
+    }
+    let (path, in_use) = (dir.join(SEAL_KEY_NEXT_FILE), dir.join(SEAL_KEY_FILE));
+    if let Some(waits) = read_seal(&path, Permissions::Strict)? {
+        if waits.public().as_ref() != listed {
+            return Ok(waits);
+        }
+        fs::rename(&path, &in_use).map_err(KeyError::io(&in_use))?;
+    }
+    new_seal(&path)
+}
+
+fn new_seal(path: &Path) -> Result<SealSecret, KeyError> {
+    let secret = SealSecret::from_bytes(clock::random());
+    write_whole(path, seed_text(secret.as_bytes()).as_bytes())?;
+    Ok(secret)
+}
+
+fn read_seal(path: &Path, permissions: Permissions) -> Result<Option<SealSecret>, KeyError> {
+    match read_seed(path, permissions) {
+        Ok(bytes) => Ok(Some(SealSecret::from_bytes(*bytes))),
+        Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A new seed for the keys of single logs, in the place of the old one, whose logs must be closed by then.
@@ -870,7 +939,8 @@ mod tests {
         assert_eq!(read.root.to_bytes(), made.root.to_bytes());
         assert_eq!(read.log_seed, made.log_seed);
         assert_eq!(read.tls.facts(), made.tls.facts());
-        assert_eq!(names(&keys_dir), [LOG_ROOT_FILE, LOG_SEED_FILE, TLS_CERT_FILE, TLS_KEY_FILE]);
+        assert_eq!(read.seal.unwrap().public(), made.seal.unwrap().public());
+        assert_eq!(names(&keys_dir), [LOG_ROOT_FILE, LOG_SEED_FILE, SEAL_KEY_FILE, TLS_CERT_FILE, TLS_KEY_FILE]);
         for name in names(&keys_dir) {
             assert_eq!(mode(&keys_dir.join(&name)), 0o600, "{name}");
         }
@@ -878,7 +948,7 @@ mod tests {
 
     #[test]
     fn no_key_file_is_ever_overwritten() {
-        for present in [LOG_ROOT_FILE, LOG_SEED_FILE, TLS_KEY_FILE, TLS_CERT_FILE] {
+        for present in [LOG_ROOT_FILE, LOG_SEED_FILE, TLS_KEY_FILE, TLS_CERT_FILE, SEAL_KEY_FILE] {
             let dir = tempfile::tempdir().unwrap();
             fs::write(dir.path().join(present), "precious").unwrap();
             assert!(matches!(NodeKeys::create(dir.path(), &terms()), Err(KeyError::Exists { .. })), "{present}");
@@ -896,7 +966,7 @@ mod tests {
     fn a_secret_that_others_may_read_is_refused_with_the_cure() {
         let dir = tempfile::tempdir().unwrap();
         NodeKeys::create(dir.path(), &terms()).unwrap();
-        for name in [LOG_ROOT_FILE, LOG_SEED_FILE, TLS_KEY_FILE] {
+        for name in [LOG_ROOT_FILE, LOG_SEED_FILE, TLS_KEY_FILE, SEAL_KEY_FILE] {
             for loose in [0o640, 0o604, 0o620] {
                 let path = dir.path().join(name);
                 chmod(&path, loose);
@@ -958,6 +1028,29 @@ mod tests {
         assert_eq!(NodeKeys::load(dir.path()).unwrap().tls.pin(), before.tls.pin());
         write_log_seed(dir.path(), &[7; 32]).unwrap();
         assert_eq!(*NodeKeys::load(dir.path()).unwrap().log_seed, [7; 32]);
+    }
+
+    #[test]
+    fn a_seal_key_is_made_once_and_the_next_one_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(seal_secrets(dir.path()).unwrap().is_empty());
+        let first = seal_key(dir.path()).unwrap();
+        let public = |secret: &SealSecret| secret.public().unwrap();
+        assert_eq!(public(&seal_key(dir.path()).unwrap()), public(&first));
+        let second = next_seal(dir.path(), Some(&public(&first))).unwrap();
+        assert_eq!(
+            public(&next_seal(dir.path(), Some(&public(&first))).unwrap()),
+            public(&second),
+            "one waits already"
+        );
+        let held = || seal_secrets(dir.path()).unwrap().iter().map(public).collect::<Vec<_>>();
+        assert_eq!(held(), [public(&first), public(&second)]);
+        // The charter lists the second by now.
+        let third = next_seal(dir.path(), Some(&public(&second))).unwrap();
+        assert_eq!(held(), [public(&second), public(&third)]);
+        assert_eq!(mode(&dir.path().join(SEAL_KEY_FILE)), 0o600);
+        fs::write(dir.path().join(SEAL_KEY_NEXT_FILE), "ab").unwrap();
+        assert!(seal_secrets(dir.path()).unwrap_err().to_string().contains("64 lowercase hexadecimal digits"));
     }
 
     #[test]

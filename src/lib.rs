@@ -1,5 +1,6 @@
 //! staydown: the forum's hash-sharing node. `docs/ARCHITECTURE.md` is the map; read [`replica`] first.
 
+pub mod accounts;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::Bytes;
 use prost::Message as _;
 use staydown::replica::block::{Frame, HEADER_SIZE, Header};
-use staydown::replica::charter::{Applied, Charter, CharterChain};
+use staydown::replica::charter::{Applied, Charter, CharterChain, SealKey};
 use staydown::replica::exchange::Draw;
 use staydown::replica::heads::Have;
 use staydown::replica::ids::{Class, Head, HeaderHash, MemberId, Pin, Seq};
@@ -220,6 +220,7 @@ impl World {
             languages: vec!["fr".into(), "pt-BR".into()],
             pins: vec![Pin([3; 32])],
             endpoints: vec!["acme.example.org:7700".into()],
+            seal_key: SealKey::from_slice(&[9; 32]),
         };
         let request = JoinRequest::make(&applicant, &root(1), START).unwrap();
         let invitation = Invitation::of(&self.forum.chain());

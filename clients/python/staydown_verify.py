@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 OK, USAGE, BROKEN, BAD_FILE = 0, 2, 6, 65
-SEMANTICS_MAX = 2
+SEMANTICS_MAX = 3
 HOUR, DAY = 3_600_000, 86_400_000
 
 
@@ -454,8 +454,23 @@ def origin_of(message):
     return message["member_id"], message["log_no"]
 
 
+# The canonical u-coordinates of small order.
+SEAL_SMALL_ORDER = {
+    0,
+    1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    P - 1,
+}
+
+
+def is_seal_key(key):
+    u = int.from_bytes(key, "little")
+    return len(key) == 32 and u < P and u not in SEAL_SMALL_ORDER
+
+
 class Charter:
-    """A charter that keeps C6 and C7."""
+    """A charter that keeps C6 to C8."""
 
     def __init__(self, body):
         need(len(body) <= 1 << 20, "a charter is longer than 1 MiB")
@@ -469,13 +484,30 @@ class Charter:
         need(not (unknown and self.semantics <= SEMANTICS_MAX), "a charter has fields that its level does not define")
         need(self.semantics > 0, "a charter has semantics 0")
         need(self.semantics >= 2 or not c["erasures"], "a charter of level 1 orders erasures")
-        need(self.semantics >= 3 or not (c["peppers"] or c["audiences"]), "a charter has peppers or audiences")
+        need(self.semantics >= 3 or not c["peppers"], "a charter below level 3 has peppers")
+        need(self.semantics > SEMANTICS_MAX or not c["audiences"], "a charter has audiences")
         need(len(self.prev) in (0, 32) and len(self.forum) in (0, 32), "a charter names no predecessor or forum")
         self.read_founders(c)
         self.read_members(c["members"])
         self.read_policy(c["policy"])
         self.read_cutoffs(c)
         self.read_erasures(c["erasures"])
+        self.peppers = self.read_peppers(c) if self.semantics == 3 else set()
+
+    def read_peppers(self, c):
+        """C8: the ids of the peppers that live; their copies are opaque here."""
+        keys = {m["id"]: m["seal_key"] for m in c["members"]}
+        need(all(not key or is_seal_key(key) for key in keys.values()), "a seal key is not sound")
+        places = [(copy["pepper_id"], copy["member_id"]) for copy in c["peppers"]]
+        need(all(keys.get(member) for _, member in places), "a pepper is sealed to nobody, or to no key")
+        need(all(pepper > 0 for pepper, _ in places), "a pepper has id 0")
+        need(all(len(copy["sealed"]) == 80 for copy in c["peppers"]), "a sealed pepper has not 80 bytes")
+        need(all(a < b for a, b in zip(places, places[1:])), "sealed peppers do not ascend")
+        peppers = {pepper for pepper, _ in places}
+        need(len(peppers) <= 8, "more than 8 peppers live")
+        ttl = c["policy"]["account_ttl_max_ms"]
+        need(not peppers or 0 < ttl <= 400 * DAY, "account_ttl_max_ms is not 1 ms to 400 days")
+        return peppers
 
     def read_founders(self, c):
         keys = c["founder_keys"]
@@ -614,7 +646,8 @@ class Chain:
 
 SUBMIT, ENDORSE, DISPUTE, NEUTRAL = 1, 2, 3, 4
 REASONS = set(range(0, 11)) | {99}
-LENGTHS = {1: 32, 2: 16, 3: 20, 4: 32, 5: 64, 6: 35, 7: 32}
+LENGTHS = {1: 32, 2: 16, 3: 20, 4: 32, 5: 64, 6: 35, 7: 32, 9: 32}
+ACCOUNT = 3
 Says = collections.namedtuple("Says", "what level roles withdraws fields")
 
 
@@ -630,8 +663,8 @@ def expect(holds):
 def subject_of(s):
     expect(s is not None and s["type"] < 1 << 16 and s["alg"] < 1 << 16)
     if s["alg"] in LENGTHS:
-        kind = 2 if s["alg"] == 7 else 1
-        expect(s["type"] == kind and s["param"] == 0 and len(s["digest"]) == LENGTHS[s["alg"]])
+        kind = {7: 2, 9: ACCOUNT}.get(s["alg"], 1)
+        expect(s["type"] == kind and (s["param"] > 0) == (kind == ACCOUNT) and len(s["digest"]) == LENGTHS[s["alg"]])
     else:
         expect(20 <= s["alg"] <= 29 and s["type"] in (1, 2))
     return s["type"], s["alg"], s["param"], s["digest"]
@@ -656,10 +689,17 @@ def heads_of(heads):
     return marks
 
 
+def of_account(says):
+    """The subject, if it is an account."""
+    subject = says.fields.get("subject")
+    return subject if isinstance(subject, tuple) and subject[0] == ACCOUNT else None
+
+
 def meaning(data):
     """What a record says, or None if it is inert."""
     try:
-        return try_meaning(data)
+        says = try_meaning(data)
+        return says._replace(level=3) if of_account(says) else says
     except (NotStrict, UnknownField, Inert):
         return None
 
@@ -720,11 +760,11 @@ def try_meaning(data):
         return Says("resource", 2, CERTIFIER, False, read(body, RESOURCE))
     if kind == 13:
         preserve = read(body, PRESERVE)
-        subject_of(preserve["subject"])
+        preserve["subject"] = subject_of(preserve["subject"])
         return Says("preserve", 2, FULL | SMALL, False, preserve)
     if kind == 14:
         outcome = read(body, OUTCOME)
-        subject_of(outcome["subject"])
+        outcome["subject"] = subject_of(outcome["subject"])
         return Says("outcome", 2, FULL | SMALL, False, outcome)
     raise Inert
 
@@ -1075,11 +1115,25 @@ class View:
                     continue
                 quota = self.charter.policy["quota_per_day"][header.cls]
                 for index, says in enumerate(said):
-                    purse = (origin[0], header.cls, header.time // DAY, bool(says and says.withdraws))
+                    # Below its level a record takes nothing back.
+                    withdraws = bool(says and says.withdraws and says.level <= self.charter.semantics)
+                    purse = (origin[0], header.cls, header.time // DAY, withdraws)
                     used[purse] += 1
                     if says and used[purse] <= quota and header.time >= member["admitted_ms"]:
-                        if says.level <= self.charter.semantics and member["roles"] & says.roles:
+                        allowed = says.level <= self.charter.semantics and member["roles"] & says.roles
+                        if allowed and self.account_counts(header, says):
                             self.take(member["id"], header, (header.time, origin[1], header.seq, index), says)
+
+    def account_counts(self, header, says):
+        """Layer 5: what is said of an account has a pepper of the charter, and an end; what takes back needs none."""
+        subject, f = of_account(says), says.fields
+        if subject is None:
+            return True
+        if subject[2] not in self.charter.peppers or says.what in ("preserve", "outcome"):
+            return False
+        if says.what == "retract" or says.withdraws:
+            return True
+        return 0 < f["expires_ms"] <= header.time + self.charter.policy["account_ttl_max_ms"]
 
     def take(self, member, header, rank, says):
         f = says.fields

@@ -19,7 +19,7 @@ use crate::clock;
 use crate::config::{CONFIG_FILE, POLICY_FILE};
 use crate::engine::{CLOSED_BELOW_FILE, JOURNAL_FILE, OUTBOX_FILE};
 use crate::keys::{LOG_ROOT_FILE, LOG_ROOT_NEXT_FILE, LOG_ROOT_OLD_FILE, LOG_SEED_FILE, TLS_CERT_FILE, TLS_KEY_FILE};
-use crate::keys::{TLS_NEXT_CERT_FILE, TLS_NEXT_KEY_FILE};
+use crate::keys::{SEAL_KEY_FILE, SEAL_KEY_NEXT_FILE, TLS_NEXT_CERT_FILE, TLS_NEXT_KEY_FILE};
 use crate::replica::ids::{TimeMs, hex};
 use crate::store;
 use crate::wire::files::Invitation;
@@ -45,7 +45,7 @@ const FILES: [&str; 8] = [
     CONFIG_FILE,
     POLICY_FILE,
 ];
-const KEY_FILES: [&str; 8] = [
+const KEY_FILES: [&str; 10] = [
     LOG_ROOT_FILE,
     LOG_SEED_FILE,
     TLS_KEY_FILE,
@@ -54,6 +54,8 @@ const KEY_FILES: [&str; 8] = [
     LOG_ROOT_OLD_FILE,
     TLS_NEXT_KEY_FILE,
     TLS_NEXT_CERT_FILE,
+    SEAL_KEY_FILE,
+    SEAL_KEY_NEXT_FILE,
 ];
 
 #[derive(Args)]

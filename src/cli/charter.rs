@@ -168,6 +168,10 @@ async fn admit(args: &AdmitArgs, at: &Invocation) -> Outcome {
         };
         at.terminal.talk(format!("{}: key words {}", request.applicant.name, show::key_words(request.bytes())));
     }
+    // Newcomers, and companies with a new seal key, get what everybody has.
+    if !drafting::body(&file)?.peppers.is_empty() {
+        file = propose::shared(&file, at)?;
+    }
     let out = args.draft.out(&file, at)?;
     at.terminal.confirm("Were these words read out by the companies themselves, by telephone?")?;
     if roles.is_none() && !args.new_key {

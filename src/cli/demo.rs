@@ -24,6 +24,7 @@ use super::run::stop_signal;
 use super::submit::{Terms, statement};
 use super::terminal::Terminal;
 use super::{DEMO_FOLDER, Invocation, drafting, init, show};
+use crate::accounts::SealSecret;
 use crate::config::CONFIG_FILE;
 use crate::replica::charter::Roles;
 use crate::replica::ids::{MemberId, hex};
@@ -301,6 +302,7 @@ fn found(folder: &Folder, ports: &Ports) -> Result<(), Failure> {
             languages: Vec::new(),
             pins: vec![node_keys.tls.pin()],
             endpoints: vec![format!("127.0.0.1:{port}")],
+            seal_key: node_keys.seal.as_ref().and_then(SealSecret::public),
         };
         let request = init::write_node(&data, &applicant, &node_keys)?;
         file = drafting::admit(&file, &request, Some(member.roles), clock::now())?;

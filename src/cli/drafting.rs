@@ -1,6 +1,7 @@
 //! Drawing up charters: founding, admitting, signing; `governing` has the other changes. Pure but for what it is given; `charter` and `demo` use it.
 
 pub(super) mod governing;
+pub(super) mod peppers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -180,12 +181,23 @@ fn admit_with(
         admitted_ms: before.as_ref().map_or(now.0, |m| m.admitted_ms),
         jurisdictions: who.jurisdictions.clone(),
         languages: who.languages.clone(),
-        seal_key: before.as_ref().map(|m| m.seal_key.clone()).unwrap_or_default(),
+        seal_key: match (&who.seal_key, &before) {
+            (Some(key), _) => Bytes::copy_from_slice(key.as_bytes()),
+            // A request of a release that had none takes nothing away.
+            (None, Some(m)) => m.seal_key.clone(),
+            (None, None) => Bytes::new(),
+        },
         pop: before.filter(|m| m.log_root_key == root_key).map_or(request.pop.clone(), |m| m.pop),
     };
     match known {
         Some(at) => charter.members[at] = member,
         None => charter.members.push(member),
+    }
+    // Copies under another seal key open nowhere any more.
+    let id = &who.member.0;
+    let key_of = |c: &proto::Charter| c.members.iter().find(|m| m.id[..] == *id).map(|m| m.seal_key.clone());
+    if key_of(&charter) != key_of(&body(file)?) {
+        charter.peppers.retain(|copy| copy.member_id[..] != *id);
     }
     if let (Some(at), Some(heads)) = (known, new_key) {
         governing::cut_replaced(&mut charter, at, heads)?;
@@ -386,6 +398,7 @@ fn keys(founders: &[Bytes]) -> Result<BTreeMap<KeyId, VerifyingKey>, Failure> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::accounts::SealSecret;
     use crate::replica::ids::{MemberId, Pin};
 
     pub(in crate::cli) const NOW: TimeMs = TimeMs(1_795_000_000_000);
@@ -400,6 +413,11 @@ pub(super) mod tests {
         found("Example Forum", &founders, 2, NONCE, NOW).unwrap()
     }
 
+    /// The seal key of the company of this seed.
+    pub(in crate::cli) fn secret(seed: u8) -> SealSecret {
+        SealSecret::from_bytes([seed; 32])
+    }
+
     pub(in crate::cli) fn request(name: &str, seed: u8, binding: Binding) -> JoinRequest {
         let applicant = Applicant {
             binding,
@@ -410,6 +428,7 @@ pub(super) mod tests {
             languages: Vec::new(),
             pins: vec![Pin([seed; 32])],
             endpoints: vec![format!("{name}.example.org:7700")],
+            seal_key: secret(seed).public(),
         };
         JoinRequest::make(&applicant, &SigningKey::from_bytes(&[seed; 32]), NOW).unwrap()
     }

@@ -4,7 +4,7 @@ use clap::{ArgGroup, Args, Subcommand};
 
 use super::client::Node;
 use super::failure::{Exit, Failure, Outcome};
-use super::item::{Hash, Item};
+use super::item::{Hash, Item, ItemArgs};
 use super::list::check;
 use super::lookup::entry_text;
 use super::{Invocation, json, show, submit};
@@ -35,9 +35,8 @@ pub(super) enum EntryCommand {
 
 #[derive(Args)]
 pub(super) struct ShowArgs {
-    /// A hash as in sha256:..., or a file
-    #[arg(value_name = "HASH|FILE")]
-    item: String,
+    #[command(flatten)]
+    item: ItemArgs,
     /// Also show the signed block behind each word
     #[arg(long)]
     receipts: bool,
@@ -45,9 +44,8 @@ pub(super) struct ShowArgs {
 
 #[derive(Args)]
 pub(super) struct SayArgs {
-    /// A hash as in sha256:..., or a file: each of its hashes that is listed
-    #[arg(value_name = "HASH|FILE")]
-    item: String,
+    #[command(flatten)]
+    item: ItemArgs,
     /// Also take entries that the file's picture is only near to
     #[arg(long)]
     near: bool,
@@ -73,9 +71,8 @@ pub(super) struct SayArgs {
 
 #[derive(Args)]
 pub(super) struct RetractArgs {
-    /// A hash as in sha256:..., or a file: each of its hashes that is listed
-    #[arg(value_name = "HASH|FILE")]
-    item: String,
+    #[command(flatten)]
+    item: ItemArgs,
     /// Take our company's vote back
     #[arg(long, conflicts_with = "reason")]
     no: bool,
@@ -87,9 +84,8 @@ pub(super) struct RetractArgs {
 #[derive(Args)]
 #[command(group = ArgGroup::new("term").required(true).args(["no", "expires"]))]
 pub(super) struct AllowArgs {
-    /// A hash as in sha256:..., or a file: all its hashes, listed or not
-    #[arg(value_name = "HASH|FILE")]
-    item: String,
+    #[command(flatten)]
+    item: ItemArgs,
     /// Take our certificate back
     #[arg(long, conflicts_with = "certificate")]
     no: bool,
@@ -140,11 +136,14 @@ pub(super) async fn entry(command: EntryCommand, at: &Invocation) -> Outcome {
 }
 
 async fn show(args: &ShowArgs, at: &Invocation) -> Outcome {
-    let item = Item::read(&args.item)?;
+    let item = args.item.read()?;
     let node = at.node().await?;
     let signals = match &item {
         Item::Hash(_) => item.hashes().iter().map(Hash::signal).collect(),
-        Item::File(..) => listed(&item, &node, false).await?.into_iter().filter_map(|entry| entry.signal).collect(),
+        // An account may be listed under several peppers.
+        Item::File(..) | Item::Account(_) => {
+            listed(&item, &node, false).await?.into_iter().filter_map(|entry| entry.signal).collect()
+        }
     };
     let signals: Vec<_> = signals;
     for signal in signals {
@@ -252,7 +251,8 @@ async fn known(item: &Item, node: &Node) -> Result<Vec<local::Signal>, Failure> 
     for hash in item.usable_hashes() {
         let request = local::GetEntryRequest { signal: Some(hash.signal()), receipts: false };
         match node.entry(request).await {
-            Ok(_) => signals.push(hash.signal()),
+            // As it is listed: of an account that is a pseudonym.
+            Ok(answer) => signals.extend(answer.entry.and_then(|entry| entry.signal)),
             Err(failure) if failure.exit == Exit::NotFound => {}
             Err(failure) => return Err(failure),
         }
@@ -280,7 +280,7 @@ pub(super) async fn say_of(
 
 async fn retract(args: &RetractArgs, at: &Invocation) -> Outcome {
     check_reason(args.reason.as_deref())?;
-    let item = Item::read(&args.item)?;
+    let item = args.item.read()?;
     let node = at.node().await?;
     let vote = local::RetractVote { yes: !args.no, reason: args.reason.clone().unwrap_or_default() };
     let statement = local::Statement { retract: Some(vote), ..Default::default() };
@@ -288,7 +288,7 @@ async fn retract(args: &RetractArgs, at: &Invocation) -> Outcome {
 }
 
 async fn allow(args: &AllowArgs, at: &Invocation) -> Outcome {
-    let item = Item::read(&args.item)?;
+    let item = args.item.read()?;
     let now = clock::now();
     let expires_ms = args.expires.as_deref().map_or(Ok(0), |when| certificate_end(when, now))?;
     let node = at.node().await?;
@@ -339,10 +339,10 @@ async fn outcome(args: &OutcomeArgs, at: &Invocation) -> Outcome {
 
 async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome {
     check_names(args)?;
-    let item = Item::read(&args.item)?;
+    let item = args.item.read()?;
     let node = at.node().await?;
     let mut entries = match &item {
-        Item::Hash(_) => {
+        Item::Hash(_) | Item::Account(_) => {
             let signal = item.hashes().first().map(Hash::signal);
             let answer = node.entry(local::GetEntryRequest { signal, receipts: false }).await?;
             answer.entry.into_iter().collect()

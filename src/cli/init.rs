@@ -9,7 +9,7 @@ use clap::Args;
 use super::failure::{Exit, Failure, Outcome, io_failure};
 use super::{Invocation, drafting, show};
 use crate::clock;
-use crate::keys::{CertificateTerms, LOG_ROOT_FILE, NodeKeys, strict_unless_example};
+use crate::keys::{self, CertificateTerms, LOG_ROOT_FILE, NodeKeys, strict_unless_example};
 use crate::replica::ids::{ForumId, MemberId};
 use crate::store;
 use crate::wire::files::{self, Applicant, Binding, CharterFile, JoinRequest};
@@ -66,6 +66,7 @@ pub(super) fn init(args: &InitArgs, at: &Invocation) -> Outcome {
         languages: args.language.clone(),
         pins: vec![crate::replica::ids::Pin([0; 32])],
         endpoints: args.endpoint.clone(),
+        seal_key: None,
     };
     // Before anything is made: a request that nobody would take must leave nothing behind.
     files::check_applicant(&applicant).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
@@ -75,9 +76,11 @@ pub(super) fn init(args: &InitArgs, at: &Invocation) -> Outcome {
         let failure = Failure::new(Exit::Refused, format!("{} holds a node that has joined a forum", data.display()));
         return Err(failure.fix("name another folder: --data DIR"));
     }
-    let keys = keys(&data, &args.name, at)?;
+    let keys = node_keys(&data, &args.name, at)?;
     applicant.member = member(&data)?.unwrap_or(applicant.member);
     applicant.pins = vec![keys.tls.pin()];
+    // A node of an older release that asks again gets its seal key now.
+    applicant.seal_key = keys::seal_key(&data.join(KEYS_FOLDER))?.public();
     let request = write_node(&data, &applicant, &keys)?;
     if let Some(out) = &args.out {
         request.write(out)?;
@@ -125,7 +128,7 @@ pub(super) fn create_folder(folder: &Path) -> Result<(), Failure> {
 }
 
 /// The keys that are there, or new ones. Asking to be admitted again, with another endpoint, keeps them.
-fn keys(data: &Path, name: &str, at: &Invocation) -> Result<NodeKeys, Failure> {
+fn node_keys(data: &Path, name: &str, at: &Invocation) -> Result<NodeKeys, Failure> {
     let folder = data.join(KEYS_FOLDER);
     if folder.join(LOG_ROOT_FILE).exists() {
         at.terminal.talk(format!("the keys in {} are kept", folder.display()));
@@ -216,6 +219,7 @@ mod tests {
                 languages: Vec::new(),
                 pins: vec![keys.tls.pin()],
                 endpoints: vec!["a:1".into()],
+                seal_key: keys.seal.as_ref().and_then(crate::accounts::SealSecret::public),
             };
             let request = write_node(dir.path(), &applicant, &keys).unwrap();
             assert_eq!(stored_binding(dir.path()).unwrap(), Some(binding));

@@ -2,17 +2,45 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+
 use super::failure::{Exit, Failure};
 use crate::hashing::{self, FileHashes};
 use crate::replica::ids::hex;
-use crate::replica::signal::{self, PDQ_QUALITY_MIN, Subject};
+use crate::replica::signal::{self, Alg, PDQ_QUALITY_MIN, Subject};
 use crate::wire::local;
 
-/// A hash, or the hashes of a file.
+/// One thing that a command is about.
+#[derive(Args)]
+pub(super) struct ItemArgs {
+    /// A hash as in sha256:..., or a file: each of its hashes that is listed
+    #[arg(value_name = "HASH|FILE", required_unless_present = "account")]
+    item: Option<String>,
+    /// An account instead, where the forum lists accounts: as in example-video:4711
+    #[arg(long, value_name = "PLATFORM:ID", conflicts_with = "item")]
+    account: Option<String>,
+}
+
+impl ItemArgs {
+    /// Reads what is named.
+    ///
+    /// # Errors
+    /// As [`Item::read`].
+    pub(super) fn read(&self) -> Result<Item, Failure> {
+        match &self.account {
+            Some(account) => Ok(Item::account(account)),
+            None => Item::read(self.item.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+/// A hash, the hashes of a file, or an account.
 #[derive(Clone, Debug)]
 pub(super) enum Item {
-    /// Given as a hash.
+    /// Given as a hash, or as the pseudonym of an account.
     Hash(Subject),
+    /// `platform:id`, for our own node: it makes the pseudonym.
+    Account(String),
     /// Computed from a file.
     File(PathBuf, Box<FileHashes>),
 }
@@ -57,10 +85,21 @@ impl Item {
         match parsed {
             Ok(subject) => Ok(Self::Hash(subject)),
             Err(_no_hash) if path.exists() => Self::of_file(path),
+            Err(signal::SignalError::NoPseudonym) => {
+                Ok(Self::account(argument.split_once(':').map_or(argument, |(_, account)| account)))
+            }
             Err(error) => {
                 let failure = Failure::new(Exit::Usage, format!("{}: neither a file nor a hash", quoted(argument)));
                 Err(failure.culprit(error.to_string()).fix("give the path of a file, or a hash as in sha256:..."))
             }
+        }
+    }
+
+    /// An account as our company knows it, `platform:id`, or its pseudonym with the number of the pepper.
+    pub(super) fn account(text: &str) -> Self {
+        match signal::parse(Alg::Account.name(), text) {
+            Ok(subject) => Self::Hash(subject),
+            Err(_no_pseudonym) => Self::Account(text.to_owned()),
         }
     }
 
@@ -76,6 +115,7 @@ impl Item {
     pub(super) fn name(&self) -> String {
         match self {
             Self::Hash(subject) => subject.to_string(),
+            Self::Account(account) => format!("account:{account}"),
             Self::File(path, _) => path.display().to_string(),
         }
     }
@@ -86,7 +126,19 @@ impl Item {
             Self::Hash(subject) => {
                 vec![Hash { type_name: subject.type_name().into_owned(), value: subject.value(), quality: None }]
             }
+            Self::Account(account) => {
+                vec![Hash { type_name: Alg::Account.name().to_owned(), value: account.clone(), quality: None }]
+            }
             Self::File(_, hashes) => of_file(hashes),
+        }
+    }
+
+    /// Whether it says who posts, not what is posted.
+    pub(super) fn is_account(&self) -> bool {
+        match self {
+            Self::Hash(subject) => subject.known_alg() == Some(Alg::Account),
+            Self::Account(_) => true,
+            Self::File(..) => false,
         }
     }
 
@@ -127,6 +179,17 @@ mod tests {
         let names: Vec<_> = file.hashes().iter().map(|hash| hash.type_name.clone()).collect();
         assert_eq!(names, ["md5", "sha1", "sha256", "sha512"]);
         assert!(file.hashes()[2].value.starts_with("ba7816bf"));
+
+        for (text, name, signal) in [
+            ("account:example:4711", "account:example:4711", "example:4711"),
+            ("Account: example:a:b", "account: example:a:b", " example:a:b"),
+        ] {
+            let account = Item::read(text).unwrap();
+            assert!(matches!(account, Item::Account(_)) && account.is_account());
+            assert_eq!((account.name().as_str(), account.hashes()[0].signal().value.as_str()), (name, signal));
+        }
+        let pseudonym = format!("3:{}", "ab".repeat(32));
+        assert!(matches!(Item::account(&pseudonym), Item::Hash(_)) && Item::account(&pseudonym).is_account());
 
         let hash = Item::read("MD5:900150983CD24FB0D6963F7D28E17F72").unwrap();
         assert_eq!(hash.name(), "md5:900150983cd24fb0d6963f7d28e17f72");

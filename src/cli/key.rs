@@ -11,9 +11,10 @@ use zeroize::Zeroizing;
 use super::failure::{Exit, Failure, Outcome, io_failure};
 use super::terminal::Terminal;
 use super::{Invocation, charter, init, json, show};
+use crate::accounts::SealSecret;
 use crate::clock;
 use crate::keys::{self, CertificateTerms, KeyError, Passphrase, TlsIdentity, strict_unless_example};
-use crate::replica::charter::CharterChain;
+use crate::replica::charter::{CharterChain, SealKey};
 use crate::replica::ids::{KeyId, MemberId, Pin, hex};
 use crate::replica::proto;
 use crate::store;
@@ -29,7 +30,7 @@ pub(super) enum KeyCommand {
 }
 
 #[derive(Args)]
-#[command(group = clap::ArgGroup::new("which").required(true).args(["log", "tls", "root"]))]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["log", "tls", "root", "seal"]))]
 pub(super) struct RotateArgs {
     /// The keys of the logs: closes them and goes on under new log numbers
     #[arg(long)]
@@ -40,6 +41,9 @@ pub(super) struct RotateArgs {
     /// The log root key: makes the next one and a request for it
     #[arg(long)]
     root: bool,
+    /// The seal key, which opens the forum's peppers: makes the next one, or the first, and a request for it
+    #[arg(long)]
+    seal: bool,
     /// The request for the founders
     #[arg(short, long, value_name = "FILE", default_value = "key-change.sdj", conflicts_with = "log")]
     out: PathBuf,
@@ -50,6 +54,7 @@ pub(super) async fn key(command: KeyCommand, at: &Invocation) -> Outcome {
         KeyCommand::Show => show_keys(at).await,
         KeyCommand::Rotate(args) if args.log => rotate_log(at).await,
         KeyCommand::Rotate(args) if args.tls => rotate_tls(&args.out, at).await,
+        KeyCommand::Rotate(args) if args.seal => rotate_seal(&args.out, at).await,
         KeyCommand::Rotate(args) => rotate_root(&args.out, at).await,
     }
 }
@@ -66,6 +71,9 @@ async fn show_keys(at: &Invocation) -> Outcome {
         Ok(node) => node.status(local::StatusRequest {}).await.ok().map(|s| own_logs(&s)),
         Err(_stopped) => None,
     };
+    let seal = keys.seal.as_ref().and_then(SealSecret::public);
+    let seal_listed = us.as_ref().zip(seal).map(|(us, seal)| us.member.seal_key[..] == seal.as_bytes()[..]);
+    let seal_next = data.join(init::KEYS_FOLDER).join(keys::SEAL_KEY_NEXT_FILE).exists();
     let listed = |pin: Pin| us.as_ref().map(|us| us.pins().contains(&pin));
     let root_listed = us.as_ref().map(|us| us.member.log_root_key[..] == keys.root.verifying_key().as_bytes()[..]);
     if at.terminal.json {
@@ -79,6 +87,7 @@ async fn show_keys(at: &Invocation) -> Outcome {
         at.terminal.json(&serde_json::json!({
             "log_root_key_id": root.to_string(), "log_root_listed": root_listed, "log_root_next": next_root,
             "tls": tls(&keys.tls), "tls_next": next.as_ref().map(tls), "logs": logs,
+            "seal_key": seal.map(|key| hex(key.as_bytes())), "seal_key_listed": seal_listed, "seal_key_next": seal_next,
         }))?;
         return Ok(Exit::Ok);
     }
@@ -97,6 +106,13 @@ async fn show_keys(at: &Invocation) -> Outcome {
     if let Some(next) = &next {
         line("TLS next", format!("{}{}", next.pin(), mark(listed(next.pin()))))?;
         line("", super::cert::dates(next))?;
+    }
+    match &seal {
+        Some(key) => line("Seal", format!("{}{}", hex(key.as_bytes()), mark(seal_listed)))?,
+        None => line("Seal", "none: staydown key rotate --seal".to_owned())?,
+    }
+    if seal_next {
+        line("", format!("{} is the next one, or in use already", keys::SEAL_KEY_NEXT_FILE))?;
     }
     match logs {
         None => line("Logs", "the node does not run: staydown run".to_owned())?,
@@ -207,6 +223,23 @@ async fn rotate_root(out: &Path, at: &Invocation) -> Outcome {
     Ok(Exit::Ok)
 }
 
+/// A node without a seal key gets its first; one whose key the charter lists, the next.
+async fn rotate_seal(out: &Path, at: &Invocation) -> Outcome {
+    let us = Us::find(at).await?;
+    let keys = init::load_keys(&us.data)?;
+    let folder = us.data.join(init::KEYS_FOLDER);
+    let listed = SealKey::from_slice(&us.member.seal_key);
+    let secret = match (&keys.seal, listed) {
+        (Some(_), Some(_)) => keys::next_seal(&folder, listed.as_ref())?,
+        _ => keys::seal_key(&folder)?,
+    };
+    let request = us.request_with(us.pins(), &keys.root, secret.public())?;
+    written(&request, out, "", at)?;
+    at.terminal
+        .talk("It is admitted at a member that can open the peppers: there they are sealed to the new key, too.");
+    Ok(Exit::Ok)
+}
+
 fn next_tls(data: &Path) -> Result<Option<TlsIdentity>, Failure> {
     let folder = data.join(init::KEYS_FOLDER);
     Ok(strict_unless_example(|permissions| TlsIdentity::load_next(&folder, permissions))?)
@@ -268,6 +301,17 @@ impl Us {
 
     /// What the charter says of us, with these pins, signed by this log root key and bound to the forum.
     fn request(&self, pins: Vec<Pin>, root: &SigningKey) -> Result<JoinRequest, Failure> {
+        let listed = SealKey::from_slice(&self.member.seal_key);
+        let ours = || init::load_keys(&self.data).ok()?.seal?.public();
+        self.request_with(pins, root, listed.or_else(ours))
+    }
+
+    fn request_with(
+        &self,
+        pins: Vec<Pin>,
+        root: &SigningKey,
+        seal_key: Option<SealKey>,
+    ) -> Result<JoinRequest, Failure> {
         let member = &self.member;
         let applicant = Applicant {
             binding: Binding::Forum(self.chain.forum()),
@@ -278,6 +322,7 @@ impl Us {
             languages: member.languages.clone(),
             pins,
             endpoints: member.nodes.iter().flat_map(|node| node.endpoints.clone()).collect(),
+            seal_key,
         };
         let request = JoinRequest::make(&applicant, root, clock::now());
         request.map_err(|error| Failure::new(Exit::Refused, error.to_string()))

@@ -88,7 +88,7 @@ fn print(entry: local::Entry, at: &Invocation) -> Result<(), Failure> {
 fn request(args: &SearchArgs) -> Result<local::ListEntriesRequest, Failure> {
     let status = args.status.as_deref().map(str::to_ascii_uppercase);
     check("--status", status.as_deref(), |s| Status::from_name(s).is_some(), &STATUSES)?;
-    let types: Vec<_> = Alg::SUPPORTED.iter().map(|alg| alg.name()).collect();
+    let types: Vec<_> = Alg::SUPPORTED.iter().chain([&Alg::Account]).map(|alg| alg.name()).collect();
     check("--type", args.r#type.as_deref(), |t| types.contains(&t), &types)?;
     let labels: Vec<_> = taxonomy::LABELS.iter().map(|(_, name)| *name).collect();
     check("--label", args.label.as_deref(), |l| taxonomy::number(l).is_some(), &labels)?;

@@ -19,8 +19,11 @@ const LINE_SIZE_MAX: u64 = 8_192;
 #[derive(Args)]
 pub(super) struct MatchArgs {
     /// Files, or hashes as in sha256:...; - reads one a line from stdin
-    #[arg(required = true, value_name = "FILE|HASH|-")]
+    #[arg(required_unless_present = "account", value_name = "FILE|HASH|-")]
     items: Vec<String>,
+    /// Who posts it, where the forum lists accounts: as in example-video:4711; looked up alone, or with each of the items
+    #[arg(long, value_name = "PLATFORM:ID")]
+    account: Option<String>,
     /// Bits that a picture may differ in, at most 31
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(0..=31))]
     distance: Option<u32>,
@@ -30,11 +33,17 @@ pub(super) struct MatchArgs {
 }
 
 pub(super) async fn lookup(args: &MatchArgs, at: &Invocation) -> Outcome {
-    let items = items(&args.items)?;
+    let mut items = items(&args.items)?;
+    let account = args.account.as_deref().map(Item::account);
+    if items.is_empty() {
+        items.extend(account.clone());
+    }
+    let poster = account.filter(|_| !args.items.is_empty());
     let node = at.node().await?;
     let mut exit = Exit::NotFound;
     for item in &items {
-        let signals = item.usable_hashes().iter().map(super::item::Hash::signal).collect();
+        let hashes = item.usable_hashes().into_iter().chain(poster.iter().flat_map(Item::hashes));
+        let signals = hashes.map(|hash| hash.signal()).collect();
         let answer =
             node.lookup(local::LookupRequest { signals, distance_max: args.distance, explain: args.explain }).await?;
         if !answer.matches.is_empty() {

@@ -16,11 +16,14 @@ use crate::wire::files::is_language;
 use crate::wire::local;
 
 #[derive(Args)]
-#[command(group = clap::ArgGroup::new("what").required(true).multiple(false).args(["items", "from"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(false).args(["items", "account", "from"]))]
 pub(super) struct SubmitArgs {
     /// Files (all their hashes, as one item each), or hashes as in sha256:...
     #[arg(value_name = "FILE|HASH")]
     items: Vec<String>,
+    /// An account instead, where the forum lists accounts: as in example-video:4711; it needs --expires; may be repeated
+    #[arg(long, value_name = "PLATFORM:ID")]
+    account: Vec<String>,
     /// Thousands at once: a table with the columns type,value,labels,languages,severity,expires,quality
     #[arg(long, value_name = "FILE.csv")]
     from: Option<PathBuf>,
@@ -86,7 +89,12 @@ pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
         let labels = taxonomy::LABELS.map(|(_, name)| name).join(", ");
         return Err(Failure::new(Exit::Usage, "--label is missing").culprit(format!("one or more of {labels}")));
     }
-    let items = args.items.iter().map(|item| Item::read(item)).collect::<Result<Vec<_>, _>>()?;
+    let mut items = args.items.iter().map(|item| Item::read(item)).collect::<Result<Vec<_>, _>>()?;
+    items.extend(args.account.iter().map(|account| Item::account(account)));
+    if terms.expires == TimeMs(0) && items.iter().any(Item::is_account) {
+        let failure = Failure::new(Exit::Usage, "--expires is missing: what is said of an account ends");
+        return Err(failure.culprit("people change, and so do the owners of accounts").fix("--expires 90d"));
+    }
     let statements = statements(&items, &terms, args.quality, key, at)?;
     let lane = match (&args.incident, args.bulk) {
         (Some(_), _) => local::Lane::Urgent,

@@ -17,8 +17,8 @@ use crate::replica::forks::{FaultRule, VerifiedProof, fault_proof, fork_proof};
 use crate::replica::heads::origin_to_proto;
 use crate::replica::ids::{Class, Head, Origin, TimeMs};
 use crate::replica::testing::{
-    AUDITOR, CERTIFIER, FULL, REFERRAL, SMALL, START, STEWARD, TestForum, TestLog, allow, attest, id, incident, key,
-    opinion_with, origin, public, referral, retract, suspend, verified_header,
+    ACCOUNT_DAYS, AUDITOR, CERTIFIER, FULL, REFERRAL, SMALL, START, STEWARD, TestForum, TestLog, account, allow,
+    attest, id, incident, key, opinion_with, origin, public, referral, retract, suspend, verified_header, with_peppers,
 };
 use crate::replica::{merkle, proto, record};
 
@@ -56,10 +56,14 @@ impl Set {
                 (GROUPS[group as usize], role)
             })
             .collect();
-        let (level, quota) = (1 + draw.below(4).min(1) as u32, [100, 3, 6][draw.below(3) as usize]);
+        let (level, quota) = ([1, 2, 2, 2, 3, 3][draw.below(6) as usize], [100, 3, 6][draw.below(3) as usize]);
+        let peppers = [&[][..], &[1], &[1, 3]][draw.below(3) as usize];
         let numbers = [1 + draw.below(2), 1 + draw.below(2), 1 + draw.below(3), 1 + draw.below(1_000)];
         let (auditors, late) = (draw.below(2) == 0, draw.below(8));
         let forum = TestForum::with(&rows, |c| {
+            if level == 3 {
+                with_peppers(c, peppers);
+            }
             c.semantics = level;
             let policy = c.policy.as_mut().unwrap();
             policy.quota_per_day = vec![quota; 3];
@@ -98,7 +102,8 @@ impl Set {
     fn record(&mut self) -> Bytes {
         let about = self.draw.below(4) as u8;
         let yes = self.draw.below(3) > 0;
-        match self.draw.below(16) {
+        match self.draw.below(20) {
+            16..=19 => self.of_account(about, yes),
             0..=5 => {
                 let stance = [1, 1, 2, 3, 4, 9][self.draw.below(6) as usize];
                 let (expires, label, tied) = (self.moment(), self.draw.below(5) as u32, self.draw.below(2) as u8);
@@ -135,6 +140,36 @@ impl Set {
                 Some(head) => attest(&[head]),
                 None => retract(about, yes),
             },
+        }
+    }
+
+    /// What members say of few accounts, under peppers that the charter has or has not, with and without an end in time.
+    fn of_account(&mut self, about: u8, yes: bool) -> Bytes {
+        let subject = Some(account(about % 2, self.draw.below(4) as u32).to_proto());
+        let term = ACCOUNT_DAYS * TimeMs::DAY_MS;
+        let ends = [0, 1, TimeMs::HOUR_MS, TimeMs::DAY_MS, term, term + 1][self.draw.below(6) as usize];
+        let expires_ms = if ends == 0 { 0 } else { self.clock.plus(ends).0 };
+        let salt = [9; 16];
+        match self.draw.below(8) {
+            0 => record::encode(proto::Kind::RetractVote, salt, &proto::RetractVote { subject, yes, reason: 1 }),
+            1 => {
+                let allow = proto::Allow { subject, yes, expires_ms, certificate: 0 };
+                record::encode(proto::Kind::Allow, salt, &allow)
+            }
+            2 => {
+                let referral = proto::Referral { subject, open: yes, expires_ms, ..Default::default() };
+                record::encode(proto::Kind::Referral, salt, &referral)
+            }
+            3 => record::encode(
+                proto::Kind::Preserve,
+                salt,
+                &proto::Preserve { subject, until_ms: expires_ms, contact: 1 },
+            ),
+            _ => {
+                let stance = 1 + self.draw.below(4) as u32;
+                let opinion = proto::Opinion { subject, stance, expires_ms, labels: vec![3], ..Default::default() };
+                record::encode(proto::Kind::Opinion, salt, &opinion)
+            }
         }
     }
 
@@ -222,7 +257,8 @@ impl Set {
             last_hash: head.hash.0.to_vec().into(),
         });
         let cutoffs: Vec<_> = cutoff.into_iter().collect();
-        let (what, policy) = (self.draw.below(8), 1 + self.draw.below(2) as u32);
+        let (what, policy) = (self.draw.below(9), 1 + self.draw.below(2) as u32);
+        let pepper = 1 + self.draw.below(4) as u32;
         let (status, roles) = (1 + self.draw.below(3) as u32, ROLES[self.draw.below(10) as usize]);
         let (forum, fresh) = (self.forum.id.0, key("fresh"));
         let erasure = self.erasure();
@@ -238,6 +274,7 @@ impl Set {
                 c.expulsions = vec![proto::Expulsion { member_id, policy, cutoffs, reason: 1 }];
             }
             5 => c.members[member].roles = roles,
+            8 => with_peppers(c, &[pepper]),
             6 => {
                 let pop = prove_possession(&fresh, &forum, id(member as u8 + 1));
                 c.members[member].log_root_key = public(&fresh);
@@ -245,7 +282,7 @@ impl Set {
                 c.cutoffs = cutoffs;
             }
             _ => {
-                c.semantics = 2;
+                c.semantics = c.semantics.max(2);
                 c.erasures = erasure.into_iter().collect();
             }
         });

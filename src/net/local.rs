@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
+use super::accounts::Accounts;
 use super::expiry;
 use super::limits::LOCAL_MESSAGE_BYTES_MAX;
 use super::report;
@@ -71,6 +72,7 @@ pub struct LocalService {
     policy: Arc<PolicyStanding>,
     counters: Arc<Counters>,
     reports: Arc<Semaphore>,
+    accounts: Arc<Accounts>,
 }
 
 impl LocalService {
@@ -80,7 +82,8 @@ impl LocalService {
         let policy = Arc::new(PolicyStanding::built_in());
         let counters = Arc::clone(engine.shared().counters());
         let reports = Arc::new(Semaphore::new(report::REPORTS_AT_ONCE));
-        Self { engine, settings, peer_address, endpoints, lines: None, policy, counters, reports }
+        let accounts = Arc::new(Accounts::new(engine.shared().data().join(KEYS_FOLDER)));
+        Self { engine, settings, peer_address, endpoints, lines: None, policy, counters, reports, accounts }
     }
 
     /// Tells also of the connections to peers: refusals, and certificates that end.
@@ -120,7 +123,7 @@ impl Forum for LocalService {
 
     async fn submit(&self, request: Request<l::SubmitRequest>) -> Result<Response<l::SubmitResponse>, Status> {
         let begun = clock::instant();
-        let request = request.into_inner();
+        let mut request = request.into_inner();
         if let Some(failed) = self.shared().failure() {
             return Err(of_failure(&failed));
         }
@@ -132,6 +135,7 @@ impl Forum for LocalService {
             ));
         }
         let class = class(request.lane())?;
+        self.accounts.resolve(&self.shared().replica(), &mut request.statements)?;
         let marks = |member| marks(&self.shared().replica(), member);
         let (records, keys) = records(&request, class, marks)?;
         saying::entitled(&self.shared().replica(), &records)?;
@@ -160,8 +164,9 @@ impl Forum for LocalService {
     }
 
     async fn lookup(&self, request: Request<l::LookupRequest>) -> Result<Response<l::LookupResponse>, Status> {
-        let request = request.into_inner();
-        let queries = subjects(&request.signals)?;
+        let mut request = request.into_inner();
+        check_count(&request.signals)?;
+        let queries = self.accounts.queries(&self.shared().replica(), &mut request.signals)?;
         let threshold = request.distance_max.unwrap_or(signal::PDQ_DISTANCE_MAX);
         if threshold > signal::PDQ_DISTANCE_MAX {
             return Err(bad_field(
@@ -176,12 +181,9 @@ impl Forum for LocalService {
     }
 
     async fn get_entry(&self, request: Request<l::GetEntryRequest>) -> Result<Response<l::GetEntryResponse>, Status> {
-        let request = request.into_inner();
-        let subject = subject(request.signal.as_ref(), "signal")?;
+        let mut request = request.into_inner();
         let now = clock::now();
-        let entry = self.shared().replica().view().entry(&subject, now);
-        let entry =
-            entry.ok_or_else(|| refuse(Code::NotFound, "NOT_FOUND", format!("{subject} is not on the list")))?;
+        let entry = self.entry(&mut request, now)?;
         let places: Vec<_> = entry.said.iter().map(|said| (said.block, u32::from(said.index))).collect();
         let stored = self.stored_receipts(&places);
         // Words are shown even where the store has lost their blocks.
@@ -640,11 +642,11 @@ pub(super) fn subject(signal: Option<&l::Signal>, field: &str) -> Result<Subject
     parsed.map_err(|error| bad_field(field, error.to_string()))
 }
 
-fn subjects(signals: &[l::Signal]) -> Result<Vec<Subject>, Status> {
+fn check_count(signals: &[l::Signal]) -> Result<(), Status> {
     if signals.is_empty() || signals.len() > SIGNALS_MAX {
         return Err(bad_field("signals", format!("has {} entries, 1 to {SIGNALS_MAX} are possible", signals.len())));
     }
-    signals.iter().enumerate().map(|(i, s)| subject(Some(s), &format!("signals[{i}]"))).collect()
+    Ok(())
 }
 
 /// Receipts of statements that were made before and of those made now, in the order of the request.
@@ -664,6 +666,21 @@ fn client_key(bytes: &[u8]) -> Option<record::ClientKey> {
 }
 
 impl LocalService {
+    /// The entry that is asked for. An account may be listed under several peppers: one that matches goes before one that
+    /// does not, and the newest before the others.
+    fn entry(&self, request: &mut l::GetEntryRequest, now: TimeMs) -> Result<Entry, Status> {
+        let replica = self.shared().replica();
+        let subjects = match &mut request.signal {
+            Some(signal) => self.accounts.subjects(&replica, signal, "signal")?,
+            None => vec![subject(None, "signal")?],
+        };
+        let entries = subjects.iter().filter_map(|subject| replica.view().entry(subject, now));
+        let entry =
+            entries.reduce(|best, next| if !best.status.matches() && next.status.matches() { next } else { best });
+        let sought = subjects.first().map(ToString::to_string).unwrap_or_default();
+        entry.ok_or_else(|| refuse(Code::NotFound, "NOT_FOUND", format!("{sought} is not on the list")))
+    }
+
     /// Ends the logs that this node writes.
     async fn end_logs(&self, next_seed: Option<[u8; 32]>, reason: u32) -> Result<Vec<l::RotatedLog>, Status> {
         let before: Vec<_> = self.shared().replica().lanes().collect();
@@ -792,6 +809,10 @@ impl LocalService {
         if let Some(why) = self.policy.refused() {
             health = health.max(Health::Yellow);
             reasons.push(format!("the policy file is not in force, the one before it is: {why}"));
+        }
+        for reason in self.accounts.shut(&replica) {
+            health = health.max(Health::Yellow);
+            reasons.push(reason);
         }
         let alone = replica.exchanges().values().all(|exchange| !exchange.is_connected());
         let why = replica.exchanges().iter().filter_map(|(peer, exchange)| Some((*peer, exchange.last_error()?)));
@@ -939,13 +960,14 @@ fn lookup(
     shared: &Shared,
     judge: &Judge,
     counters: &Counters,
-    queries: &[Subject],
+    queries: &[(usize, Subject)],
     threshold: u32,
 ) -> l::LookupResponse {
     let now = clock::now();
     let pdq = shared.replica().view().pdq().snapshot();
     let mut candidates: Vec<(u32, usize, Subject)> = Vec::new();
-    for (index, query) in queries.iter().enumerate() {
+    for (index, query) in queries {
+        let index = *index;
         match (query.known_alg(), query.digest().try_into()) {
             (Some(Alg::Pdq), Ok(hash)) => {
                 let near = pdq.near(&hash, threshold);
@@ -1099,7 +1121,7 @@ impl Filter {
 
 /// A page token: the subject that the page ended with. Every subject has one, whatever its type.
 pub(super) fn token(subject: &Subject) -> String {
-    format!("{}.{}.{}.{}", subject.kind(), subject.alg(), subject.param(), subject.value())
+    format!("{}.{}.{}.{}", subject.kind(), subject.alg(), subject.param(), hex(subject.digest()))
 }
 
 pub(super) fn parse_token(token: &str) -> Option<Subject> {

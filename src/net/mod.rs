@@ -1,5 +1,6 @@
 //! What talks: to peers over mutual TLS, to our own company over a Unix socket.
 
+mod accounts;
 pub mod expiry;
 pub mod follower;
 pub mod limits;

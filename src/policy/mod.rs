@@ -18,6 +18,7 @@ use self::found::Whole;
 pub use self::found::{Found, Voice};
 pub use self::read::{NAME_CHARS_MAX, RULES_MAX, VALUES_MAX};
 pub use self::rule::Rule;
+use crate::replica::signal::Alg;
 use crate::replica::verdict::Verdict;
 
 /// The policy of a company that has written none.
@@ -68,6 +69,8 @@ pub enum Floor {
     ReferralAlone,
     /// Companies stand behind accounts only.
     AccountAlone,
+    /// What was posted would be no block without who posted it.
+    AccountDecides,
 }
 
 impl fmt::Display for Floor {
@@ -77,6 +80,9 @@ impl fmt::Display for Floor {
             Self::Truncated => "there are more matches than are looked at, and no block without all of them",
             Self::ReferralAlone => "no company stands behind it: a referral alone never blocks",
             Self::AccountAlone => "only an account is listed, and an account alone is never enough for a block",
+            Self::AccountDecides => {
+                "what is posted would be no block without the account, and an account is never enough"
+            }
         })
     }
 }
@@ -139,11 +145,28 @@ impl Policy {
         let whole = Whole::of(found);
         for (place, rule) in self.rules.iter().enumerate() {
             let Ok(selected) = rule.holds(found, &whole) else { continue };
-            let lowered = floor(rule.verdict, &selected, &whole, truncated);
+            let mut lowered = floor(rule.verdict, &selected, &whole, truncated);
+            if rule.verdict == Verdict::Block && matches!(lowered, None | Some(Floor::AccountAlone)) {
+                match self.without_accounts(found, truncated) {
+                    Some(posted) if posted.verdict != Verdict::Block => {
+                        lowered = lowered.or(Some(Floor::AccountDecides));
+                    }
+                    // An account takes nothing away from what the rest earns by itself.
+                    Some(posted) if lowered.is_some() => return posted,
+                    _ => {}
+                }
+            }
             let verdict = if lowered.is_some() { Verdict::Review } else { rule.verdict };
             return Decision { verdict, decider: Decider::Rule(place), lowered };
         }
         decided(Verdict::Review, Decider::NoRule)
+    }
+
+    /// What the rules make of what was posted, without who posted it: it has to earn a BLOCK by itself (M6). `None`: there
+    /// are no accounts among the entries.
+    fn without_accounts(&self, found: &[Found<'_>], truncated: bool) -> Option<Decision> {
+        let posted: Vec<_> = found.iter().filter(|entry| entry.alg != Some(Alg::Account)).cloned().collect();
+        (posted.len() < found.len()).then(|| self.decide(&posted, truncated))
     }
 
     /// Each rule in order, up to the one that decides, and why it did or did not.
@@ -161,10 +184,13 @@ impl Policy {
         }
         let whole = Whole::of(found);
         let mut lines = Vec::new();
-        for rule in &self.rules {
-            let (fired, why) = match rule.holds(found, &whole) {
-                Ok(selected) => (true, rule.says_why(&selected)),
-                Err(unmet) => (false, rule.says_why_not(unmet)),
+        for (place, rule) in self.rules.iter().enumerate() {
+            let fired = decision.decider == Decider::Rule(place);
+            let why = match rule.holds(found, &whole) {
+                Ok(selected) if fired => rule.says_why(&selected),
+                Ok(_) => "only an account meets it, and what was posted is blocked by itself".to_owned(),
+                Err(_) if fired => "what was posted meets it, whoever posted it".to_owned(),
+                Err(unmet) => rule.says_why_not(unmet),
             };
             let lowered = decision.lowered.filter(|_| fired);
             let why = lowered.map_or_else(|| why.clone(), |floor| format!("{why}; lowered to REVIEW: {floor}"));

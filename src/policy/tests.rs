@@ -174,6 +174,31 @@ fn no_file_blocks_what_is_certified_only_referred_only_an_account_or_too_much_to
     assert_eq!(policy.decide(&found, false).verdict, Verdict::Block);
 }
 
+/// M6: two companies, of which one knows the file and the other who posted it, are two companies behind neither.
+#[test]
+fn an_account_never_completes_what_a_file_does_not_earn_by_itself() {
+    let two = "[[rule]]\nname = \"two\"\nverdict = \"BLOCK\"\ngroups_min = 2\n";
+    let policy = parse(two);
+    let of = |entries: &[&str]| {
+        let tried = tried(&policy, entries);
+        (tried.decision.verdict, tried.decision.lowered)
+    };
+    let account = "type = \"account\", supported_by = [\"delta\"]";
+    let (one, both) = ("supported_by = [\"acme\"]", "supported_by = [\"acme\", \"delta\"]");
+    assert_eq!(of(&[account, one]), (Verdict::Review, Some(Floor::AccountDecides)));
+    assert_eq!(of(&[account, both]), (Verdict::Block, None));
+    assert_eq!(of(&["type = \"account\", supported_by = [\"acme\", \"delta\"]", one]).0, Verdict::Review);
+    // Nor does it take anything away: a rule that only the account meets does not hide the one that the file meets.
+    let policy = parse(&format!(
+        "[[rule]]\nname = \"accounts\"\nverdict = \"BLOCK\"\ntype = [\"account\", \"sha256\"]\nlabels_any = [\"symbol\"]\n{two}"
+    ));
+    let named = "type = \"account\", supported_by = [\"delta\"], labels = [\"symbol\"]";
+    let file = tried(&policy, &[named, both]);
+    assert_eq!((file.decision.verdict, file.decision.lowered, file.rule.as_str()), (Verdict::Block, None, "two"));
+    let told: Vec<_> = file.explained.iter().map(|rule| (rule.fired, rule.why.as_str())).collect();
+    assert!(!told[0].0 && told[0].1.starts_with("only an account meets it") && told[1].0, "{told:?}");
+}
+
 /// A referral is no support of its near-duplicate: the rule looks at one entry, and it is only referred.
 #[test]
 fn a_rule_that_looks_at_a_referral_alone_does_not_block_by_the_support_of_another_entry() {

@@ -4,13 +4,39 @@
 use std::collections::BTreeMap;
 
 use super::charter::{Charter, ExpulsionPolicy, Member, MemberStatus, Roles};
-use super::ids::{Class, KeyId, LogNo, MemberId, Origin, Seq};
+use super::ids::{Class, KeyId, LogNo, MemberId, Origin, Seq, TimeMs};
 use super::log::Log;
 use super::record::Statement;
 
 /// Whether `roles` may make `statement` in a forum of semantics `level`. Inert otherwise.
 pub fn may_say(level: u32, roles: Roles, statement: &Statement) -> bool {
     statement.level() <= level && entitled(statement).is_none_or(|entitled| roles.has_any(entitled))
+}
+
+/// Whether what a member of `roles` says in a block of `time` has an effect under `charter`. Inert otherwise.
+pub fn has_effect(charter: &Charter, roles: Roles, statement: &Statement, time: TimeMs) -> bool {
+    may_say(charter.semantics, roles, statement) && account_counts(charter, statement, time).is_ok()
+}
+
+/// Whether what is said in a block of `time` of an account may count: of a pepper that the charter has, and with an end
+/// that is not beyond `account_ttl_max_ms` (PROTOCOL layer 5). What takes something back needs no end, nor does a vote to
+/// retract: neither lists anybody. Of anything but an account nothing is asked.
+///
+/// # Errors
+/// Which of these does not hold, in words.
+pub fn account_counts(charter: &Charter, statement: &Statement, time: TimeMs) -> Result<(), &'static str> {
+    let Some(subject) = statement.subject().filter(|_| statement.is_of_account()) else { return Ok(()) };
+    if !charter.peppers.contains_key(&subject.param()) {
+        return Err("is of an account under a pepper that the charter does not have");
+    }
+    match statement.word_ends() {
+        None => Ok(()),
+        Some(TimeMs(0)) => Err("is of an account and never ends: what is said of accounts must"),
+        Some(end) if end > time.plus(charter.policy.account_ttl_max_ms) => {
+            Err("is of an account and ends later than the charter's account_ttl_max_ms from now")
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 /// The roles of which one is needed to make `statement`; `None`: every member makes it.
@@ -144,7 +170,7 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
-    use crate::replica::ids::{Head, HeaderHash, TimeMs};
+    use crate::replica::ids::{Head, HeaderHash};
     use crate::replica::record::{self, Parsed};
     use crate::replica::signed::VerifiedBlock;
     use crate::replica::testing::{

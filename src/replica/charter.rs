@@ -18,13 +18,22 @@ use super::strict::{self, Scanned};
 /// Length of a charter body.
 pub const CHARTER_SIZE_MAX: usize = 1 << 20;
 /// The highest semantics level that this release understands.
-pub const SEMANTICS_MAX: u32 = 2;
+pub const SEMANTICS_MAX: u32 = 3;
+/// The level from which on a charter may have peppers, and accounts may be listed.
+pub const ACCOUNTS_LEVEL: u32 = 3;
 /// Entries of a have vector; members times log limit is held against it when a charter is proposed.
 pub const HAVE_MAX: usize = 8_192;
 /// Pins of one node entry: two are needed while a key changes.
 pub const PINS_PER_NODE_MAX: usize = 4;
 /// Logs a member may open, unless the charter says otherwise.
 pub const LOG_LIMIT_DEFAULT: u32 = 16;
+/// Peppers that live at once: the newest, and those before it until what was listed under them has ended. An account is
+/// looked up once for each; a forum that rotates every two months and lists for a year needs seven.
+pub const PEPPERS_MAX: usize = 8;
+/// A sealed pepper, in bytes: the sender's ephemeral key, 32 bytes, and the tag of AES-256-GCM.
+pub const SEALED_PEPPER_SIZE: usize = 32 + 32 + 16;
+/// The longest `account_ttl_max_ms` of a forum that lists accounts: people change, and so do the owners of accounts.
+pub const ACCOUNT_TTL_DAYS_MAX: u64 = 400;
 /// Signatures beside one charter; founders are few.
 pub const SIGNATURES_MAX: usize = 256;
 
@@ -133,6 +142,50 @@ pub struct Member {
     pub jurisdictions: Vec<String>,
     /// BCP 47 tags of what it works in.
     pub languages: Vec<String>,
+    /// What peppers are sealed to; absent, or not sound below level 3.
+    pub seal_key: Option<SealKey>,
+}
+
+/// The public half of a member's X25519 key. Only a sound one can be made: canonical, and not of small order, under which
+/// anybody could open what is sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealKey([u8; 32]);
+
+impl SealKey {
+    /// The u-coordinates of small order that are canonical: 0, 1, the two of order 8, and p - 1.
+    const SMALL_ORDER: [[u8; 32]; 5] = [
+        [0; 32],
+        {
+            let mut one = [0; 32];
+            one[0] = 1;
+            one
+        },
+        [
+            0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda, 0x09,
+            0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+        ],
+        [
+            0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b, 0x04, 0x44,
+            0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+        ],
+        [
+            0xec, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f,
+        ],
+    ];
+
+    /// The key, if it is sound.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        let key: [u8; 32] = bytes.try_into().ok()?;
+        // p is 2^255 - 19: what is not below it has a second spelling, or the top bit set.
+        let below_p = key[31] < 0x7f || key[31] == 0x7f && (key[1..31] != [0xff; 30] || key[0] < 0xed);
+        (below_p && !Self::SMALL_ORDER.contains(&key)).then_some(Self(key))
+    }
+
+    /// The u-coordinate, little-endian.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 /// The forum's numbers (PROTOCOL C7).
@@ -154,6 +207,8 @@ pub struct Policy {
     pub log_bytes_max: u64,
     /// Whether auditors' attestations count, too.
     pub auditors_attest: bool,
+    /// Longest time that a word on an account lasts, in milliseconds.
+    pub account_ttl_max_ms: u64,
 }
 
 /// How far a former member's logs still count.
@@ -198,6 +253,8 @@ pub struct Charter {
     pub valid_until: TimeMs,
     /// Name of the taxonomy.
     pub taxonomy: String,
+    /// The peppers that live, by their ids, each with the copies that are sealed to members. None: accounts are off.
+    pub peppers: BTreeMap<u32, BTreeMap<MemberId, Bytes>>,
     /// The forum, as the body names it; absent in version 1.
     forum: Option<ForumId>,
     nonce: Bytes,
@@ -226,8 +283,10 @@ impl Charter {
         if p.semantics == 0 {
             return Err(CharterError::Field("semantics", "is 0"));
         }
+        // Audiences are reserved at every level that this release knows.
         if p.semantics < 2 && !p.erasures.is_empty()
-            || p.semantics < 3 && !(p.peppers.is_empty() && p.audiences.is_empty())
+            || p.semantics < ACCOUNTS_LEVEL && !p.peppers.is_empty()
+            || p.semantics <= SEMANTICS_MAX && !p.audiences.is_empty()
         {
             return Err(CharterError::Field("semantics", "does not allow erasures, peppers or audiences yet"));
         }
@@ -245,6 +304,7 @@ impl Charter {
             members: members(&p.members, before)?,
             cutoffs: cutoffs(&p)?,
             erasures: erasures(&p.erasures)?,
+            peppers: peppers(&p)?,
             expulsions,
             issued: TimeMs(p.issued_ms),
             valid_until: TimeMs(p.valid_until_ms),
@@ -378,6 +438,7 @@ fn policy(policy: Option<&proto::Policy>) -> Result<Policy, CharterError> {
         stale_grace_ms: p.stale_grace_ms,
         log_bytes_max: p.log_bytes_max,
         auditors_attest: p.auditors_attest,
+        account_ttl_max_ms: p.account_ttl_max_ms,
     })
 }
 
@@ -448,7 +509,43 @@ fn member(m: &proto::Member, before: Option<&Charter>) -> Result<Member, Charter
         admitted: TimeMs(m.admitted_ms),
         jurisdictions: m.jurisdictions.clone(),
         languages: m.languages.clone(),
+        seal_key: SealKey::from_slice(&m.seal_key),
     })
+}
+
+/// The peppers of a level that has them, and the keys that they are sealed to. What a later level makes of either is not
+/// ours to judge.
+fn peppers(p: &proto::Charter) -> Result<BTreeMap<u32, BTreeMap<MemberId, Bytes>>, CharterError> {
+    let refuse = |why| CharterError::Field("peppers", why);
+    let mut peppers: BTreeMap<u32, BTreeMap<MemberId, Bytes>> = BTreeMap::new();
+    if p.semantics != ACCOUNTS_LEVEL {
+        return Ok(peppers);
+    }
+    let unsound = |m: &&proto::Member| !m.seal_key.is_empty() && SealKey::from_slice(&m.seal_key).is_none();
+    if let Some(m) = p.members.iter().find(unsound) {
+        return Err(CharterError::Member(m.name.clone(), "has a seal key that is not sound"));
+    }
+    for copy in &p.peppers {
+        let member = p.members.iter().find(|m| m.id == copy.member_id && !m.seal_key.is_empty());
+        let member = member.and_then(|m| MemberId::from_slice(&m.id));
+        let member = member.ok_or_else(|| refuse("are sealed to somebody who is no member or has no seal key"))?;
+        if copy.pepper_id == 0 || copy.sealed.len() != SEALED_PEPPER_SIZE {
+            return Err(refuse("have a copy with id 0, or one that has not 80 bytes"));
+        }
+        let last = peppers.last_key_value().and_then(|(id, copies)| Some((*id, *copies.last_key_value()?.0)));
+        if last.is_some_and(|last| last >= (copy.pepper_id, member)) {
+            return Err(refuse("do not ascend by id and member, each once"));
+        }
+        peppers.entry(copy.pepper_id).or_default().insert(member, copy.sealed.clone());
+    }
+    let ttl = p.policy.as_ref().map_or(0, |policy| policy.account_ttl_max_ms);
+    if peppers.len() > PEPPERS_MAX {
+        return Err(refuse("are more than 8 at once"));
+    }
+    if !peppers.is_empty() && !(1..=ACCOUNT_TTL_DAYS_MAX * TimeMs::DAY_MS).contains(&ttl) {
+        return Err(CharterError::Field("policy", "has an account_ttl_max_ms that is not 1 ms to 400 days"));
+    }
+    Ok(peppers)
 }
 
 fn expulsions(p: &proto::Charter) -> Result<BTreeMap<MemberId, ExpulsionPolicy>, CharterError> {
@@ -992,7 +1089,25 @@ mod tests {
             }),
             ("does not allow erasures", |c| c.erasures = vec![proto::Erasure::default()]),
             ("does not allow erasures, peppers", |c| c.peppers = vec![proto::SealedPepper::default()]),
+            ("does not allow erasures, peppers", |c| accounts(c, |c| c.semantics = 2)),
             ("or audiences yet", |c| c.audiences = vec![proto::Audience { index: 1, ..Default::default() }]),
+            ("or audiences yet", |c| {
+                accounts(c, |c| c.audiences = vec![proto::Audience { index: 1, ..Default::default() }]);
+            }),
+            ("has a seal key that is not sound", |c| accounts(c, |c| c.members[0].seal_key = vec![8; 31].into())),
+            ("has a seal key that is not sound", |c| accounts(c, |c| c.members[0].seal_key = vec![0; 32].into())),
+            ("is no member or has no seal key", |c| accounts(c, |c| c.members[0].seal_key = Bytes::new())),
+            ("is no member or has no seal key", |c| accounts(c, |c| c.peppers[1].member_id = vec![3; 16].into())),
+            ("with id 0", |c| accounts(c, |c| c.peppers[0].pepper_id = 0)),
+            ("one that has not 80 bytes", |c| accounts(c, |c| c.peppers[2].sealed = vec![1; 79].into())),
+            ("do not ascend", |c| accounts(c, |c| c.peppers.swap(0, 1))),
+            ("do not ascend", |c| accounts(c, |c| c.peppers.swap(1, 2))),
+            ("do not ascend", |c| accounts(c, |c| c.peppers[1] = c.peppers[0].clone())),
+            ("more than 8 at once", |c| accounts(c, |c| add_peppers(c, 9))),
+            ("account_ttl_max_ms", |c| accounts(c, |c| c.policy.as_mut().unwrap().account_ttl_max_ms = 0)),
+            ("account_ttl_max_ms", |c| {
+                accounts(c, |c| c.policy.as_mut().unwrap().account_ttl_max_ms = 400 * TimeMs::DAY_MS + 1);
+            }),
             ("expulsions name no member", |c| {
                 c.expulsions =
                     vec![proto::Expulsion { member_id: vec![1; 16].into(), policy: 3, ..Default::default() }];
@@ -1003,6 +1118,54 @@ mod tests {
             let got = text(applied(change));
             assert!(got.contains(expected), "{got}, expected {expected}");
         }
+    }
+
+    /// A charter of level 3 with peppers 2 and 5, each sealed to both members.
+    fn accounts(charter: &mut proto::Charter, change: impl FnOnce(&mut proto::Charter)) {
+        charter.semantics = 3;
+        charter.policy.as_mut().unwrap().account_ttl_max_ms = 400 * TimeMs::DAY_MS;
+        charter.members.iter_mut().for_each(|m| m.seal_key = vec![8; 32].into());
+        charter.peppers = [(2, 1), (2, 2), (5, 1), (5, 2)].map(|(pepper, member)| sealed(pepper, member)).to_vec();
+        change(charter);
+    }
+
+    fn sealed(pepper_id: u32, member: u8) -> proto::SealedPepper {
+        let sealed = vec![member; SEALED_PEPPER_SIZE].into();
+        proto::SealedPepper { pepper_id, member_id: vec![member; 16].into(), sealed }
+    }
+
+    fn add_peppers(charter: &mut proto::Charter, count: u32) {
+        charter.peppers = (1..=count).map(|pepper| sealed(pepper, 1)).collect();
+    }
+
+    #[test]
+    fn peppers_are_known_by_their_ids_and_whom_they_are_sealed_to() {
+        let charter = TestForum::with(&TWO, |c| accounts(c, |_| ())).charter();
+        let ids: Vec<_> = charter.peppers.iter().map(|(pepper, copies)| (*pepper, copies.len())).collect();
+        assert_eq!(ids, [(2, 2), (5, 2)]);
+        assert_eq!(charter.peppers[&5][&id(2)], vec![2; SEALED_PEPPER_SIZE]);
+        assert_eq!(charter.member(id(1)).unwrap().seal_key.unwrap().as_bytes(), &[8; 32]);
+        assert!(TestForum::with(&TWO, |c| c.semantics = 3).charter().peppers.is_empty(), "off unless there are some");
+        // What is no key below level 3 was carried before this release, and is.
+        let odd = TestForum::with(&TWO, |c| c.members[0].seal_key = vec![1; 5].into());
+        assert_eq!(odd.charter().member(id(1)).unwrap().seal_key, None);
+    }
+
+    #[test]
+    fn a_seal_key_has_one_spelling_and_is_not_of_small_order() {
+        let one_bit = |byte: usize, value: u8| {
+            let mut key = [0xff; 32];
+            (key[31], key[byte]) = (0x7f, value);
+            key
+        };
+        let p_and_above = (0xed..=0xff).map(|low| one_bit(0, low));
+        for unsound in SealKey::SMALL_ORDER.into_iter().chain(p_and_above).chain([[0xff; 32], [0x80; 32]]) {
+            assert_eq!(SealKey::from_slice(&unsound), None, "{unsound:02x?}");
+        }
+        for sound in [one_bit(0, 0xeb), one_bit(1, 0), one_bit(31, 0x7e), [9; 32]] {
+            assert!(SealKey::from_slice(&sound).is_some(), "{sound:02x?}");
+        }
+        assert!(SealKey::from_slice(&[9; 31]).is_none());
     }
 
     /// A charter of level 2 that orders one erasure.
@@ -1027,6 +1190,14 @@ mod tests {
             |c| c.members[1].nodes.clear(),
             |c| c.semantics = SEMANTICS_MAX + 1,
             |c| erase(c, |_| ()),
+            |c| c.semantics = SEMANTICS_MAX,
+            |c| accounts(c, |_| ()),
+            |c| accounts(c, |c| add_peppers(c, 8)),
+            |c| accounts(c, |c| c.peppers.clear()),
+            |c| {
+                accounts(c, |c| c.semantics = SEMANTICS_MAX + 1);
+                c.peppers.swap(0, 1);
+            },
         ];
         for (number, change) in cases.iter().enumerate() {
             let forum = TestForum::of(&TWO);

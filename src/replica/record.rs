@@ -150,6 +150,44 @@ impl Statement {
             | Self::Outcome { .. } => 2,
             _ => 1,
         }
+        .max(if self.is_of_account() { 3 } else { 1 })
+    }
+
+    /// What it is about, if it is about one subject.
+    pub fn subject(&self) -> Option<&Subject> {
+        match self {
+            Self::Opinion(opinion) => Some(&opinion.subject),
+            Self::Retract { subject, .. }
+            | Self::Allow { subject, .. }
+            | Self::Referral { subject, .. }
+            | Self::Preserve { subject, .. }
+            | Self::Outcome { subject, .. } => Some(subject),
+            Self::LogOpen(_)
+            | Self::LogClose
+            | Self::Incident { .. }
+            | Self::Evidence
+            | Self::Attest { .. }
+            | Self::Suspend { .. }
+            | Self::AuditNote
+            | Self::Resource(_) => None,
+        }
+    }
+
+    /// Whether it is about who posts, not about what is posted (level 3).
+    pub fn is_of_account(&self) -> bool {
+        self.subject().is_some_and(|subject| subject.kind() == signal::KIND_ACCOUNT)
+    }
+
+    /// When the word that it gives ends by itself: `Some(0)`, it has no such end. `None`: it gives no word, but takes one
+    /// back, or ends an entry.
+    pub fn word_ends(&self) -> Option<TimeMs> {
+        match self {
+            Self::Opinion(opinion) => (opinion.stance != Stance::Neutral).then_some(opinion.expires),
+            Self::Allow { yes, expires, .. } => yes.then_some(*expires),
+            Self::Referral { open, expires, .. } => open.then_some(*expires),
+            Self::Preserve { .. } | Self::Outcome { .. } => Some(TimeMs(0)),
+            _ => None,
+        }
     }
 }
 
@@ -314,9 +352,12 @@ pub enum Parsed {
 }
 
 impl Parsed {
-    /// Whether it takes something back: counted in a quota of its own, so that a full quota never blocks a withdrawal.
-    pub fn withdraws(&self) -> bool {
+    /// Whether it takes something back in a forum of this semantics `level`: counted in a quota of its own, so that a full
+    /// quota never blocks a withdrawal. Below its level a record takes nothing back, as for the releases that knew no
+    /// more: else two of them would count two quotas.
+    pub fn withdraws(&self, level: u32) -> bool {
         match self {
+            Self::Says(statement) if statement.level() > level => false,
             Self::Says(Statement::Opinion(opinion)) => opinion.stance == Stance::Neutral,
             Self::Says(Statement::Retract { .. }) => true,
             Self::Says(Statement::Allow { yes, .. }) => !yes,
@@ -387,12 +428,9 @@ fn decode<M: prost::Message + Default>(bytes: &[u8], schema: &'static Schema) ->
     }
 }
 
-/// A content or URL subject in its normal form. Accounts belong to semantics level 3.
+/// A subject in its normal form.
 fn subject(subject: Option<&proto::Subject>) -> Result<Subject, &'static str> {
     let subject = subject.and_then(Subject::from_proto).ok_or("subject is missing or out of range")?;
-    if subject.kind() == signal::KIND_ACCOUNT {
-        return Err("accounts need semantics level 3");
-    }
     if signal::is_well_formed(&subject) { Ok(subject) } else { Err("subject is not in its normal form") }
 }
 
@@ -615,7 +653,7 @@ mod tests {
 
     #[test]
     fn only_taking_back_counts_as_a_withdrawal() {
-        assert!(!parsed(|_| ()).withdraws());
-        assert!(parsed(|o| o.stance = 4).withdraws());
+        assert!(!parsed(|_| ()).withdraws(1));
+        assert!(parsed(|o| o.stance = 4).withdraws(1));
     }
 }

@@ -147,10 +147,12 @@ impl Subject {
         self.known_alg().map_or_else(|| format!("alg-{}", self.alg).into(), |alg| alg.name().into())
     }
 
-    /// The digest in the normal form of its type.
+    /// The digest in the normal form of its type; of an account, the pepper's number before it, as in `3:...`.
     pub fn value(&self) -> String {
         match self.known_alg() {
             Some(Alg::Tlsh) => format!("T1{}", data_encoding::HEXUPPER.encode(self.digest())),
+            // Two peppers make two pseudonyms of one account: the digest alone says nothing.
+            Some(Alg::Account) => format!("{}:{}", self.param, hex(self.digest())),
             _ => hex(self.digest()),
         }
     }
@@ -321,6 +323,9 @@ pub enum SignalError {
         /// Which type.
         alg: Alg,
     },
+    /// No pepper's number stands before the digest. The value is not repeated: it may be the name of an account.
+    #[error("value: expected the number of a pepper and a pseudonym of 64 hexadecimal characters, as in account:3:...")]
+    NoPseudonym,
     /// Too many or too few characters.
     #[error("value: got {got} characters, expected {expected} hexadecimal characters for {alg}")]
     WrongLength {
@@ -368,15 +373,28 @@ pub enum SignalError {
 /// [`SignalError`], naming the field, what it holds and what was expected.
 pub fn parse(type_name: &str, value: &str) -> Result<Subject, SignalError> {
     let alg = Alg::from_name(type_name).ok_or_else(|| SignalError::UnknownType { got: quoted(type_name) })?;
-    if !alg.is_supported() {
+    if !alg.is_supported() && alg != Alg::Account {
         return Err(SignalError::NotSupported { alg });
     }
     let value = match value.split_once(':') {
         None => value,
         Some((prefix, rest)) if Alg::from_name(prefix) == Some(alg) => rest,
+        Some(_) if alg == Alg::Account => value,
         Some((prefix, _)) => return Err(SignalError::PrefixDiffers { got: quoted(prefix), expected: alg }),
     };
+    if alg == Alg::Account {
+        return pseudonym(value.trim());
+    }
     Ok(Subject::of(alg, &digest(alg, value.trim())?))
+}
+
+/// The pseudonym of an account, after the number of the pepper that it was made with. Who knows the account by its name
+/// asks a node: only it has the pepper.
+fn pseudonym(value: &str) -> Result<Subject, SignalError> {
+    let (pepper, digits) = value.split_once(':').ok_or(SignalError::NoPseudonym)?;
+    let plain = !pepper.is_empty() && pepper.bytes().all(|b| b.is_ascii_digit());
+    let pepper = pepper.parse().ok().filter(|pepper| plain && *pepper > 0).ok_or(SignalError::NoPseudonym)?;
+    Ok(Subject::new(KIND_ACCOUNT, Alg::Account.number(), pepper, &digest(Alg::Account, digits.trim())?))
 }
 
 /// A subject from `type:value`, or from a value alone whose length says what it is.
@@ -418,7 +436,7 @@ pub fn is_well_formed(subject: &Subject) -> bool {
     };
     alg.digest_len() == Some(subject.digest().len())
         && alg.kind() == subject.kind
-        && (subject.param == 0 || alg == Alg::Account)
+        && (subject.param != 0) == (alg == Alg::Account)
 }
 
 /// In how many of 256 bits two PDQ hashes differ.
@@ -579,7 +597,7 @@ mod tests {
         ] {
             assert_eq!(parse(type_name, value).unwrap_err().to_string(), message);
         }
-        for alg in Alg::ALL.into_iter().filter(|alg| !alg.is_supported()) {
+        for alg in [Alg::Tlsh, Alg::Url, Alg::Vpdq] {
             assert_eq!(parse(alg.name(), PDQ), Err(SignalError::NotSupported { alg }));
         }
         assert_eq!(parse_any(PDQ), Err(SignalError::Ambiguous));
@@ -587,6 +605,25 @@ mod tests {
         assert_eq!(parse_any(""), Err(SignalError::NoType { got: 0 }));
         let long = parse(&"x".repeat(100_000), "00").unwrap_err().to_string();
         assert!(long.len() < 200, "an error does not repeat a long input");
+    }
+
+    #[test]
+    fn a_pseudonym_is_written_with_the_number_of_its_pepper() {
+        let subject = Subject::new(3, 9, 3, &[0xab; 32]);
+        let digits = "ab".repeat(32);
+        assert_eq!(subject.to_string(), format!("account:3:{digits}"));
+        for text in [format!("account:3:{digits}"), format!(" Account:3: {}\n", digits.to_uppercase())] {
+            assert_eq!(parse_any(&text).unwrap(), subject, "{text}");
+        }
+        assert_eq!(parse("account", &format!("3:{digits}")).unwrap(), subject);
+        assert_eq!(parse("account", &format!("account:3:{digits}")).unwrap(), subject);
+        for value in ["example:4711", "4711", &digits, &format!(":{digits}"), &format!("0:{digits}")] {
+            assert_eq!(parse("account", value), Err(SignalError::NoPseudonym), "{value}");
+        }
+        for value in [format!("+3:{digits}"), format!("4294967296:{digits}")] {
+            assert_eq!(parse("account", &value), Err(SignalError::NoPseudonym), "{value}");
+        }
+        assert!(matches!(parse("account", "3:abcd"), Err(SignalError::WrongLength { alg: Alg::Account, .. })));
     }
 
     #[test]
@@ -599,6 +636,8 @@ mod tests {
             (Subject::new(2, 7, 0, &[7; 32]), true),
             (Subject::new(1, 7, 0, &[7; 32]), false),
             (Subject::new(3, 9, 4, &[7; 32]), true),
+            (Subject::new(3, 9, 0, &[7; 32]), false),
+            (Subject::new(1, 9, 4, &[7; 32]), false),
             (Subject::new(1, 5, 0, &[7; 64]), true),
             (Subject::new(1, 6, 0, &[7; 35]), true),
             (Subject::new(1, 8, 0, &[7; 37]), false),

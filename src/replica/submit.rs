@@ -91,6 +91,7 @@ impl Replica {
                     {
                         return Err(Refusal::Record(index, "suspends a member for more than 14 days")); // not read
                     }
+                    admission::account_counts(charter, statement, now).map_err(|why| Refusal::Record(index, why))?;
                     guard(statement, &records[index]).map_err(|refusal| Refusal::Guard(index, refusal))?;
                 }
             }
@@ -116,14 +117,16 @@ impl Replica {
             _ => None,
         });
         let open = self.own.open.get(&class).into_iter().flatten();
-        let waiting = staged.flatten().map(Parsed::withdraws).chain(open.map(|d| record::parse(&d.bytes).withdraws()));
-        for withdraws in waiting.chain(parsed.iter().map(Parsed::withdraws)) {
+        let level = self.chain.effective().semantics;
+        let waiting = staged.flatten().map(|p| p.withdraws(level));
+        let waiting = waiting.chain(open.map(|d| record::parse(&d.bytes).withdraws(level)));
+        for withdraws in waiting.chain(parsed.iter().map(|p| p.withdraws(level))) {
             let used = &mut used[usize::from(withdraws)];
             *used = used.saturating_add(1);
         }
         // One more for a log's opening, which takes a place of the day on which it happens. Only what is asked for is
         // held against its quota: a day full of statements never stops a withdrawal.
-        let asked = |kind: usize| parsed.iter().any(|p| usize::from(p.withdraws()) == kind);
+        let asked = |kind: usize| parsed.iter().any(|p| usize::from(p.withdraws(level)) == kind);
         if used.iter().enumerate().any(|(kind, u)| asked(kind) && u.saturating_add(1) > limit) {
             Err(Refusal::Quota { limit, lane: class.name() })
         } else {
@@ -593,16 +596,17 @@ impl Replica {
 
     /// Whether a record of `time` would still be our latest word on its subject: what we said later is not undone.
     fn is_still_our_word(&self, record: &Bytes, time: TimeMs, now: TimeMs) -> bool {
-        let subject = match record::parse(record) {
-            Parsed::Says(Statement::Opinion(opinion)) => opinion.subject,
-            Parsed::Says(
-                Statement::Retract { subject, .. }
-                | Statement::Allow { subject, .. }
-                | Statement::Referral { subject, .. },
-            ) => subject,
-            _ => return false,
-        };
-        let entry = self.view.entry(&subject, now);
+        let Parsed::Says(statement) = record::parse(record) else { return false };
+        let is_word = matches!(
+            statement,
+            Statement::Opinion(_) | Statement::Retract { .. } | Statement::Allow { .. } | Statement::Referral { .. }
+        );
+        let Some(subject) = statement.subject().filter(|_| is_word) else { return false };
+        // What was said of accounts ends with its pepper.
+        if admission::account_counts(self.chain.effective(), &statement, now).is_err() {
+            return false;
+        }
+        let entry = self.view.entry(subject, now);
         !entry.is_some_and(|e| e.said.iter().any(|s| s.member == self.settings.me && s.time >= time))
     }
 
@@ -856,7 +860,7 @@ mod tests {
             ),
             ("at most 511 statements", FULL, same, vec![opinion(1, 1); 512]),
             ("at most 511 statements and 256 KiB", FULL, same, vec![long(4_000); 66]),
-            ("semantics level 3", FULL, |c| c.semantics = 3, vec![opinion(1, 1)]),
+            ("semantics level 4", FULL, |c| c.semantics = 4, vec![opinion(1, 1)]),
             (
                 "larger than the charter allows (200 bytes)",
                 FULL,

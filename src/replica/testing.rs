@@ -7,10 +7,12 @@ use ed25519_dalek::SigningKey;
 use prost::Message as _;
 
 use crate::replica::block::{Frame, Header, SignedHeader, Slot};
-use crate::replica::charter::{Charter, CharterChain, SEMANTICS_MAX, charter_hash, prove_possession, sign_charter};
+use crate::replica::charter::{
+    Charter, CharterChain, SEALED_PEPPER_SIZE, SEMANTICS_MAX, charter_hash, prove_possession, sign_charter,
+};
 use crate::replica::heads::head_to_proto;
 use crate::replica::ids::{BlockId, Class, ForumId, Head, HeaderHash, LogNo, MemberId, Origin, Seq, TimeMs, sha256};
-use crate::replica::signal::{Alg, Subject};
+use crate::replica::signal::{Alg, KIND_ACCOUNT, Subject};
 use crate::replica::signed::{Keyring, Opening, VerifiedBlock, VerifiedHeader, log_leaf, open_log};
 use crate::replica::wrong::Rules;
 use crate::replica::{Replica, Restore, Settings, merkle, proto, record};
@@ -272,6 +274,27 @@ pub(crate) fn verified_header(ring: &Keyring, frame: &Frame, opening: &Opening) 
 /// A SHA-256 subject of a number.
 pub(crate) fn subject(number: u8) -> Subject {
     Subject::of(Alg::Sha256, &[number; 32])
+}
+
+/// Turns accounts on: level 3, and these peppers, each sealed to every member.
+pub(crate) fn with_peppers(charter: &mut proto::Charter, peppers: &[u32]) {
+    charter.semantics = 3;
+    charter.policy.as_mut().unwrap().account_ttl_max_ms = ACCOUNT_DAYS * TimeMs::DAY_MS;
+    charter.members.iter_mut().for_each(|m| m.seal_key = vec![8; 32].into());
+    let copy = |pepper_id: u32, m: &proto::Member| proto::SealedPepper {
+        pepper_id,
+        member_id: m.id.clone(),
+        sealed: vec![7; SEALED_PEPPER_SIZE].into(),
+    };
+    charter.peppers = peppers.iter().flat_map(|id| charter.members.iter().map(|m| copy(*id, m))).collect();
+}
+
+/// How long a word on an account lasts at most where [`with_peppers`] turned accounts on.
+pub(crate) const ACCOUNT_DAYS: u64 = 30;
+
+/// The pseudonym of an account under a pepper.
+pub(crate) fn account(number: u8, pepper: u32) -> Subject {
+    Subject::new(KIND_ACCOUNT, Alg::Account.number(), pepper, &[number; 32])
 }
 
 fn salted(kind: proto::Kind, body: &impl prost::Message) -> Bytes {

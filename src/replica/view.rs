@@ -347,14 +347,14 @@ impl View {
         let too_early = header.time < self.seats[seat].admitted;
         let mut used = [0_u32; 2];
         for (index, record) in records.iter().enumerate() {
-            let withdraws = record.withdraws();
+            let withdraws = record.withdraws(self.charter.semantics);
             used[usize::from(withdraws)] += 1;
             let within = room.take(withdraws);
             match record {
                 Parsed::Says(statement)
                     if within
                         && !too_early
-                        && admission::may_say(self.charter.semantics, self.seats[seat].roles, statement) =>
+                        && admission::has_effect(&self.charter, self.seats[seat].roles, statement, header.time) =>
                 {
                     self.take(header, seat, index, statement);
                 }
@@ -821,8 +821,8 @@ mod tests {
     use crate::replica::exchange::Draw;
     use crate::replica::signed::{Keyring, VerifiedBlock};
     use crate::replica::testing::{
-        AUDITOR, CERTIFIER, FULL, REFERRAL, SMALL, START, STEWARD, TestForum, TestLog, allow, attest, id, incident,
-        opinion, opinion_with, origin, referral, retract, subject, suspend,
+        ACCOUNT_DAYS, AUDITOR, CERTIFIER, FULL, REFERRAL, SMALL, START, STEWARD, TestForum, TestLog, account, allow,
+        attest, id, incident, opinion, opinion_with, origin, referral, retract, subject, suspend, with_peppers,
     };
     use crate::replica::{ids, proto, record};
 
@@ -1549,6 +1549,105 @@ mod tests {
         assert_ne!(view.digest().1, before, "labels are part of the digest");
         world.say(1, opinion(1, ENDORSE));
         assert_eq!(labels(&world, at(0)), [0_u32; 0], "the later word did not join the incident");
+    }
+
+    fn account_opinion(pepper: u32, stance: u32, expires: TimeMs) -> bytes::Bytes {
+        let subject = Some(account(5, pepper).to_proto());
+        encoded(proto::Kind::Opinion, &proto::Opinion { subject, stance, expires_ms: expires.0, ..Default::default() })
+    }
+
+    /// M6: an account is listed only under a pepper that the charter has, from level 3 on, and with an end in its term.
+    #[test]
+    fn what_is_said_of_accounts_counts_with_permission_and_an_end_only() {
+        let ttl = ACCOUNT_DAYS * TimeMs::DAY_MS;
+        let said = START.plus(1);
+        let latest = said.plus(ttl);
+        let with = |peppers: &[u32], record: bytes::Bytes| {
+            let forum = TestForum::with(&[("a", FULL | CERTIFIER), ("b", FULL)], |c| with_peppers(c, peppers));
+            let mut world = World::new(forum);
+            world.say(1, record);
+            let view = world.view();
+            (view.listed(), view.inert())
+        };
+        let subject = || Some(account(5, 2).to_proto());
+        let allow = |expires: TimeMs| {
+            encoded(
+                proto::Kind::Allow,
+                &proto::Allow { subject: subject(), yes: true, expires_ms: expires.0, certificate: 0 },
+            )
+        };
+        for (what, peppers, record, listed) in [
+            ("with an end", &[2][..], account_opinion(2, SUBMIT, latest), 1),
+            ("of an older pepper", &[2, 7], account_opinion(2, SUBMIT, latest), 1),
+            ("without an end", &[2], account_opinion(2, SUBMIT, TimeMs(0)), 0),
+            ("with an end that is too late", &[2], account_opinion(2, SUBMIT, latest.plus(1)), 0),
+            ("of another pepper", &[2], account_opinion(3, SUBMIT, latest), 0),
+            ("without any pepper", &[], account_opinion(2, SUBMIT, latest), 0),
+            ("of pepper 0", &[2], account_opinion(0, SUBMIT, latest), 0),
+            ("certified with an end", &[2], allow(latest), 1),
+            ("certified for too long", &[2], allow(latest.plus(1)), 0),
+        ] {
+            assert_eq!(with(peppers, record), (listed, 1 - listed), "{what}");
+        }
+        // Below level 3 nothing of it counts, whatever else it says.
+        let mut world = World::of(&[("a", FULL)]);
+        world.say(1, account_opinion(2, SUBMIT, latest)).say(1, account_opinion(2, NEUTRAL, TimeMs(0)));
+        assert_eq!((world.view().listed(), world.view().inert()), (0, 2));
+    }
+
+    /// What takes something back, or ends an entry, needs no end: it lists nobody. A note beside the status has none.
+    #[test]
+    fn an_account_is_taken_back_and_retracted_without_an_end() {
+        let forum = TestForum::with(&[("a", FULL), ("b", FULL)], |c| with_peppers(c, &[2]));
+        let subject = || Some(account(5, 2).to_proto());
+        let mut world = World::new(forum);
+        let status = |world: &World| world.view().entry(&account(5, 2), world.clock).map(|e| e.status);
+        world.say(1, account_opinion(2, SUBMIT, START.plus(TimeMs::DAY_MS)));
+        assert_eq!(status(&world), Some(Status::Active));
+        world.say(1, account_opinion(2, NEUTRAL, TimeMs(0)));
+        assert_eq!(status(&world), Some(Status::Inactive));
+        world.say(1, account_opinion(2, SUBMIT, START.plus(TimeMs::DAY_MS)));
+        let vote = encoded(
+            proto::Kind::RetractVote,
+            &proto::RetractVote { subject: subject(), yes: true, ..Default::default() },
+        );
+        world.say(1, vote.clone()).say(2, vote);
+        assert_eq!(status(&world), Some(Status::Retracted));
+        assert_eq!(world.view().inert(), 0);
+        world.say(1, encoded(proto::Kind::Outcome, &proto::Outcome { subject: subject(), result: 1, acted_ms: 1 }));
+        assert_eq!(world.view().inert(), 1);
+    }
+
+    #[test]
+    fn an_account_stops_matching_at_its_end_on_every_node() {
+        let end = START.plus(TimeMs::HOUR_MS);
+        let forum = TestForum::with(&[("a", FULL)], |c| with_peppers(c, &[2]));
+        let mut world = World::new(forum);
+        world.say(1, account_opinion(2, SUBMIT, end));
+        let mut view = world.view();
+        let matches = |view: &View, t| view.entry(&account(5, 2), t).unwrap().status.matches();
+        assert!(matches(&view, TimeMs(end.0 - 1)) && !matches(&view, end));
+        assert_eq!(view.listed(), 1);
+        view.advance(end);
+        assert_eq!(view.listed(), 0, "and leaves the digest with the hour");
+    }
+
+    /// The quota of a forum below level 3 is the same on a node that has never heard of accounts: to it they are inert.
+    #[test]
+    fn a_withdrawal_of_an_account_has_a_quota_of_its_own_from_level_3_on() {
+        let used = |level: u32| {
+            let forum = TestForum::with(&[("a", FULL)], |c| {
+                with_peppers(c, &[2]);
+                if level < 3 {
+                    (c.semantics, c.peppers) = (level, Vec::new());
+                }
+            });
+            let mut world = World::new(forum);
+            world.say(1, account_opinion(2, NEUTRAL, TimeMs(0)));
+            world.view().quotas().used(id(1), Class::Normal, START.day())
+        };
+        // The log's opening is one.
+        assert_eq!((used(2), used(3)), ([2, 0], [1, 1]));
     }
 
     #[test]

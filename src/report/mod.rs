@@ -445,11 +445,11 @@ impl Gathering {
         let (roles, too_early) = (self.seats[seat].roles, header.time < self.seats[seat].admitted);
         let (mut used, mut inert) = ([0_u32; 2], 0);
         for (index, record) in records.iter().enumerate() {
-            let withdraws = record.withdraws();
+            let withdraws = record.withdraws(self.charter.semantics);
             used[usize::from(withdraws)] += 1;
             let within = room.take(withdraws) && !too_early;
             match record {
-                Parsed::Says(said) if within && admission::may_say(self.charter.semantics, roles, said) => {
+                Parsed::Says(said) if within && admission::has_effect(&self.charter, roles, said, header.time) => {
                     self.note(header, seat, index, said);
                 }
                 _ => inert += 1,

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::replica::block::{sign, signature_holds};
 use crate::replica::charter::{
-    CharterChain, CharterError, PINS_PER_NODE_MAX, possession_holds, prove_possession, public_key,
+    CharterChain, CharterError, PINS_PER_NODE_MAX, SealKey, possession_holds, prove_possession, public_key,
 };
 use crate::replica::ids::{ForumId, MemberId, Pin, TimeMs};
 use crate::replica::proto;
@@ -393,6 +393,8 @@ pub struct Applicant {
     pub pins: Vec<Pin>,
     /// Where its node is found.
     pub endpoints: Vec<String>,
+    /// What peppers are sealed to, if it has such a key.
+    pub seal_key: Option<SealKey>,
 }
 
 /// A join request whose fields are sound and whose signature and proof of possession hold. Whether the company is who
@@ -429,6 +431,7 @@ impl JoinRequest {
             tls_spki_sha256: applicant.pins.iter().map(|pin| copied(&pin.0)).collect(),
             endpoints: applicant.endpoints.clone(),
             made_ms: now.0,
+            seal_key: applicant.seal_key.map(|key| copied(key.as_bytes())).unwrap_or_default(),
         };
         let body = Bytes::from(body.encode_to_vec());
         let signature = copied(&sign(root, REQUEST_TYPE, &body));
@@ -484,6 +487,10 @@ fn damaged(what: &str) -> Malformed {
 fn applicant(body: &local::JoinRequest) -> Result<Applicant, Malformed> {
     let context: [u8; 32] = body.context[..].try_into().map_err(|_wrong_length| damaged("context has not 32 bytes"))?;
     let pins: Option<Vec<_>> = body.tls_spki_sha256.iter().map(|pin| Pin::from_slice(pin)).collect();
+    let seal_key = match &body.seal_key[..] {
+        [] => None,
+        key => Some(SealKey::from_slice(key).ok_or_else(|| damaged("its seal key is not sound"))?),
+    };
     Ok(Applicant {
         binding: if body.founding { Binding::Founding(context) } else { Binding::Forum(ForumId(context)) },
         member: MemberId::from_slice(&body.member_id).ok_or_else(|| damaged("member_id has not 16 bytes"))?,
@@ -493,6 +500,7 @@ fn applicant(body: &local::JoinRequest) -> Result<Applicant, Malformed> {
         languages: body.languages.clone(),
         pins: pins.ok_or_else(|| damaged("a TLS pin has not 32 bytes"))?,
         endpoints: body.endpoints.clone(),
+        seal_key,
     })
 }
 
@@ -576,6 +584,7 @@ mod tests {
             languages: vec!["fr".to_owned(), "pt-BR".to_owned()],
             pins: vec![Pin([3; 32])],
             endpoints: vec!["acme.example.org:7700".to_owned()],
+            seal_key: SealKey::from_slice(&[9; 32]),
         }
     }
 

@@ -202,15 +202,20 @@ pub(crate) enum Says {
 /// A place in a log: log, number, hash of the header there.
 pub(crate) type Mark = (LogId, u64, Hash);
 
+/// The subject type of accounts.
+const ACCOUNT: u32 = 3;
+
 const STANCE: u8 = 0;
 const RETRACT: u8 = 1;
 const ALLOW: u8 = 2;
 const REFERRAL: u8 = 3;
 
 impl Says {
-    fn withdraws(&self) -> bool {
+    /// Below level 3 what is said of an account says nothing.
+    fn withdraws(&self, level: u32) -> bool {
         match self {
             Self::Nothing { withdraws } => *withdraws,
+            Self::Word { about, .. } if about.0 == ACCOUNT && level < 3 => false,
             Self::Word { family, value, .. } => match *family {
                 STANCE => *value == 4,
                 RETRACT => true,
@@ -230,7 +235,8 @@ fn exactly<M: Message + Default>(bytes: &Bytes) -> Option<M> {
 fn about(subject: Option<proto::Subject>) -> Option<About> {
     let s = subject?;
     let sound = matches!(s.r#type, 1 | 2) && s.alg == 4 && s.param == 0 && s.digest.len() == 32;
-    sound.then(|| (s.r#type, s.alg, s.param, s.digest.to_vec()))
+    let account = s.r#type == ACCOUNT && s.alg == 9 && s.param > 0 && s.digest.len() == 32;
+    (sound || account).then(|| (s.r#type, s.alg, s.param, s.digest.to_vec()))
 }
 
 fn meaning(record: &Bytes) -> Says {
@@ -349,7 +355,8 @@ pub(crate) fn shown(charter: &proto::Charter, prefixes: &BTreeMap<LogId, Vec<&Bl
         let Some(member) = members.get(&log.0) else { continue };
         for block in blocks.iter().filter(|b| b.class <= 2) {
             for (index, said) in block.said.iter().enumerate() {
-                let used = used.entry((log.0, block.class, block.time / 86_400_000, said.withdraws())).or_default();
+                let withdraws = said.withdraws(charter.semantics);
+                let used = used.entry((log.0, block.class, block.time / 86_400_000, withdraws)).or_default();
                 *used += 1;
                 if *used > quota[usize::from(block.class)] || block.time < member.admitted_ms {
                     continue;
@@ -360,6 +367,9 @@ pub(crate) fn shown(charter: &proto::Charter, prefixes: &BTreeMap<LogId, Vec<&Bl
                         let needs = [1 | 2, 1, 16, 8][usize::from(*family)];
                         let too_long = *family == ALLOW && *expires > block.time + 400 * 86_400_000;
                         if member.roles & needs == 0 || too_long {
+                            continue;
+                        }
+                        if about.0 == ACCOUNT && !may_list(charter, about.2, *family, *value, *expires, block.time) {
                             continue;
                         }
                         let new = Register {
@@ -386,6 +396,16 @@ pub(crate) fn shown(charter: &proto::Charter, prefixes: &BTreeMap<LogId, Vec<&Bl
         }
     }
     statuses(charter, &members, &registers, &incidents, t)
+}
+
+/// M6: whether a word on an account counts. A retraction ends what is listed and may last; so may what takes a word back.
+fn may_list(charter: &proto::Charter, pepper: u32, family: u8, value: u32, expires: u64, time: u64) -> bool {
+    let ttl = charter.policy.as_ref().map_or(0, |p| p.account_ttl_max_ms);
+    let back = if family == STANCE { value == 4 } else { value == 0 };
+    let ends = expires > 0 && expires <= time + ttl;
+    charter.semantics >= 3
+        && charter.peppers.iter().any(|copy| copy.pepper_id == pepper)
+        && (family == RETRACT || back || ends)
 }
 
 fn statuses(

@@ -6,13 +6,14 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use prost::Message as _;
 use staydown::replica::block::{Frame, Header, SignedHeader, Slot};
+use staydown::replica::charter::SEMANTICS_MAX;
 use staydown::replica::exchange::Draw;
 use staydown::replica::ids::{BlockId, Class, ForumId, Head, HeaderHash, LogNo, MemberId, Origin, Seq, TimeMs, sha256};
 use staydown::replica::merkle::{self, CompactRange};
 use staydown::replica::signed::{Opening, log_leaf, open_log};
 use staydown::replica::{forks, heads, proto, record};
 
-use crate::forum::{Company, STEWARD, bytes16, malformed, statement, suspension};
+use crate::forum::{Company, STEWARD, bytes16, malformed, of_account, statement, suspension};
 
 /// 20:00 UTC on some day; runs begin up to four hours later, so that some cross midnight.
 const EVENING: u64 = 1_795_000_000_000 / 86_400_000 * 86_400_000 + 20 * 3_600_000;
@@ -27,7 +28,7 @@ pub(crate) struct Plan {
     pub(crate) quota: [u32; 3],
     /// The charter's semantics level at the beginning.
     pub(crate) semantics: u32,
-    /// Honest nodes in a thousand whose release knows only level 1.
+    /// Honest nodes in a thousand whose release knows only the level at the beginning, or one more.
     pub(crate) old_permille: u64,
     pub(crate) steps: usize,
     pub(crate) gap_ms: u64,
@@ -94,7 +95,7 @@ impl Plan {
         } else {
             EVENING + draw.below(14_000_000)
         };
-        let semantics = if draw.below(3) == 0 { 1 } else { 2 };
+        let semantics = [1, 2, 2, 3][draw.below(4) as usize];
         Self {
             start,
             members,
@@ -103,7 +104,7 @@ impl Plan {
             quota: if draw.below(3) == 0 { [6 + draw.below(6) as u32, 5, 5] } else { [1000, 1000, 1000] },
             semantics,
             // A forum begins at a level that all its nodes know.
-            old_permille: if semantics == 1 { [0, 300, 600][draw.below(3) as usize] } else { 0 },
+            old_permille: if semantics < SEMANTICS_MAX { [0, 300, 600][draw.below(3) as usize] } else { 0 },
             steps: 30 + draw.below(if members > 6 { 50 } else { 100 }) as usize,
             gap_ms: [500, 1_500, 4_000][draw.below(3) as usize],
             loss_permille: [0, 20, 100, 250][draw.below(4) as usize],
@@ -297,6 +298,7 @@ impl Liar {
             let one = |draw: &mut Draw| match draw.below(10) {
                 0..2 => malformed(draw, now),
                 2..5 => governs(draw, roles, now, heads),
+                5 => of_account(draw, roles, now),
                 _ => statement(draw, roles, now),
             };
             (0..many).map(|_| one(draw)).collect()

@@ -91,7 +91,7 @@ impl Forum {
     /// A forum of the first `roles.len()` companies.
     pub(crate) fn found(roles: &[u32], groups: &[usize], quota: [u32; 3], semantics: u32, now: u64) -> Self {
         let founder_keys = (0..FOUNDERS).map(|i| Bytes::copy_from_slice(founder(i).verifying_key().as_bytes()));
-        let latest = proto::Charter {
+        let mut latest = proto::Charter {
             version: 1,
             name: "simulated forum".into(),
             semantics,
@@ -104,7 +104,7 @@ impl Forum {
                 contest_quorum: 2,
                 allow_quorum: 1,
                 quota_per_day: quota.to_vec(),
-                account_ttl_max_ms: 180 * 86_400_000,
+                account_ttl_max_ms: ACCOUNT_TTL_MS,
                 stale_grace_ms: 86_400_000,
                 auditors_attest: false,
                 log_bytes_max: 1 << 30,
@@ -115,6 +115,9 @@ impl Forum {
             taxonomy: "staydown-example-1".into(),
             ..Default::default()
         };
+        if semantics >= 3 {
+            toggle_pepper(&mut latest, 1);
+        }
         let mut forum = Self {
             id: ForumId([0; 32]),
             signed: Vec::new(),
@@ -253,6 +256,7 @@ pub(crate) fn member(number: usize, roles: u32, group: usize, admitted_ms: u64) 
             ..Default::default()
         }],
         admitted_ms,
+        seal_key: vec![9; 32].into(),
         jurisdictions: vec!["NL".into()],
         pop: company.roots[0].1.clone(),
         ..Default::default()
@@ -309,6 +313,56 @@ pub(crate) fn expel(charter: &mut proto::Charter, who: MemberId, policy: u32, cu
         cutoffs: cutoffs.iter().map(cutoff).collect(),
         reason: 99,
     });
+}
+
+/// How long accounts are listed at most: shorter than what [`of_account`] sometimes asks for.
+const ACCOUNT_TTL_MS: u64 = 3 * 3_600_000;
+
+/// Gives the charter a pepper, or takes it back; its copies are sealed by nobody and opened by nobody.
+pub(crate) fn toggle_pepper(charter: &mut proto::Charter, pepper_id: u32) {
+    let had = charter.peppers.len();
+    charter.peppers.retain(|copy| copy.pepper_id != pepper_id);
+    if charter.peppers.len() == had {
+        let copy = |m: &proto::Member| proto::SealedPepper {
+            pepper_id,
+            member_id: m.id.clone(),
+            sealed: vec![pepper_id as u8; 80].into(),
+        };
+        charter.peppers.extend(charter.members.iter().map(copy));
+        charter.peppers.sort_by(|a, b| (a.pepper_id, &a.member_id).cmp(&(b.pepper_id, &b.member_id)));
+    }
+}
+
+/// What a company of `roles` says of an account, under a pepper that the charter has or has not, with an end in time, too
+/// late, or none.
+pub(crate) fn of_account(draw: &mut Draw, roles: u32, now: u64) -> Bytes {
+    let digest = sha256(&[b"account", &draw.below(3).to_be_bytes()]);
+    let param = if draw.below(3) > 0 { 1 } else { draw.below(5) as u32 };
+    let subject = Some(proto::Subject { r#type: 3, alg: 9, param, digest: Bytes::copy_from_slice(&digest) });
+    let salt = bytes16(draw);
+    let expires_ms = match draw.below(8) {
+        0 => 0,
+        1 => now + 4 * 3_600_000,
+        _ => now + 1 + draw.below(2 * 3_600_000),
+    };
+    let yes = draw.below(4) > 0;
+    match draw.below(6) {
+        0 if roles & FULL != 0 => {
+            record::encode(proto::Kind::RetractVote, salt, &proto::RetractVote { subject, yes, reason: 1 })
+        }
+        0 | 1 if roles & CERTIFIER != 0 => {
+            record::encode(proto::Kind::Allow, salt, &proto::Allow { subject, yes, expires_ms, certificate: 1 })
+        }
+        _ if roles & REFERRAL != 0 => {
+            let referral = proto::Referral { subject, open: yes, authority: 7, jurisdiction: 1, expires_ms };
+            record::encode(proto::Kind::Referral, salt, &referral)
+        }
+        _ => {
+            let stance = [1, 1, 2, 3, 4, 4][draw.below(6) as usize];
+            let opinion = proto::Opinion { subject, stance, expires_ms, labels: vec![5], ..Default::default() };
+            record::encode(proto::Kind::Opinion, salt, &opinion)
+        }
+    }
 }
 
 /// Something to talk about: few subjects, so that companies meet on them.

@@ -5,6 +5,7 @@
 
 mod world;
 
+mod accounts;
 mod backfill;
 mod demo;
 mod drills;

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use prost::Message as _;
 
 use super::member_words;
 use crate::cli::drafting::governing::{ACTIVE, FORMER, Kept, SUSPENDED, log_no};
+use crate::cli::drafting::peppers;
 use crate::cli::show;
 use crate::replica::charter::Roles;
 use crate::replica::ids::{CharterHash, KeyId, TimeMs, hex, sha256};
@@ -23,6 +25,7 @@ pub(super) fn changes(old: &proto::Charter, hash: CharterHash, new: &proto::Char
     diff.section("expulsions", terms(old) != terms(new), Diff::expulsions);
     diff.section("cutoffs", listed_cutoffs(old) != listed_cutoffs(new), Diff::cutoffs);
     diff.section("erasure orders", old.erasures != new.erasures, Diff::erasures);
+    diff.section("peppers", old.peppers != new.peppers, Diff::peppers);
     diff.carried();
     diff.lines
 }
@@ -40,6 +43,9 @@ pub(super) fn warnings(old: Option<&proto::Charter>, new: &proto::Charter, now: 
     if !new.members.is_empty() && voices(new) == 0 {
         lines.push("no FULL member is left: nothing that is listed counts, and nothing can be retracted".to_owned());
     }
+    // What was so before was said before.
+    let told = old.map(pepper_warnings).unwrap_or_default();
+    lines.extend(pepper_warnings(new).into_iter().filter(|line| !told.contains(line)));
     let Some(old) = old else { return lines };
     if new.threshold < old.threshold {
         lines.push(format!(
@@ -65,6 +71,31 @@ pub(super) fn warnings(old: Option<&proto::Charter>, new: &proto::Charter, now: 
     for member in old.members.iter().filter(|m| now_of(m).is_none()) {
         let name = show::clean(&member.name);
         lines.push(format!("{name} is taken out altogether: a company that goes is usually expelled, or leaves"));
+    }
+    lines
+}
+
+/// Who cannot deal with accounts, and who could still guess them.
+fn pepper_warnings(charter: &proto::Charter) -> Vec<String> {
+    let Some(id) = peppers::newest(charter) else { return Vec::new() };
+    let mut lines = Vec::new();
+    for (name, has_key) in peppers::without_copy(charter, id) {
+        let name = show::clean(&name);
+        lines.push(match has_key {
+            true => format!("{name} has no copy of pepper {id}: it finds no accounts (staydown charter share-peppers)"),
+            false => format!(
+                "{name} has no seal key: it finds no accounts (there: staydown key rotate --seal; here: admit its request)"
+            ),
+        });
+    }
+    let gone = |m: &&proto::Member| {
+        m.status == FORMER && charter.peppers.iter().any(|c| c.pepper_id == id && c.member_id == m.id)
+    };
+    for member in charter.members.iter().filter(gone) {
+        let name = show::clean(&member.name);
+        lines.push(format!(
+            "{name} knows pepper {id} and can test guesses of what is listed under it: staydown charter rotate-pepper, into the same file"
+        ));
     }
     lines
 }
@@ -119,8 +150,8 @@ impl Diff<'_> {
         let (old, new) = (self.old, self.new);
         self.compare("name", old.name != new.name, &old.name, &new.name);
         if old.semantics != new.semantics {
-            let meant = "2 switches on finality, suspensions by stewards and erasure orders; a node that does not know \
-                         the level signs nothing any more";
+            let meant = "2 switches on finality, suspensions by stewards and erasure orders, 3 lets the charter have \
+                         accounts; a node that does not know the level signs nothing any more";
             self.say(format!("~ semantics level: {} becomes {} ({meant})", old.semantics, new.semantics));
         }
         if old.threshold != new.threshold {
@@ -442,6 +473,54 @@ impl Diff<'_> {
         }
     }
 
+    /// A pepper that lives is what it was: another copy of it may be another pepper, and is an alarm, unless the member has
+    /// another seal key.
+    fn peppers(&mut self) {
+        type Copies = BTreeMap<u32, BTreeMap<Vec<u8>, Bytes>>;
+        let by_id = |c: &proto::Charter| {
+            let mut all = Copies::new();
+            for copy in &c.peppers {
+                all.entry(copy.pepper_id).or_default().insert(copy.member_id.to_vec(), copy.sealed.clone());
+            }
+            all
+        };
+        let (old, new) = (by_id(self.old), by_id(self.new));
+        let names = |diff: &Self, copies: &BTreeMap<Vec<u8>, Bytes>| {
+            copies.keys().map(|id| diff.name(id)).collect::<Vec<_>>().join(", ")
+        };
+        match (old.is_empty(), new.is_empty()) {
+            (true, false) => self.say("~ accounts: may be listed from now on, by pseudonyms and for a time"),
+            (false, true) => self.say("~ accounts: may be listed no more, and what is listed counts no more"),
+            _ => {}
+        }
+        let seal_key =
+            |c: &proto::Charter, id: &[u8]| c.members.iter().find(|m| m.id[..] == *id).map(|m| m.seal_key.clone());
+        for (id, copies) in &new {
+            let Some(before) = old.get(id) else {
+                self.say(format!("+ pepper {id}: sealed to {}", names(self, copies)));
+                continue;
+            };
+            for (member, sealed) in copies {
+                let name = self.name(member);
+                let same_key = seal_key(self.old, member) == seal_key(self.new, member);
+                match before.get(member) {
+                    None => self.say(format!("~ pepper {id}: sealed to {name}, too")),
+                    Some(was) if was == sealed => {}
+                    Some(_) if same_key => self.say(format!(
+                        "! pepper {id}: the copy for {name} is another one, under the same seal key: it may be another pepper"
+                    )),
+                    Some(_) => self.say(format!("~ pepper {id}: sealed to the new key of {name}")),
+                }
+            }
+            for member in before.keys().filter(|member| !copies.contains_key(*member)) {
+                self.say(format!("~ pepper {id}: {} has no copy any more", self.name(member)));
+            }
+        }
+        for (id, _) in old.iter().filter(|(id, _)| !new.contains_key(*id)) {
+            self.say(format!("- pepper {id}: what is listed under it counts no more"));
+        }
+    }
+
     /// What this release carries and does not read.
     fn carried(&mut self) {
         // Every field by its name: a new one does not compile until it has its words.
@@ -459,7 +538,7 @@ impl Diff<'_> {
             expulsions: _,
             cutoffs: _,
             erasures: _,
-            peppers,
+            peppers: _,
             ca_certs,
             issued_ms: _,
             valid_until_ms: _,
@@ -476,9 +555,6 @@ impl Diff<'_> {
         let pick: fn(&mut proto::Charter, &proto::Charter) = |to, from| to.audiences.clone_from(&from.audiences);
         let (a, b) = (of(old.audiences.len(), bare(pick, old)), of(audiences.len(), bare(pick, new)));
         self.compare("audiences", *audiences != old.audiences, a, b);
-        let pick: fn(&mut proto::Charter, &proto::Charter) = |to, from| to.peppers.clone_from(&from.peppers);
-        let (a, b) = (of(old.peppers.len(), bare(pick, old)), of(peppers.len(), bare(pick, new)));
-        self.compare("sealed peppers", *peppers != old.peppers, a, b);
         let pick: fn(&mut proto::Charter, &proto::Charter) = |to, from| to.ca_certs.clone_from(&from.ca_certs);
         let (a, b) = (of(old.ca_certs.len(), bare(pick, old)), of(ca_certs.len(), bare(pick, new)));
         self.compare("certificate authorities", *ca_certs != old.ca_certs, a, b);
@@ -542,8 +618,6 @@ fn ranges(numbers: &[u32]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::cli::drafting;
     use crate::cli::drafting::tests::{NOW, founded, founder};
@@ -793,6 +867,33 @@ mod tests {
     }
 
     #[test]
+    fn what_happens_to_peppers_is_told_and_another_copy_is_an_alarm() {
+        let copy = |pepper_id, member: u8, fill: u8| proto::SealedPepper {
+            pepper_id,
+            member_id: vec![member; 16].into(),
+            sealed: vec![fill; 80].into(),
+        };
+        // The whole charter has pepper 1 for acme.
+        assert_eq!(
+            lines(|c| c.peppers.extend([copy(1, 12, 3), copy(2, 11, 4), copy(2, 12, 5)])),
+            ["~ pepper 1: sealed to bolt, too", "+ pepper 2: sealed to acme, bolt"]
+        );
+        assert_eq!(
+            lines(|c| c.peppers = vec![copy(2, 11, 4)]),
+            ["+ pepper 2: sealed to acme", "- pepper 1: what is listed under it counts no more"]
+        );
+        let other = lines(|c| c.peppers[0].sealed = vec![9; 80].into());
+        assert!(other[0].starts_with("! pepper 1: the copy for acme is another one"), "{other:?}");
+        let rekeyed = lines(|c| {
+            c.peppers[0].sealed = vec![9; 80].into();
+            c.members[0].seal_key = vec![9; 32].into();
+        });
+        assert!(rekeyed.contains(&"~ pepper 1: sealed to the new key of acme".to_owned()), "{rekeyed:?}");
+        let off = lines(|c| c.peppers.clear());
+        assert!(off[0].starts_with("~ accounts: may be listed no more"), "{off:?}");
+    }
+
+    #[test]
     fn founders_are_warned_of_what_cannot_be_taken_back_easily() {
         let old = whole();
         let warned = |change: fn(&mut proto::Charter), expected: &str| {
@@ -808,6 +909,15 @@ mod tests {
         warned(|c| c.members[0].status = 3, "acme has been here since the forum was founded");
         warned(|c| drop(c.members.remove(0)), "acme is taken out altogether");
         warned(|c| drop(c.founder_keys.remove(0)), "cannot sign any more");
+        warned(|c| c.members[0].status = 3, "acme knows pepper 1 and can test guesses of what is listed under it");
+        warned(|c| c.peppers[0].pepper_id = 2, "bolt has no copy of pepper 2");
+        warned(
+            |c| {
+                c.peppers[0].pepper_id = 2;
+                c.members[1].seal_key = Bytes::new();
+            },
+            "bolt has no seal key: it finds no accounts",
+        );
         let mut stewarded = old.clone();
         stewarded.members[1].roles |= Roles::STEWARD.bits();
         assert!(warnings(Some(&stewarded), &old, NOW)[0].contains("bolt is a steward"));

@@ -3,19 +3,21 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 use super::{current_chain, differences, founder, read_either, refuse_to_overwrite, roles, told_file, warnings};
+use crate::accounts::{Pepper, Peppers};
 use crate::cli::drafting::governing::{self, Erased, Kept, LogEnd, MemberChange, PolicyChange};
-use crate::cli::drafting::{self, Standing};
+use crate::cli::drafting::{self, Standing, peppers};
 use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::log::Heads;
-use crate::cli::{Invocation, show};
-use crate::clock;
+use crate::cli::{Invocation, init, show};
+use crate::replica::charter::Charter;
 use crate::replica::ids::{Head, HeaderHash, LogNo, MemberId, Origin, Seq, TimeMs};
 use crate::replica::{merkle, record};
 use crate::wire::files::CharterFile;
 use crate::wire::local;
+use crate::{clock, keys};
 
 /// Where a proposal begins and ends.
 #[derive(Args)]
@@ -132,6 +134,31 @@ pub(in crate::cli) enum Proposal {
         #[command(flatten)]
         draft: DraftArgs,
     },
+    /// Whether accounts may be listed, by pseudonyms under a secret pepper that members share
+    SetAccounts {
+        /// on draws the first pepper; off ends what is listed
+        #[arg(value_enum)]
+        to: Switch,
+        #[command(flatten)]
+        draft: DraftArgs,
+    },
+    /// Draw a new pepper for accounts: after a member has gone, or as a habit; the old ones are looked up until they end
+    RotatePepper {
+        #[command(flatten)]
+        draft: DraftArgs,
+    },
+    /// Take an old pepper out: what is listed under it counts no more
+    DropPepper {
+        /// Its number
+        id: u32,
+        #[command(flatten)]
+        draft: DraftArgs,
+    },
+    /// Seal the peppers that live to members without a copy, at a node that can open them
+    SharePeppers {
+        #[command(flatten)]
+        draft: DraftArgs,
+    },
     /// Change what the charter says of a company: group, places, languages, logs, endpoints, pins
     SetMember(MemberArgs),
     /// Make the charter valid for so many days from today
@@ -170,6 +197,12 @@ pub(in crate::cli) enum Proposal {
         #[command(flatten)]
         draft: DraftArgs,
     },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Args)]
@@ -221,6 +254,9 @@ pub(in crate::cli) struct PolicyArgs {
     /// Days for which a stale charter is a warning before it is an alarm
     #[arg(long, value_name = "DAYS")]
     stale_grace: Option<u64>,
+    /// Days for which an account is listed at most
+    #[arg(long, value_name = "DAYS")]
+    account_days: Option<u64>,
     /// Whether auditors attest what is final
     #[arg(long, value_name = "BOOL")]
     auditors_attest: Option<bool>,
@@ -329,6 +365,28 @@ pub(super) async fn propose(change: Proposal, at: &Invocation) -> Outcome {
             at.terminal.talk(who_understands(level, at).await);
             written(&begun, &new, &draft, at)
         }
+        Proposal::SetAccounts { to, draft } => set_accounts(to, &draft, at).await,
+        Proposal::RotatePepper { draft } => rotate_pepper(&draft, at).await,
+        Proposal::DropPepper { id, draft } => {
+            let begun = draft.begin(clock::now(), at).await?;
+            let (new, until) = peppers::drop_pepper(&begun, id)?;
+            if until > clock::now() {
+                let until = show::date(until);
+                at.terminal.talk(format!(
+                    "warning: accounts may be listed under pepper {id} until {until}: they match no more"
+                ));
+            }
+            written(&begun, &new, &draft, at)
+        }
+        Proposal::SharePeppers { draft } => {
+            let begun = draft.begin(clock::now(), at).await?;
+            let new = shared(&begun, at)?;
+            if new == begun {
+                let failure = Failure::new(Exit::Refused, "nobody is given a copy: nothing would change");
+                return Err(failure.fix("run it at a member that has the peppers, as a user who can read its keys"));
+            }
+            written(&begun, &new, &draft, at)
+        }
         Proposal::SetMember(args) => {
             let begun = args.draft.begin(clock::now(), at).await?;
             let change = MemberChange {
@@ -359,6 +417,59 @@ pub(super) async fn propose(change: Proposal, at: &Invocation) -> Outcome {
             written(&begun, &governing::set_founders(&begun, &add, &remove, threshold)?, &draft, at)
         }
     }
+}
+
+/// 32 random bytes at each call.
+fn chance() -> [u8; 32] {
+    clock::random()
+}
+
+async fn set_accounts(to: Switch, draft: &DraftArgs, at: &Invocation) -> Outcome {
+    let begun = draft.begin(clock::now(), at).await?;
+    let new = match to {
+        Switch::On => peppers::switch_on(&begun, &Pepper::from_bytes(clock::random()), &mut chance)?,
+        Switch::Off => peppers::switch_off(&begun)?,
+    };
+    if to == Switch::On {
+        at.terminal.talk(
+            "Every member that has the pepper can test whether an account that it guesses is listed, and by whom",
+        );
+    }
+    written(&begun, &new, draft, at)
+}
+
+async fn rotate_pepper(draft: &DraftArgs, at: &Invocation) -> Outcome {
+    let now = clock::now();
+    let begun = draft.begin(now, at).await?;
+    let (new, over) = peppers::rotate(&begun, &Pepper::from_bytes(clock::random()), now, &mut chance)?;
+    for id in over {
+        at.terminal.talk(format!("pepper {id} goes: everything that was listed under it has ended"));
+    }
+    written(&begun, &new, draft, at)
+}
+
+/// The draft with copies of the peppers that our own node can open, for those who have none. A draft on a machine without
+/// a node stays as it is.
+pub(super) fn shared(begun: &CharterFile, at: &Invocation) -> Result<CharterFile, Failure> {
+    let Some(opened) = opened(begun, at)? else { return Ok(begun.clone()) };
+    let (new, sealed) = peppers::share(begun, &opened, &mut chance)?;
+    for (name, id) in sealed {
+        at.terminal.talk(format!("pepper {id} is sealed to {}, too", show::clean(&name)));
+    }
+    Ok(new)
+}
+
+/// The peppers of the draft that the node in our data directory can open; `None` where there is no node, or none of them
+/// is for it.
+fn opened(file: &CharterFile, at: &Invocation) -> Result<Option<Peppers>, Failure> {
+    let Ok(config) = at.config() else { return Ok(None) };
+    let (Some(me), false) = (init::member(&config.data)?, file.before.is_empty()) else { return Ok(None) };
+    let charter = Charter::decode(&file.proposed.body)?;
+    if !charter.peppers.values().any(|copies| copies.contains_key(&me)) {
+        return Ok(None);
+    }
+    let secrets = keys::seal_secrets(&config.data.join(init::KEYS_FOLDER))?;
+    Ok(Some(Peppers::of(&charter, super::forum_of(file), me, &secrets)))
 }
 
 async fn expel(
@@ -421,6 +532,7 @@ fn policy_change(args: &PolicyArgs) -> Result<PolicyChange, Failure> {
         quotas: [args.quota_normal, args.quota_urgent, args.quota_bulk],
         log_bytes_max: args.log_bytes_max.as_deref().map(size).transpose()?,
         stale_grace_days: args.stale_grace,
+        account_days: args.account_days,
         auditors_attest: args.auditors_attest,
     })
 }

@@ -8,7 +8,7 @@ use prost::Message as _;
 use super::{FOUNDERS_MAX, body, check_have_vector, unsigned};
 use crate::cli::failure::{Exit, Failure};
 use crate::replica::block::RECORDS_PER_BLOCK_MAX;
-use crate::replica::charter::{Charter, Roles, SEMANTICS_MAX};
+use crate::replica::charter::{ACCOUNT_TTL_DAYS_MAX, ACCOUNTS_LEVEL, Charter, Roles, SEMANTICS_MAX};
 use crate::replica::heads::origin_to_proto;
 use crate::replica::ids::{Head, HeaderHash, KeyId, LogNo, MemberId, Origin, Seq, TimeMs, hex};
 use crate::replica::{proto, record};
@@ -53,6 +53,7 @@ pub(in crate::cli) struct PolicyChange {
     pub(in crate::cli) quotas: [Option<u32>; 3],
     pub(in crate::cli) log_bytes_max: Option<u64>,
     pub(in crate::cli) stale_grace_days: Option<u64>,
+    pub(in crate::cli) account_days: Option<u64>,
     pub(in crate::cli) auditors_attest: Option<bool>,
 }
 
@@ -76,7 +77,7 @@ pub(in crate::cli) struct Erased {
     pub(in crate::cli) leaf: [u8; 32],
 }
 
-fn refused(cause: impl Into<String>) -> Failure {
+pub(super) fn refused(cause: impl Into<String>) -> Failure {
     Failure::new(Exit::Refused, cause)
 }
 
@@ -85,7 +86,7 @@ fn usage(cause: impl Into<String>) -> Failure {
 }
 
 /// The file with `change` made to its charter, without the signatures that were made for the charter as it was.
-fn edit(
+pub(super) fn edit(
     file: &CharterFile,
     change: impl FnOnce(&mut proto::Charter) -> Result<(), Failure>,
 ) -> Result<CharterFile, Failure> {
@@ -316,6 +317,9 @@ pub(in crate::cli) fn set_policy(file: &CharterFile, change: &PolicyChange) -> R
         }
         days => days.map(|days| days * TimeMs::DAY_MS),
     };
+    if let Some(got) = change.account_days.filter(|days| !(1..=ACCOUNT_TTL_DAYS_MAX).contains(days)) {
+        return Err(usage(format!("--account-days: got {got}, expected 1 to {ACCOUNT_TTL_DAYS_MAX}")));
+    }
     edit(file, |charter| {
         let policy = charter.policy.get_or_insert_default();
         policy.retract_min = change.retract_min.unwrap_or(policy.retract_min);
@@ -327,6 +331,7 @@ pub(in crate::cli) fn set_policy(file: &CharterFile, change: &PolicyChange) -> R
         }
         policy.log_bytes_max = change.log_bytes_max.unwrap_or(policy.log_bytes_max);
         policy.stale_grace_ms = grace.unwrap_or(policy.stale_grace_ms);
+        policy.account_ttl_max_ms = change.account_days.map_or(policy.account_ttl_max_ms, |d| d * TimeMs::DAY_MS);
         policy.auditors_attest = change.auditors_attest.unwrap_or(policy.auditors_attest);
         Ok(())
     })
@@ -342,6 +347,10 @@ pub(in crate::cli) fn set_semantics(file: &CharterFile, level: u32) -> Result<Ch
     if level < 2 && !charter.erasures.is_empty() {
         let cause = format!("level {level} knows no erasure orders, and the charter has {}", charter.erasures.len());
         return Err(refused(cause).culprit("what was erased stays erased"));
+    }
+    if level < ACCOUNTS_LEVEL && !charter.peppers.is_empty() {
+        let cause = format!("level {level} knows no accounts, and the charter has peppers");
+        return Err(refused(cause).fix("staydown charter set-accounts off, into the same file first"));
     }
     edit(file, |charter| {
         charter.semantics = level;

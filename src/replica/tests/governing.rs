@@ -11,10 +11,11 @@ use crate::replica::forks::fork_proof;
 use crate::replica::ids::{BlockId, Class, Head, HeaderHash, LogNo, Origin, Seq, TimeMs};
 use crate::replica::own::{Answer, Refusal, Ticket};
 use crate::replica::record::{self, Parsed, Statement};
+use crate::replica::signal::Subject;
 use crate::replica::signed::{Keyring, Unverified, VerifiedBlock, open_log};
 use crate::replica::testing::{
-    FULL, START, STEWARD, TestForum, TestLog, attest, id, key, opinion, origin, public, settings, subject, suspend,
-    verified_header,
+    FULL, START, STEWARD, TestForum, TestLog, account, attest, id, key, opinion, origin, public, settings, subject,
+    suspend, verified_header, with_peppers,
 };
 use crate::replica::view::Status;
 use crate::replica::{Alarm, Effect, Health, Input, Replica, Restore, Settings, Write, merkle, proto};
@@ -689,6 +690,58 @@ fn a_charter_of_a_later_level_is_carried_and_nothing_is_signed_under_it() {
     node.hears(1, &later);
     assert_eq!(node.blocks[&later.id()], later.frame().encode());
     assert_eq!(node.status(1), Some(Status::Active), "lookups go on");
+}
+
+/// M6: what a release of level 2 makes of accounts in a forum of level 3: it carries them, and says that it is too old.
+#[test]
+fn a_node_of_level_2_carries_accounts_and_one_of_level_3_lists_them() {
+    let mut forum = TestForum::with(&[("a", FULL), ("b", FULL)], |c| c.semantics = 2);
+    let mut ring = forum.keyring();
+    let mut old = Node::with(&forum, Settings { semantics_max: 2, ..settings(2) });
+    let mut new = Node::new(&forum, 2);
+    let charter = forum.issue(|c| with_peppers(c, &[1]));
+    let end = START.plus(TimeMs::DAY_MS).0;
+    let listed = |subject: Subject| {
+        let opinion =
+            proto::Opinion { subject: Some(subject.to_proto()), stance: 1, expires_ms: end, ..Default::default() };
+        record::encode(proto::Kind::Opinion, [3; 16], &opinion)
+    };
+    let block = forum.log(1, 0, Class::Normal).block(&mut ring, &[listed(account(5, 1)), opinion(1, 1)]);
+    for node in [&mut old, &mut new] {
+        node.greeted(1, |_| ());
+        node.applies(charter.clone());
+        node.hears(1, &block);
+        assert_eq!(node.blocks[&block.id()], block.frame().encode(), "the bytes as they came");
+        assert_eq!(node.status(1), Some(Status::Active));
+    }
+    let status = |node: &Node| node.replica.view().entry(&account(5, 1), node.now).map(|e| e.status);
+    assert_eq!((status(&old), status(&new)), (None, Some(Status::Active)));
+    assert_eq!(old.replica.health(old.now).0, Health::Red);
+    assert_eq!(old.replica.pulse(old.now).view_digest, None);
+    assert_eq!(old.says(vec![opinion(2, 1)]), Answer::Refused(Refusal::Semantics(3)));
+    assert!(new.replica.pulse(new.now).view_digest.is_some());
+}
+
+#[test]
+fn a_node_signs_nothing_of_accounts_that_would_be_inert() {
+    let of = |change: fn(&mut proto::Charter), subject: Subject, expires_ms: u64| {
+        let mut node = Node::new(&TestForum::with(&[("a", FULL)], change), 1);
+        let opinion = proto::Opinion { subject: Some(subject.to_proto()), stance: 1, expires_ms, ..Default::default() };
+        node.says(vec![record::encode(proto::Kind::Opinion, [3; 16], &opinion)])
+    };
+    let soon = START.plus(TimeMs::DAY_MS).0;
+    let on: fn(&mut proto::Charter) = |c| with_peppers(c, &[1]);
+    assert!(matches!(of(on, account(5, 1), soon), Answer::Durable(_)));
+    for (change, subject, expires, expected) in [
+        (on, account(5, 2), soon, "under a pepper that the charter does not have"),
+        (on, account(5, 1), 0, "never ends"),
+        (on, account(5, 1), START.plus(40 * TimeMs::DAY_MS).0, "ends later"),
+        (|c: &mut proto::Charter| c.semantics = 3, account(5, 1), soon, "under a pepper"),
+        (|c: &mut proto::Charter| c.semantics = 2, account(5, 1), soon, "roles (FULL) do not allow"),
+    ] {
+        let Answer::Refused(why) = of(change, subject, expires) else { panic!("{expected}") };
+        assert!(why.to_string().contains(expected), "{why}, expected {expected}");
+    }
 }
 
 #[test]

@@ -76,7 +76,13 @@ impl World {
         let up = self.up();
         let Some(i) = self.pick(&up) else { return };
         let (roles, now) = (self.forum.roles(self.nodes[i].who), self.clock(i).0);
-        let records: Vec<_> = (0..records).map(|_| forum::statement(&mut self.draw, roles, now)).collect();
+        // What a node's own release refuses is said by liars: see `Liar::act`.
+        let accounts = self.forum.latest().semantics >= 3;
+        let records = (0..records).map(|_| match accounts && self.draw.below(4) == 0 {
+            true => forum::of_account(&mut self.draw, roles, now),
+            false => forum::statement(&mut self.draw, roles, now),
+        });
+        let records: Vec<_> = records.collect();
         let class =
             [Class::Normal, Class::Normal, Class::Normal, Class::Urgent, Class::Bulk][self.draw.below(5) as usize];
         self.submit(i, class, records);
@@ -186,7 +192,7 @@ impl World {
 
     /// An old release is replaced by the current one.
     fn upgrade(&mut self) {
-        let old: Vec<_> = self.up().into_iter().filter(|i| self.nodes[*i].semantics_max == 1).collect();
+        let old: Vec<_> = self.up().into_iter().filter(|i| self.nodes[*i].semantics_max < SEMANTICS_MAX).collect();
         if let Some(i) = self.pick(&old) {
             self.flush(i);
             self.crash(i);
@@ -426,7 +432,7 @@ impl World {
         let joiners = self.plan.members + self.plan.joiners;
         let copies = self.nodes.iter().enumerate().any(|(i, n)| n.who != i);
         let now = self.now;
-        match self.draw.below(24) {
+        match self.draw.below(26) {
             0..3 if self.nodes.len() < joiners && !copies && !recovers => {
                 let number = self.nodes.len();
                 let roles = some_roles(&mut self.draw);
@@ -447,9 +453,14 @@ impl World {
                 self.govern_twice();
                 return self.count("charter forks");
             }
-            11..13 if self.forum.latest().semantics == 1 => {
-                self.forum.issue(&mut self.draw, |c| c.semantics = 2);
+            11..13 if self.forum.latest().semantics < SEMANTICS_MAX => {
+                self.forum.issue(&mut self.draw, |c| c.semantics += 1);
                 self.count("levels raised");
+            }
+            24..26 if self.forum.latest().semantics >= 3 => {
+                let pepper = 1 + self.draw.below(3) as u32;
+                self.forum.issue(&mut self.draw, |c| forum::toggle_pepper(c, pepper));
+                self.count("peppers changed");
             }
             13..16 => self.erase(),
             16 if !recovers => self.suspend_by_charter(&active),

@@ -1,0 +1,325 @@
+//! Accounts in the local service. A company names them `platform:id`; here, before anything else looks at a request, that
+//! becomes the forum's pseudonym, and what the company wrote is wiped (PROTOCOL section 10).
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tonic::{Code, Status};
+use zeroize::Zeroize as _;
+
+use super::local::subject;
+use super::status::{bad_field, refuse_with_fix};
+use crate::accounts::{Account, Peppers, Shut, client_key};
+use crate::clock;
+use crate::keys;
+use crate::replica::charter::{ACCOUNTS_LEVEL, Charter};
+use crate::replica::ids::{CharterHash, TimeMs};
+use crate::replica::signal::{Alg, Subject};
+use crate::replica::{Replica, signal};
+use crate::wire::local as l;
+
+/// The peppers of the charter in force, opened when they are first needed.
+pub(super) struct Accounts {
+    /// Where the seal keys are.
+    folder: PathBuf,
+    /// Those of the charter of this hash.
+    opened: Mutex<Option<(CharterHash, Arc<Peppers>)>>,
+}
+
+impl Accounts {
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder, opened: Mutex::new(None) }
+    }
+
+    /// The peppers of the charter in force. While one of them is shut the key files are read again each time: whoever
+    /// puts the right one there need not restart the node.
+    pub(super) fn peppers(&self, replica: &Replica) -> Arc<Peppers> {
+        let charter = replica.charters().effective();
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((hash, peppers)) = opened.as_ref()
+            && *hash == charter.hash
+            && peppers.shut.is_empty()
+        {
+            return Arc::clone(peppers);
+        }
+        if charter.peppers.is_empty() {
+            return Arc::default();
+        }
+        let secrets = keys::seal_secrets(&self.folder).unwrap_or_else(|error| {
+            tracing::warn!(%error, "a seal key cannot be read");
+            Vec::new()
+        });
+        let peppers = Arc::new(Peppers::of(charter, replica.charters().forum(), replica.me(), &secrets));
+        *opened = Some((charter.hash, Arc::clone(&peppers)));
+        peppers
+    }
+
+    /// What health says of peppers that this node cannot open.
+    pub(super) fn shut(&self, replica: &Replica) -> Vec<String> {
+        let peppers = self.peppers(replica);
+        let line = |(id, why): (&u32, &Shut)| {
+            let (what, fix) = told(*why, *id);
+            format!("accounts listed under pepper {id} are not found here: {what}; {fix}")
+        };
+        // Who listed nobody and looks nobody up may have no seal key for ever.
+        peppers.shut.iter().filter(|(_, why)| **why != Shut::NoSealKey).map(line).collect()
+    }
+
+    /// Puts pseudonyms under the newest pepper in the place of accounts that are named in `statements`, and refuses what
+    /// would be inert.
+    ///
+    /// # Errors
+    /// What is missing, in the forum or here, and who can add it.
+    pub(super) fn resolve(&self, replica: &Replica, statements: &mut [l::Statement]) -> Result<(), Status> {
+        for (index, statement) in statements.iter_mut().enumerate() {
+            if statement.signal.as_ref().is_some_and(is_account) {
+                self.resolve_one(replica, statement, index)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn resolve_one(&self, replica: &Replica, statement: &mut l::Statement, index: usize) -> Result<(), Status> {
+        let charter = replica.charters().effective();
+        let field = |name: &str| format!("statements[{index}].{name}");
+        let Some(signal) = &mut statement.signal else { return Ok(()) };
+        permitted(charter)?;
+        let peppers = self.peppers(replica);
+        let about = match named(signal, &field("signal"))? {
+            Named::Pseudonym(subject) => subject,
+            Named::Account(account) => match peppers.newest() {
+                Some(Ok((id, pepper))) => account.pseudonym(id, pepper),
+                Some(Err(why)) => return Err(cannot_open(why, charter)),
+                None => return Err(off(charter)),
+            },
+        };
+        replace(signal, &about);
+        if let Some(Ok((_, pepper))) = peppers.newest()
+            && !statement.client_key.is_empty()
+        {
+            statement.client_key = client_key(&statement.client_key, pepper).to_vec().into();
+        }
+        term(statement, charter, &field)
+    }
+
+    /// The subjects that `signals` ask for, each with the place of its signal: an account is asked for under every pepper
+    /// that is open.
+    ///
+    /// # Errors
+    /// The field that is wrong, or why accounts cannot be looked up.
+    pub(super) fn queries(
+        &self,
+        replica: &Replica,
+        signals: &mut [l::Signal],
+    ) -> Result<Vec<(usize, Subject)>, Status> {
+        let mut queries = Vec::with_capacity(signals.len());
+        for (index, signal) in signals.iter_mut().enumerate() {
+            let field = format!("signals[{index}]");
+            let subjects = self.subjects(replica, signal, &field)?;
+            queries.extend(subjects.into_iter().map(|subject| (index, subject)));
+        }
+        Ok(queries)
+    }
+
+    /// What one signal may be listed as: the newest pseudonym first.
+    ///
+    /// # Errors
+    /// As [`Accounts::queries`].
+    pub(super) fn subjects(
+        &self,
+        replica: &Replica,
+        signal: &mut l::Signal,
+        field: &str,
+    ) -> Result<Vec<Subject>, Status> {
+        if !is_account(signal) {
+            return Ok(vec![subject(Some(signal), field)?]);
+        }
+        let charter = replica.charters().effective();
+        permitted(charter)?;
+        let account = match named(signal, field)? {
+            Named::Pseudonym(subject) => return Ok(vec![subject]),
+            Named::Account(account) => account,
+        };
+        signal.value.zeroize();
+        let peppers = self.peppers(replica);
+        if let (true, Some(Err(why))) = (peppers.open.is_empty(), peppers.newest()) {
+            return Err(cannot_open(why, charter));
+        }
+        Ok(peppers.pseudonyms(&account))
+    }
+}
+
+/// An account as a company names it, or as the forum does.
+enum Named {
+    Account(Account),
+    Pseudonym(Subject),
+}
+
+fn is_account(signal: &l::Signal) -> bool {
+    let begins = || signal.value.split_once(':').map(|(begin, _)| begin);
+    let name = if signal.r#type.is_empty() { begins().unwrap_or_default() } else { &signal.r#type };
+    Alg::from_name(name) == Some(Alg::Account)
+}
+
+fn named(signal: &l::Signal, field: &str) -> Result<Named, Status> {
+    let value = match signal.value.split_once(':') {
+        Some((prefix, rest)) if Alg::from_name(prefix) == Some(Alg::Account) => rest,
+        _ => &signal.value,
+    };
+    // A platform's name begins with a letter, a pepper's number does not.
+    if value.trim_start().starts_with(|c: char| c.is_ascii_digit()) {
+        let parsed = signal::parse(Alg::Account.name(), value);
+        return parsed.map(Named::Pseudonym).map_err(|error| bad_field(field, error.to_string()));
+    }
+    Account::parse(value).map(Named::Account).map_err(|error| bad_field(field, error.to_string()))
+}
+
+fn replace(signal: &mut l::Signal, subject: &Subject) {
+    signal.value.zeroize();
+    *signal = l::Signal { r#type: subject.type_name().into_owned(), value: subject.value() };
+}
+
+/// What is said of an account ends: the forum's time at most. A dispute that names no end takes all of it, for it lists
+/// nobody.
+fn term(statement: &mut l::Statement, charter: &Charter, field: &impl Fn(&str) -> String) -> Result<(), Status> {
+    let now = clock::now();
+    let latest = now.plus(charter.policy.account_ttl_max_ms);
+    let days = charter.policy.account_ttl_max_ms / TimeMs::DAY_MS;
+    let check = |name: &str, ends: u64| {
+        if ends == 0 || TimeMs(ends) > latest {
+            let got = if ends == 0 { "is missing".to_owned() } else { format!("is {ends}") };
+            let why = format!(
+                "{got}, expected a time within {days} days from now ({}): accounts are listed for a while",
+                now.0
+            );
+            return Err(bad_field(field(name), why));
+        }
+        Ok(())
+    };
+    if let Some(allow) = statement.allow.as_ref().filter(|allow| allow.yes) {
+        return check("allow.expires_ms", allow.expires_ms);
+    }
+    if let Some(referral) = statement.referral.as_ref().filter(|referral| referral.open) {
+        return check("referral.deadline_ms", referral.deadline_ms);
+    }
+    match statement.stance() {
+        l::Stance::Dispute if statement.expires_ms == 0 => {
+            statement.expires_ms = latest.0;
+            Ok(())
+        }
+        l::Stance::Submit | l::Stance::Endorse | l::Stance::Dispute => check("expires_ms", statement.expires_ms),
+        l::Stance::Neutral | l::Stance::Unspecified => Ok(()),
+    }
+}
+
+fn permitted(charter: &Charter) -> Result<(), Status> {
+    if charter.peppers.is_empty() { Err(off(charter)) } else { Ok(()) }
+}
+
+fn off(charter: &Charter) -> Status {
+    let what = format!("accounts are off in this forum: charter {} has no pepper", charter.version);
+    let level = if charter.semantics < ACCOUNTS_LEVEL { "staydown charter set-semantics 3, then " } else { "" };
+    let fix = format!("ask the founders whether the forum wants accounts: {level}staydown charter set-accounts on");
+    refuse_with_fix(Code::FailedPrecondition, "ACCOUNTS_OFF", what, fix)
+}
+
+fn cannot_open(why: Shut, charter: &Charter) -> Status {
+    let newest = charter.peppers.last_key_value().map_or(0, |(id, _)| *id);
+    let (what, fix) = told(why, newest);
+    refuse_with_fix(Code::FailedPrecondition, "PEPPER", format!("pepper {newest} is not open here: {what}"), fix)
+}
+
+fn told(why: Shut, pepper: u32) -> (String, &'static str) {
+    match why {
+        Shut::NoSealKey => (
+            "the charter has no seal key of our company".to_owned(),
+            "staydown key rotate --seal, and have the founders admit the request that it writes",
+        ),
+        Shut::NoCopy => (
+            "the charter has no copy of it for our company".to_owned(),
+            "ask the founders: staydown charter share-peppers, at a member that has one",
+        ),
+        Shut::OtherKey => (
+            format!("the copy of pepper {pepper} in the charter opens with none of our seal keys"),
+            "put the right seal-key back into the folder keys (a backup has it), or staydown key rotate --seal",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signal(type_name: &str, value: &str) -> l::Signal {
+        l::Signal { r#type: type_name.into(), value: value.into() }
+    }
+
+    #[test]
+    fn accounts_are_told_from_hashes_and_clear_names_from_pseudonyms() {
+        let digits = "ab".repeat(32);
+        for (type_name, value, expected) in [
+            ("account", "example:4711", Some(false)),
+            (" Account", "example:4711", Some(false)),
+            ("", "account:example:4711", Some(false)),
+            ("account", "account:example:4711", Some(false)),
+            ("account", &format!("3:{digits}"), Some(true)),
+            ("", &format!("account:3:{digits}"), Some(true)),
+            ("sha256", &digits, None),
+            ("", "md5:00", None),
+            ("", "example:4711", None),
+        ] {
+            let signal = signal(type_name, value);
+            assert_eq!(is_account(&signal), expected.is_some(), "{type_name} {value}");
+            if let Some(is_pseudonym) = expected {
+                let named = named(&signal, "signal").unwrap();
+                assert_eq!(matches!(named, Named::Pseudonym(_)), is_pseudonym, "{type_name} {value}");
+            }
+        }
+        for (value, expected) in
+            [("3:abcd", "got 4 characters, expected 64"), ("0:00", "pepper"), ("nothing", "platform:id")]
+        {
+            let why = named(&signal("account", value), "signal").err().unwrap();
+            assert!(why.message().contains(expected), "{}", why.message());
+        }
+    }
+
+    #[test]
+    fn a_word_on_an_account_has_an_end_and_a_dispute_is_given_one() {
+        let charter = crate::replica::testing::TestForum::with(&[("a", 1)], |c| {
+            crate::replica::testing::with_peppers(c, &[1]);
+        })
+        .charter();
+        let day = TimeMs::DAY_MS;
+        let ends = |statement: l::Statement| {
+            let mut statement = statement;
+            let field = |name: &str| format!("statements[0].{name}");
+            term(&mut statement, &charter, &field).map(|()| statement.expires_ms).map_err(|s| s.message().to_owned())
+        };
+        let says =
+            |stance: l::Stance, expires_ms| l::Statement { stance: stance.into(), expires_ms, ..Default::default() };
+        let soon = clock::now().0 + day;
+        let late = clock::now().0 + 31 * day;
+        assert_eq!(ends(says(l::Stance::Submit, soon)), Ok(soon));
+        assert_eq!(ends(says(l::Stance::Neutral, 0)), Ok(0));
+        assert!(ends(says(l::Stance::Dispute, 0)).unwrap() > soon);
+        for (statement, expected) in [
+            (says(l::Stance::Submit, 0), "statements[0].expires_ms: is missing, expected a time within 30 days"),
+            (says(l::Stance::Endorse, late), "expires_ms: is "),
+            (says(l::Stance::Dispute, late), "within 30 days"),
+            (
+                l::Statement {
+                    allow: Some(l::Certification { yes: true, expires_ms: late, certificate: 0 }),
+                    ..Default::default()
+                },
+                "allow.expires_ms",
+            ),
+            (
+                l::Statement { referral: Some(l::Referral { open: true, ..Default::default() }), ..Default::default() },
+                "referral.deadline_ms: is missing",
+            ),
+        ] {
+            let why = ends(statement).unwrap_err();
+            assert!(why.contains(expected), "{why}");
+        }
+    }
+}

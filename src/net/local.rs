@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
 use super::expiry;
+use super::floods;
 use super::limits::LOCAL_MESSAGE_BYTES_MAX;
 use super::report;
 use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
@@ -20,8 +21,9 @@ use crate::clock;
 use crate::config::nearest;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
+use crate::policy::breaker::{Breaker, Trip};
 use crate::policy::in_force::{InForce, Standing as PolicyStanding};
-use crate::policy::{Found, Policy};
+use crate::policy::{Floor, Found, Policy};
 use crate::replica::block::{Frame, Slot};
 use crate::replica::charter::{Charter, CharterError, MemberStatus};
 use crate::replica::heads::head_to_proto;
@@ -71,6 +73,7 @@ pub struct LocalService {
     policy: Arc<PolicyStanding>,
     counters: Arc<Counters>,
     reports: Arc<Semaphore>,
+    breaker: Arc<Breaker>,
 }
 
 impl LocalService {
@@ -80,7 +83,8 @@ impl LocalService {
         let policy = Arc::new(PolicyStanding::built_in());
         let counters = Arc::new(Counters::new(clock::now()));
         let reports = Arc::new(Semaphore::new(report::REPORTS_AT_ONCE));
-        Self { engine, settings, peer_address, endpoints, lines: None, policy, counters, reports }
+        let breaker = Arc::new(Breaker::new(u64::from_be_bytes(clock::random()), clock::now()));
+        Self { engine, settings, peer_address, endpoints, lines: None, policy, counters, reports, breaker }
     }
 
     /// Tells also of the connections to peers: refusals, and certificates that end.
@@ -170,7 +174,7 @@ impl Forum for LocalService {
             ));
         }
         let (shared, counters) = (Arc::clone(self.shared()), Arc::clone(&self.counters));
-        let judge = Judge { policy: self.policy.in_force(), shadow: self.policy.shadow(), explain: request.explain };
+        let judge = self.judge(request.explain);
         let found = tokio::task::spawn_blocking(move || lookup(&shared, &judge, &counters, &queries, threshold)).await;
         found.map(Response::new).map_err(|_panicked| bug())
     }
@@ -219,7 +223,7 @@ impl Forum for LocalService {
         &self,
         request: Request<l::ListReviewsRequest>,
     ) -> Result<Response<l::ListReviewsResponse>, Status> {
-        reviews::list_reviews(self.shared(), request.get_ref()).await.map(Response::new)
+        reviews::list_reviews(self.shared(), &self.tripped(), request.get_ref()).await.map(Response::new)
     }
 
     async fn list_referrals(
@@ -418,7 +422,18 @@ impl Forum for LocalService {
             shadow: self.policy.shadow(),
             refused: self.policy.refused().map(|why| why.to_string()).unwrap_or_default(),
             counts: counts.collect(),
+            breaker: Some(floods::breaker_to_proto(in_force.policy.breaker(), self.breaker.tally(clock::now()))),
         }))
+    }
+
+    async fn reset_breaker(
+        &self,
+        request: Request<l::ResetBreakerRequest>,
+    ) -> Result<Response<l::ResetBreakerResponse>, Status> {
+        let subject = subject(request.get_ref().signal.as_ref(), "signal")?;
+        let absent = || refuse(Code::NotFound, "NOT_FOUND", "the signal is not tripped here, or no longer");
+        let until = self.breaker.keep(&subject, clock::now()).ok_or_else(absent)?;
+        Ok(Response::new(l::ResetBreakerResponse { until_ms: until.0 }))
     }
 }
 
@@ -663,6 +678,20 @@ fn client_key(bytes: &[u8]) -> Option<record::ClientKey> {
 }
 
 impl LocalService {
+    /// By what one lookup is judged.
+    fn judge(&self, explain: bool) -> Judge {
+        let (policy, breaker) = (self.policy.in_force(), Arc::clone(&self.breaker));
+        Judge { policy, shadow: self.policy.shadow(), explain, breaker }
+    }
+
+    /// Signals that are tripped now. None while the breaker is off.
+    fn tripped(&self) -> BTreeMap<Subject, Trip> {
+        if self.policy.in_force().policy.breaker().off {
+            return BTreeMap::new();
+        }
+        self.breaker.all_tripped(clock::now())
+    }
+
     /// Ends the logs that this node writes.
     async fn end_logs(&self, next_seed: Option<[u8; 32]>, reason: u32) -> Result<Vec<l::RotatedLog>, Status> {
         let before: Vec<_> = self.shared().replica().lanes().collect();
@@ -792,6 +821,10 @@ impl LocalService {
             health = health.max(Health::Yellow);
             reasons.push(format!("the policy file is not in force, the one before it is: {why}"));
         }
+        if let Some(why) = floods::reason(self.tripped().len()) {
+            health = health.max(Health::Yellow);
+            reasons.push(why);
+        }
         let alone = replica.exchanges().values().all(|exchange| !exchange.is_connected());
         let why = replica.exchanges().iter().filter_map(|(peer, exchange)| Some((*peer, exchange.last_error()?)));
         // Whoever is cut off by all is not told by a charter or a record: their last words are all that it has.
@@ -895,6 +928,7 @@ struct Judge {
     policy: Arc<InForce>,
     shadow: bool,
     explain: bool,
+    breaker: Arc<Breaker>,
 }
 
 impl Judge {
@@ -902,6 +936,9 @@ impl Judge {
     fn answer(&self, found: &[Found<'_>], truncated: bool) -> (Verdict, l::LookupResponse) {
         let policy: &Policy = &self.policy.policy;
         let decision = self.policy.decide(found, truncated);
+        if decision.lowered == Some(Floor::Flooding) {
+            self.breaker.count_lowered();
+        }
         let verdict = verdict_to_proto(decision.verdict);
         let explained = if self.explain { policy.explain(found, truncated) } else { Vec::new() };
         let explained = explained.into_iter().map(|rule| l::RuleExplained {
@@ -964,9 +1001,11 @@ fn lookup(
     let mut found: Vec<_> = entries.take(MATCHES_MAX + 1).collect();
     let truncated = found.len() > MATCHES_MAX;
     found.truncate(MATCHES_MAX);
-    let weighed = found.iter().map(|(distance, _, entry)| {
+    let limits = judge.policy.policy.breaker();
+    let flooding = floods::count(&replica, &judge.breaker, limits, found.iter().map(|(.., entry)| entry), now);
+    let weighed = found.iter().zip(&flooding).map(|((distance, _, entry), flooding)| {
         let incident = replica.view().in_open_incident(&entry.subject, now);
-        Found::of(entry, *distance, incident, charter)
+        Found { flooding: *flooding, ..Found::of(entry, *distance, incident, charter) }
     });
     let (verdict, answer) = judge.answer(&weighed.collect::<Vec<_>>(), truncated);
     counters.looked_up(found.len(), verdict);
@@ -978,6 +1017,7 @@ fn lookup(
         distance: *distance,
         threshold: if entry.subject.alg() == Alg::Pdq.number() { threshold } else { 0 },
         entry: Some(l::Entry { resources: offers(n, entry), ..entry_to_proto(entry, charter) }),
+        flooding: flooding.get(n).copied().unwrap_or_default(),
     });
     l::LookupResponse { matches: matches.collect(), ..answer }
 }

@@ -1,6 +1,7 @@
 //! What talks: to peers over mutual TLS, to our own company over a Unix socket.
 
 pub mod expiry;
+mod floods;
 pub mod follower;
 pub mod limits;
 pub mod local;

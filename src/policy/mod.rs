@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+pub mod breaker;
 pub mod cases;
 mod fields;
 mod found;
@@ -31,6 +32,7 @@ pub const NO_RULE: &str = "no rule of the policy takes it up: people decide";
 #[derive(Clone, Debug)]
 pub struct Policy {
     rules: Vec<Rule>,
+    breaker: breaker::Limits,
     /// What is odd about them, and harmless.
     warnings: Vec<Problem>,
 }
@@ -68,6 +70,8 @@ pub enum Floor {
     ReferralAlone,
     /// Companies stand behind accounts only.
     AccountAlone,
+    /// Only a signal that matches far more often here than it used to would have it blocked (`breaker.rs`).
+    Flooding,
 }
 
 impl fmt::Display for Floor {
@@ -77,6 +81,9 @@ impl fmt::Display for Floor {
             Self::Truncated => "there are more matches than are looked at, and no block without all of them",
             Self::ReferralAlone => "no company stands behind it: a referral alone never blocks",
             Self::AccountAlone => "only an account is listed, and an account alone is never enough for a block",
+            Self::Flooding => {
+                "it matches far more often here than it used to: people look first (staydown review list --kind flood)"
+            }
         })
     }
 }
@@ -108,12 +115,21 @@ impl Policy {
     /// The policy of a company that has written none.
     pub fn built_in() -> Self {
         // A test reads the text; were it broken all the same, no rule means REVIEW for whatever matches.
-        Self::parse(DEFAULT_TEXT).unwrap_or(Self { rules: Vec::new(), warnings: Vec::new() })
+        Self::parse(DEFAULT_TEXT).unwrap_or(Self {
+            rules: Vec::new(),
+            breaker: breaker::Limits::default(),
+            warnings: Vec::new(),
+        })
     }
 
     /// The rules, in order.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// What is a flood.
+    pub fn breaker(&self) -> &breaker::Limits {
+        &self.breaker
     }
 
     /// What is odd about the rules, and harmless.
@@ -131,15 +147,30 @@ impl Policy {
     }
 
     /// What the rules make of all entries of one lookup. `truncated`: there are more than these.
+    ///
+    /// What is flooding alone never has anything blocked: a BLOCK stands if it would be one without such entries, too.
+    /// What speaks for the item in them counts all the same.
     pub fn decide(&self, found: &[Found<'_>], truncated: bool) -> Decision {
+        let whole = Whole::of(found);
+        let decision = self.judge(found, &whole, truncated);
+        if decision.verdict != Verdict::Block || found.iter().all(|entry| !entry.flooding) {
+            return decision;
+        }
+        let others: Vec<_> = found.iter().filter(|entry| !entry.flooding).cloned().collect();
+        match self.judge(&others, &whole, truncated).verdict {
+            Verdict::Block => decision,
+            _ => Decision { verdict: Verdict::Review, lowered: Some(Floor::Flooding), ..decision },
+        }
+    }
+
+    fn judge(&self, found: &[Found<'_>], whole: &Whole, truncated: bool) -> Decision {
         let decided = |verdict, decider| Decision { verdict, decider, lowered: None };
         if found.is_empty() {
             return decided(Verdict::Allow, Decider::NothingMatches);
         }
-        let whole = Whole::of(found);
         for (place, rule) in self.rules.iter().enumerate() {
-            let Ok(selected) = rule.holds(found, &whole) else { continue };
-            let lowered = floor(rule.verdict, &selected, &whole, truncated);
+            let Ok(selected) = rule.holds(found, whole) else { continue };
+            let lowered = floor(rule.verdict, &selected, whole, truncated);
             let verdict = if lowered.is_some() { Verdict::Review } else { rule.verdict };
             return Decision { verdict, decider: Decider::Rule(place), lowered };
         }

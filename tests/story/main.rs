@@ -11,6 +11,7 @@ mod drills;
 mod drills_keys;
 mod drills_words;
 mod evidence;
+mod flood;
 mod governing;
 mod joining;
 mod keys;

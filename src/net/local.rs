@@ -22,6 +22,7 @@ use crate::config::nearest;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
 use crate::policy::breaker::{Breaker, Trip};
+use crate::policy::harmless::Harmless;
 use crate::policy::in_force::{InForce, Standing as PolicyStanding};
 use crate::policy::{Floor, Found, Policy};
 use crate::replica::block::{Frame, Slot};
@@ -74,6 +75,7 @@ pub struct LocalService {
     counters: Arc<Counters>,
     reports: Arc<Semaphore>,
     breaker: Arc<Breaker>,
+    harmless: Arc<Harmless>,
 }
 
 impl LocalService {
@@ -84,7 +86,18 @@ impl LocalService {
         let counters = Arc::new(Counters::new(clock::now()));
         let reports = Arc::new(Semaphore::new(report::REPORTS_AT_ONCE));
         let breaker = Arc::new(Breaker::new(u64::from_be_bytes(clock::random()), clock::now()));
-        Self { engine, settings, peer_address, endpoints, lines: None, policy, counters, reports, breaker }
+        Self {
+            engine,
+            settings,
+            peer_address,
+            endpoints,
+            lines: None,
+            policy,
+            counters,
+            reports,
+            breaker,
+            harmless: Arc::default(),
+        }
     }
 
     /// Tells also of the connections to peers: refusals, and certificates that end.
@@ -97,6 +110,12 @@ impl LocalService {
     #[must_use]
     pub fn with_policy(self, policy: Arc<PolicyStanding>) -> Self {
         Self { policy, ..self }
+    }
+
+    /// Tells in health when the file of harmless hashes is not in use.
+    #[must_use]
+    pub fn with_harmless(self, harmless: Arc<Harmless>) -> Self {
+        Self { harmless, ..self }
     }
 
     /// The gRPC service, with its limits set.
@@ -820,6 +839,10 @@ impl LocalService {
         if let Some(why) = self.policy.refused() {
             health = health.max(Health::Yellow);
             reasons.push(format!("the policy file is not in force, the one before it is: {why}"));
+        }
+        if let Some(why) = self.harmless.refused() {
+            health = health.max(Health::Yellow);
+            reasons.push(format!("the file of harmless hashes is not in use, the one before it is: {why}"));
         }
         if let Some(why) = floods::reason(self.tripped().len()) {
             health = health.max(Health::Yellow);

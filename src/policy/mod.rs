@@ -10,6 +10,7 @@ pub mod breaker;
 pub mod cases;
 mod fields;
 mod found;
+pub mod harmless;
 pub mod in_force;
 mod read;
 mod rule;

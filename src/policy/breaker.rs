@@ -147,12 +147,14 @@ impl Breaker {
     /// One lookup matched `subject`, which is on the list since `listed`. Gives the trip if it is tripped now.
     pub fn matched(&self, subject: &Subject, listed: TimeMs, limits: &Limits, now: TimeMs) -> Option<Trip> {
         let mut shard = self.shard(subject);
-        if !shard.contains_key(subject) && !make_room(&mut shard, now) {
-            self.uncounted.fetch_add(1, Ordering::Relaxed);
-            return None;
+        if !shard.contains_key(subject) {
+            if !make_room(&mut shard, now) {
+                self.uncounted.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+            shard.insert(subject.clone(), Slot::new(self.since.max(listed), limits, now));
         }
-        let fresh = || Slot::new(self.since.max(listed), limits, now);
-        let slot = shard.entry(subject.clone()).or_insert_with(fresh);
+        let slot = shard.get_mut(subject)?;
         // Nobody knows how an older entry matched before this node was started, so it is given a day to show it.
         let presumed = if listed < self.since && now.since(self.since) < LEARNING_MS { limits.floor } else { 0 };
         let tripped_before = slot.tripped(now).is_some();

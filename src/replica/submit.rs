@@ -223,7 +223,13 @@ impl Replica {
     ) {
         // In the order in which it was said: the last word on a subject stays the last. What does not fit into the day's
         // quota is for tomorrow.
-        let lost: Vec<_> = said.into_iter().filter(|(time, r)| self.is_still_our_word(r, *time, now)).collect();
+        // What the guard refuses by now is not said again, and does not hold up the rest.
+        let admitted = |r: &Bytes| match record::parse(r) {
+            Parsed::Says(statement) => self.guard(&statement, r).is_ok(),
+            Parsed::Inert(_) => true,
+        };
+        let fits = |(time, r): &(TimeMs, Bytes)| self.is_still_our_word(r, *time, now) && admitted(r);
+        let lost: Vec<_> = said.into_iter().filter(fits).collect();
         let mut refused = None;
         let mut records: Vec<Bytes> = Vec::new();
         let mut so_far = Vec::new();

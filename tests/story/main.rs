@@ -5,6 +5,7 @@
 
 mod world;
 
+mod admission;
 mod backfill;
 mod demo;
 mod drills;
@@ -18,6 +19,7 @@ mod keys;
 mod malformed;
 mod opinions;
 mod policy;
+mod privacy;
 mod readme;
 mod report;
 mod verifying;

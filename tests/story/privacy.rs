@@ -1,7 +1,7 @@
 //! No surveillance: what is looked up stays with whoever asks. A hundred thousand values are looked up at a node that
 //! talks as much as it can; then its data directory, its log, and every byte that its peer got are searched for them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -87,7 +87,7 @@ fn signal((kind, digest): &(&'static str, Vec<u8>)) -> l::Signal {
 /// that chance does not find it.
 struct Pieces {
     length: usize,
-    known: HashSet<Vec<u8>>,
+    known: BTreeSet<Vec<u8>>,
     /// One bit for each remainder of a piece's rolling hash: most places of a haystack are passed by with one look.
     bits: Vec<u64>,
 }
@@ -96,8 +96,9 @@ const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Pieces {
     fn of(length: usize, forms: impl Iterator<Item = Vec<u8>>) -> Self {
-        let known: HashSet<Vec<u8>> = forms.filter(|form| form.len() >= length).map(|f| f[..length].to_vec()).collect();
-        let mut pieces = Self { length, known: HashSet::new(), bits: vec![0; 1 << 20] };
+        let known: BTreeSet<Vec<u8>> =
+            forms.filter(|form| form.len() >= length).map(|f| f[..length].to_vec()).collect();
+        let mut pieces = Self { length, known: BTreeSet::new(), bits: vec![0; 1 << 20] };
         for piece in &known {
             let hash = piece.iter().fold(0_u64, |hash, byte| roll(hash, *byte));
             let (word, bit) = place(hash);

@@ -38,9 +38,10 @@ const FILTER: &str = "log.filter";
 const FORMAT: &str = "log.format";
 const POLICY: &str = "policy.file";
 const SHADOW: &str = "policy.shadow";
+const HARMLESS: &str = "guard.harmless";
 
 /// Every key, as it is written in messages; the environment variable follows from it.
-pub const KEYS: [&str; 9] = [DATA, LISTEN, ENDPOINTS, SOCKET, MODE, FILTER, FORMAT, POLICY, SHADOW];
+pub const KEYS: [&str; 10] = [DATA, LISTEN, ENDPOINTS, SOCKET, MODE, FILTER, FORMAT, POLICY, SHADOW, HARMLESS];
 
 /// How this node is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub struct Config {
     pub log: LogConfig,
     /// What our company makes of matches.
     pub policy: PolicyConfig,
+    /// What our company never lists.
+    pub guard: GuardConfig,
     sources: BTreeMap<&'static str, Source>,
 }
 
@@ -92,6 +95,13 @@ pub struct PolicyConfig {
     pub file: Option<PathBuf>,
     /// Whether verdicts are computed and counted, and answered ALLOW.
     pub shadow: bool,
+}
+
+/// What our company never lists, beside the shipped lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GuardConfig {
+    /// A file of hashes, one a line; none: the shipped lists are all.
+    pub harmless: Option<PathBuf>,
 }
 
 /// In which form log lines are written.
@@ -249,6 +259,7 @@ impl Config {
             local: LocalConfig { socket: data.join(SOCKET_FILE), mode: SOCKET_MODE_DEFAULT },
             log: LogConfig { filter: "info".to_owned(), format: LogFormat::Text },
             policy: PolicyConfig { file: None, shadow: false },
+            guard: GuardConfig::default(),
             data,
             sources: BTreeMap::new(),
         }
@@ -277,6 +288,7 @@ impl Config {
             },
             POLICY => self.policy.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
             SHADOW => self.policy.shadow.to_string(),
+            HARMLESS => self.guard.harmless.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
             _ => return None,
         })
     }
@@ -328,6 +340,8 @@ impl Config {
                 Ok(shadow) => self.policy.shadow = shadow,
                 Err(_neither) => return refuse("true or false"),
             },
+            HARMLESS if value.is_empty() => return refuse("a path"),
+            HARMLESS => self.guard.harmless = Some(PathBuf::from(value)),
             _ => return refuse("a setting of the node"),
         }
         self.sources.insert(key, source);
@@ -437,7 +451,7 @@ fn wrong_type(key: &'static str, got: &DeValue<'_>, expected: &str, source: &Sou
 
 /// A variable that looks like one of ours and is not. Others that begin with `STAYDOWN_` belong to tests and scripts.
 fn refuse_misspelt(name: &str) -> Result<(), ConfigError> {
-    let sections = ["STAYDOWN_PEER_", "STAYDOWN_LOCAL_", "STAYDOWN_LOG_", "STAYDOWN_POLICY_"];
+    let sections = ["STAYDOWN_PEER_", "STAYDOWN_LOCAL_", "STAYDOWN_LOG_", "STAYDOWN_POLICY_", "STAYDOWN_GUARD_"];
     if !sections.iter().any(|section| name.starts_with(section)) {
         return Ok(());
     }

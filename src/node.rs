@@ -33,10 +33,12 @@ use crate::net::limits::{self, MESSAGE_BYTES_MAX};
 use crate::net::local::LocalService;
 use crate::net::peer::{PeerService, Who};
 use crate::net::tls::{AcceptLimits, Connections, Roster, SharedRoster, Tls, accept_loop};
+use crate::policy::harmless::{Harmless, HarmlessError};
 use crate::policy::in_force::{PolicyError, Standing as PolicyStanding};
 use crate::replica::charter::SEMANTICS_MAX;
 use crate::replica::exchange::{Call, PeerEvent, Trouble};
 use crate::replica::ids::{LogNo, MemberId};
+use crate::replica::signal::Subject;
 use crate::replica::{Input, Settings};
 use crate::store::{DirectoryLock, LockError, lock_directory};
 use crate::wire::DESCRIPTORS;
@@ -101,6 +103,8 @@ pub enum NodeError {
     Storage(String),
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Harmless(#[from] HarmlessError),
 }
 
 impl NodeError {
@@ -114,7 +118,12 @@ impl NodeError {
             Self::Open(_) => 74,
             Self::Storage(_) => 75,
             Self::NotAdmitted(..) => 4,
-            Self::Keys(_) | Self::NotJoined(_) | Self::Member(_) | Self::Tls(_) | Self::Policy(_) => 78,
+            Self::Keys(_)
+            | Self::NotJoined(_)
+            | Self::Member(_)
+            | Self::Tls(_)
+            | Self::Policy(_)
+            | Self::Harmless(_) => 78,
         }
     }
 
@@ -139,6 +148,22 @@ struct Plan {
     keys: NodeKeys,
     settings: Settings,
     invitation: Invitation,
+}
+
+/// What our own company has decided, read before anything opens.
+struct Ours {
+    policy: Arc<PolicyStanding>,
+    harmless: Arc<Harmless>,
+    never_listed: BTreeSet<Subject>,
+}
+
+impl Ours {
+    fn read(config: &Config) -> Result<Self, NodeError> {
+        let policy = Arc::new(PolicyStanding::load(config)?);
+        let harmless = Arc::new(Harmless::of(config.guard.harmless.clone()));
+        let never_listed = harmless.read()?;
+        Ok(Self { policy, harmless, never_listed })
+    }
 }
 
 /// Who this node is, read from its data directory: for [`run`] and for checks of a stopped node.
@@ -181,13 +206,13 @@ pub async fn run(
     ready: oneshot::Sender<Ready>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let policy = Arc::new(PolicyStanding::load(&config)?);
+    let ours = Ours::read(&config)?;
     // Before binding: two nodes in one folder have one address too, and the folder is what the second must be told of.
     let plan = plan(&config.data)?;
     let lock = lock_directory(&config.data)?;
     let address = config.peer.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| NodeError::Listen { address, source })?;
-    run_locked(lock, plan, listener, (config, policy), ready, shutdown).await
+    run_locked(lock, plan, listener, (config, ours), ready, shutdown).await
 }
 
 /// As [`run`], with a listener that is bound already.
@@ -200,17 +225,17 @@ pub async fn run_on(
     ready: oneshot::Sender<Ready>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let policy = Arc::new(PolicyStanding::load(&config)?);
+    let ours = Ours::read(&config)?;
     let plan = plan(&config.data)?;
     let lock = lock_directory(&config.data)?;
-    run_locked(lock, plan, listener, (config, policy), ready, shutdown).await
+    run_locked(lock, plan, listener, (config, ours), ready, shutdown).await
 }
 
 async fn run_locked(
     _lock: DirectoryLock,
     plan: Plan,
     listener: TcpListener,
-    (config, policy): (Config, Arc<PolicyStanding>),
+    (config, ours): (Config, Ours),
     ready: oneshot::Sender<Ready>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
@@ -232,7 +257,7 @@ async fn run_locked(
         tracing::warn!(healed, "healed at start");
     }
     tracing::info!(blocks = started.blocks, "replica rebuilt");
-    let served = serve(listener, (&config, policy), &plan, &engine, ready, shutdown).await;
+    let served = serve(listener, (&config, ours), &plan, &engine, ready, shutdown).await;
     stopped(engine, thread).await?;
     served
 }
@@ -440,9 +465,42 @@ async fn keep_policy(policy: Arc<PolicyStanding>, stopped: impl Future<Output = 
     }
 }
 
+/// Reads the harmless hashes again at each SIGHUP. A file that cannot be used changes nothing, and health says so.
+async fn keep_harmless(
+    harmless: Arc<Harmless>,
+    engine: Handle,
+    stopped: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let fail = |source| NodeError::Serve(format!("cannot await SIGHUP: {source}"));
+    let mut hangup = signal(SignalKind::hangup()).map_err(fail)?;
+    tokio::pin!(stopped);
+    loop {
+        tokio::select! {
+            () = &mut stopped => return Ok(()),
+            _ = hangup.recv() => {}
+        }
+        let file = Arc::clone(&harmless);
+        let read = tokio::task::spawn_blocking(move || file.read()).await;
+        match read.map_err(|error| NodeError::Serve(format!("{error}: please report this")))? {
+            Ok(subjects) => {
+                tracing::info!(hashes = subjects.len(), "the harmless hashes were read");
+                never_list(&engine, subjects).await?;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the harmless hashes are not taken into use; those from before stay");
+            }
+        }
+    }
+}
+
+async fn never_list(engine: &Handle, subjects: BTreeSet<Subject>) -> Result<(), NodeError> {
+    let told = engine.input(Input::Harmless(Arc::new(subjects))).await;
+    told.map_err(|failed| NodeError::Storage(failed.to_string()))
+}
+
 async fn serve(
     listener: TcpListener,
-    (config, policy): (&Config, Arc<PolicyStanding>),
+    (config, Ours { policy, harmless, never_listed }): (&Config, Ours),
     plan: &Plan,
     engine: &Handle,
     ready: oneshot::Sender<Ready>,
@@ -482,11 +540,14 @@ async fn serve(
     let local =
         LocalService::new(engine.clone(), plan.settings.clone(), address.to_string(), config.peer.endpoints.clone())
             .with_lines(tls.clone(), connections.clone())
-            .with_policy(Arc::clone(&policy));
+            .with_policy(Arc::clone(&policy))
+            .with_harmless(Arc::clone(&harmless));
     for warning in policy.in_force().policy.warnings() {
         tracing::warn!(%warning, "the policy is odd");
     }
     tasks.spawn(keep_policy(policy, until_stopped(stopped.clone())));
+    never_list(engine, never_listed).await?;
+    tasks.spawn(keep_harmless(harmless, engine.clone(), until_stopped(stopped.clone())));
     tasks.spawn(serve_local(local, socket, until_stopped(stopped.clone())));
     let (keys, key_changes) = watch::channel(0);
     tasks.spawn(keep_identity(

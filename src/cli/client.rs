@@ -60,6 +60,8 @@ calls! {
     incidents: list_incidents(ListIncidentsRequest) -> ListIncidentsResponse, CALL_TIMEOUT;
     /// Certified counter-narratives.
     resources: list_resources(ListResourcesRequest) -> ListResourcesResponse, CALL_TIMEOUT;
+    /// A person keeps what floods.
+    reset_breaker: reset_breaker(ResetBreakerRequest) -> ResetBreakerResponse, CALL_TIMEOUT;
     /// State of the node.
     status: status(StatusRequest) -> StatusResponse, CALL_TIMEOUT;
     /// State of its peers.

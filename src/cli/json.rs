@@ -115,6 +115,24 @@ pub struct Policy {
     pub text: String,
     /// Verdicts of each rule since then.
     pub counts: Vec<RuleCount>,
+    /// The flood breaker; none: no node runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
+}
+
+/// The flood breaker, inside `policy show`.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of Breaker in forum.proto")]
+pub struct Breaker {
+    pub off: bool,
+    pub floor: u32,
+    pub factor: u32,
+    pub window_minutes: u32,
+    pub hold_hours: u32,
+    pub tripped: u64,
+    pub trips: u64,
+    pub lowered: u64,
+    pub uncounted: u64,
 }
 
 /// Verdicts of one rule.
@@ -188,6 +206,8 @@ pub struct Match {
     pub distance: u32,
     pub threshold: u32,
     pub entry: Entry,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub flooding: bool,
 }
 
 /// `entry show`, `list search`, and inside `match`.
@@ -316,6 +336,29 @@ pub struct Review {
     pub deadline_ms: u64,
     pub by: Vec<String>,
     pub entry: Entry,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flood: Option<Flood>,
+}
+
+/// A signal that matches far more often here than it used to, inside `review list`.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of Flood in forum.proto")]
+pub struct Flood {
+    pub matches: u32,
+    pub window_ms: u64,
+    pub usual: u32,
+    pub matches_since: u64,
+    pub until_ms: u64,
+    pub blocks: bool,
+}
+
+/// `review decide ID keep`.
+#[derive(Serialize)]
+pub struct KeptBlocking {
+    /// What is kept.
+    pub signal: Signal,
+    /// Until then it is not lowered again.
+    pub until_ms: u64,
 }
 
 /// `referral list`: one a referral.
@@ -631,6 +674,36 @@ impl From<local::Review> for Review {
             deadline_ms: r.deadline_ms,
             by: r.by,
             entry: r.entry.unwrap_or_default().into(),
+            flood: r.flood.map(Flood::from),
+        }
+    }
+}
+
+impl From<local::Flood> for Flood {
+    fn from(f: local::Flood) -> Self {
+        Self {
+            matches: f.matches,
+            window_ms: f.window_ms,
+            usual: f.usual,
+            matches_since: f.matches_since,
+            until_ms: f.until_ms,
+            blocks: f.blocks,
+        }
+    }
+}
+
+impl From<local::Breaker> for Breaker {
+    fn from(b: local::Breaker) -> Self {
+        Self {
+            off: b.off,
+            floor: b.floor,
+            factor: b.factor,
+            window_minutes: b.window_minutes,
+            hold_hours: b.hold_hours,
+            tripped: b.tripped,
+            trips: b.trips,
+            lowered: b.lowered,
+            uncounted: b.uncounted,
         }
     }
 }

@@ -110,6 +110,7 @@ fn as_json(item: &Item, answer: local::LookupResponse) -> json::Matched {
                 distance: m.distance,
                 threshold: m.threshold,
                 entry: m.entry.unwrap_or_default().into(),
+                flooding: m.flooding,
             })
             .collect(),
     }
@@ -149,6 +150,9 @@ pub(super) fn as_text(item: &Item, answer: &local::LookupResponse, explain: bool
         };
         text.push_str(&format!("  {near}  "));
         text.push_str(&entry_text(entry, "  "));
+        if found.flooding {
+            text.push_str("    matches far more often here than it used to: staydown review list --kind flood\n");
+        }
     }
     if answer.truncated {
         text.push_str("  there are more matches than are shown\n");
@@ -260,7 +264,13 @@ mod tests {
         let answer = local::LookupResponse {
             verdict: local::Verdict::Review as i32,
             rule: "one company".to_owned(),
-            matches: vec![local::Match { signal_index: 0, distance: 14, threshold: 31, entry: Some(entry()) }],
+            matches: vec![local::Match {
+                signal_index: 0,
+                distance: 14,
+                threshold: 31,
+                entry: Some(entry()),
+                flooding: true,
+            }],
             truncated: true,
             shadow_verdict: local::Verdict::Block as i32,
             lowered: "a certifier".to_owned(),
@@ -279,6 +289,7 @@ mod tests {
             "distance 14 of 31  md5:ab\u{b7}  ACTIVE  symbol\n",
             "submitted by acme (FR; group Acme) 2026-11-18 11:06:40 UTC, log 0 block 3 record 1",
             "there are more matches",
+            "matches far more often here",
             "shadow mode: the verdict would be BLOCK",
             "lowered from BLOCK to REVIEW: a certifier",
             "decides  BLOCK   one company (line 7): it holds",

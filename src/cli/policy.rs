@@ -73,11 +73,29 @@ async fn shown(built_in: bool, at: &Invocation) -> Outcome {
     if !policy.refused.is_empty() {
         at.terminal.talk(format!("warning: the file has changed and is refused: {}", show::clean(&policy.refused)));
     }
+    if let Some(breaker) = &policy.breaker {
+        at.terminal.talk(breaker_text(breaker));
+    }
     for c in policy.counts.iter().filter(|c| c.allow + c.review + c.block > 0) {
         let [allow, review, block] = [c.allow, c.review, c.block].map(show::count);
         at.terminal.talk(format!("  ALLOW {allow}  REVIEW {review}  BLOCK {block}  {}", show::clean(&c.rule)));
     }
     Ok(Exit::Ok)
+}
+
+fn breaker_text(b: &json::Breaker) -> String {
+    if b.off {
+        return "Flood breaker: off".to_owned();
+    }
+    let [tripped, trips, lowered] = [b.tripped, b.trips, b.lowered].map(show::count);
+    let mut text = format!(
+        "Flood breaker: {} matches in {} min and more than {} times what is usual; tripped now {tripped}, so far {trips}, verdicts lowered {lowered}",
+        b.floor, b.window_minutes, b.factor
+    );
+    if b.uncounted > 0 {
+        text.push_str(&format!("; {} matches were not counted, its table is full", show::count(b.uncounted)));
+    }
+    text
 }
 
 /// What the node has in force; if none runs, what it would begin with.
@@ -99,6 +117,7 @@ async fn current(at: &Invocation) -> Result<json::Policy, Failure> {
                 refused: p.refused,
                 text: p.text,
                 counts: p.counts.into_iter().map(count).collect(),
+                breaker: p.breaker.map(json::Breaker::from),
             })
         }
         Err(failure) if failure.exit == Exit::Unreachable => {
@@ -112,7 +131,7 @@ async fn current(at: &Invocation) -> Result<json::Policy, Failure> {
 
 fn not_in_force(file: String, text: String, shadow: bool) -> json::Policy {
     let (refused, counts) = (String::new(), Vec::new());
-    json::Policy { in_force: false, file, since_ms: 0, shadow, refused, text, counts }
+    json::Policy { in_force: false, file, since_ms: 0, shadow, refused, text, counts, breaker: None }
 }
 
 fn named(file: Option<&Path>) -> String {

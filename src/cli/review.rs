@@ -17,11 +17,13 @@ use crate::wire::local;
 const LIMIT_DEFAULT: usize = 50;
 /// Items of one call (the service's own limit).
 const PAGE_MAX: u32 = 1_000;
-const KINDS: [&str; 6] = ["disputed-own", "disputed", "conflict", "referral", "expiring", "due"];
+const KINDS: [&str; 7] = ["disputed-own", "disputed", "conflict", "referral", "expiring", "due", FLOOD];
+const FLOOD: &str = "flood";
 
 #[derive(Subcommand)]
 pub(super) enum ReviewCommand {
-    /// Show what waits: disputes of what we support, white-list conflicts, referrals, what of ours ends or is due
+    /// Show what waits: disputes of what we support, white-list conflicts, referrals, what of ours ends or is due, what
+    /// suddenly matches far too often
     List(ListArgs),
     /// Decide one item; the decision is signed and shared
     Decide(DecideArgs),
@@ -29,7 +31,7 @@ pub(super) enum ReviewCommand {
 
 #[derive(Args)]
 pub(super) struct ListArgs {
-    /// disputed-own, disputed, conflict, referral, expiring, due
+    /// disputed-own, disputed, conflict, referral, expiring, due, flood
     #[arg(long)]
     kind: Option<String>,
     /// Language of what was posted: pt finds pt-BR too
@@ -75,6 +77,8 @@ enum Decision {
     Allow,
     /// A referral: disagree with it. A conflict: take our certificate back
     Reject,
+    /// A flood: it is rightly listed, block it again. Local: nothing is signed
+    Keep,
 }
 
 impl Decision {
@@ -148,6 +152,7 @@ fn as_text(review: &local::Review, now: TimeMs) -> String {
         "conflict" => format!("certified and listed at once, by {}", by.join(", ")),
         "referral" => format!("referred by {}", by.join(", ")),
         "expiring" => format!("our word ends {}", show::time(TimeMs(review.deadline_ms))),
+        FLOOD => flood_text(&review.flood.unwrap_or_default()),
         "due" => format!("we wanted to look again until {}", show::date(TimeMs(review.deadline_ms))),
         _ => format!("concerns {}", by.join(", ")),
     };
@@ -158,6 +163,20 @@ fn as_text(review: &local::Review, now: TimeMs) -> String {
     }
     let entry = review.entry.clone().unwrap_or_default();
     format!("{text}\n  {}", entry_text(&entry, "  "))
+}
+
+fn flood_text(flood: &local::Flood) -> String {
+    let effect = match flood.blocks {
+        true => "it keeps its BLOCK for an open incident".to_owned(),
+        false => format!("it is no more than REVIEW here until {}", show::time(TimeMs(flood.until_ms))),
+    };
+    format!(
+        "matched {} times in {} here where {} is usual, {} times since; {effect}; dispute it (--reason overmatching) or keep it",
+        show::count(flood.matches.into()),
+        show::span(flood.window_ms),
+        show::count(flood.usual.into()),
+        show::count(flood.matches_since),
+    )
 }
 
 async fn decide(args: &DecideArgs, at: &Invocation) -> Outcome {
@@ -187,10 +206,32 @@ async fn decide(args: &DecideArgs, at: &Invocation) -> Outcome {
         return Err(Failure::new(Exit::Refused, cause).fix("say it of the hash itself: staydown entry"));
     }
     let entry = found.pop().ok_or_else(sought)?;
+    if args.decision == Decision::Keep {
+        return keep(kind, entry.signal.unwrap_or_default(), &node, at).await;
+    }
     let statement = statement(args, kind, &entry, &node).await?;
     let signal = entry.signal.unwrap_or_default();
     at.terminal.talk(format!("{kind}: {} {}:{}", verb(args.decision), signal.r#type, signal.value));
     say_of(vec![signal], &statement, &node, at).await
+}
+
+/// Lets a signal that floods have its verdict back.
+async fn keep(kind: &str, signal: local::Signal, node: &Node, at: &Invocation) -> Outcome {
+    if kind != FLOOD {
+        let cause = format!("keep answers a flood, got {kind:?}");
+        return Err(Failure::new(Exit::Usage, cause).fix("endorse says that we stand behind it"));
+    }
+    let kept = node.reset_breaker(local::ResetBreakerRequest { signal: Some(signal.clone()) }).await?;
+    let local::Signal { r#type, value } = signal;
+    if at.terminal.json {
+        let signal = json::Signal { r#type, value, quality: None };
+        at.terminal.json(&json::KeptBlocking { signal, until_ms: kept.until_ms })?;
+    } else {
+        let until = show::time(TimeMs(kept.until_ms));
+        at.terminal
+            .talk(format!("flood: kept {}:{value}; it is not lowered again until {until}, or a restart", r#type));
+    }
+    Ok(Exit::Ok)
 }
 
 fn verb(decision: Decision) -> &'static str {
@@ -201,6 +242,7 @@ fn verb(decision: Decision) -> &'static str {
         Decision::Retract => "voted to retract",
         Decision::Allow => "certified",
         Decision::Reject => "rejected",
+        Decision::Keep => "kept",
     }
 }
 
@@ -256,7 +298,7 @@ async fn statement(
         (Decision::Reject, "conflict") => {
             local::Statement { allow: Some(local::Certification::default()), ..Default::default() }
         }
-        (Decision::Reject, _) => {
+        (Decision::Reject | Decision::Keep, _) => {
             let cause = format!("reject answers a referral or a conflict, got {kind:?}");
             return Err(Failure::new(Exit::Usage, cause).fix("endorse, dispute, withdraw or retract"));
         }

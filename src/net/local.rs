@@ -12,6 +12,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::accounts::Accounts;
 use super::expiry;
+use super::floods;
 use super::limits::LOCAL_MESSAGE_BYTES_MAX;
 use super::report;
 use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
@@ -21,8 +22,10 @@ use crate::clock;
 use crate::config::nearest;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
+use crate::policy::breaker::{Breaker, Trip};
+use crate::policy::harmless::Harmless;
 use crate::policy::in_force::{InForce, Standing as PolicyStanding};
-use crate::policy::{Found, Policy};
+use crate::policy::{Floor, Found, Policy};
 use crate::replica::block::{Frame, Slot};
 use crate::replica::charter::{Charter, CharterError, MemberStatus};
 use crate::replica::heads::head_to_proto;
@@ -73,6 +76,8 @@ pub struct LocalService {
     counters: Arc<Counters>,
     reports: Arc<Semaphore>,
     accounts: Arc<Accounts>,
+    breaker: Arc<Breaker>,
+    harmless: Arc<Harmless>,
 }
 
 impl LocalService {
@@ -83,7 +88,20 @@ impl LocalService {
         let counters = Arc::clone(engine.shared().counters());
         let reports = Arc::new(Semaphore::new(report::REPORTS_AT_ONCE));
         let accounts = Arc::new(Accounts::new(engine.shared().data().join(KEYS_FOLDER)));
-        Self { engine, settings, peer_address, endpoints, lines: None, policy, counters, reports, accounts }
+        let breaker = Arc::new(Breaker::new(u64::from_be_bytes(clock::random()), clock::now()));
+        Self {
+            engine,
+            settings,
+            peer_address,
+            endpoints,
+            lines: None,
+            policy,
+            counters,
+            reports,
+            accounts,
+            breaker,
+            harmless: Arc::default(),
+        }
     }
 
     /// Tells also of the connections to peers: refusals, and certificates that end.
@@ -96,6 +114,12 @@ impl LocalService {
     #[must_use]
     pub fn with_policy(self, policy: Arc<PolicyStanding>) -> Self {
         Self { policy, ..self }
+    }
+
+    /// Tells in health when the file of harmless hashes is not in use.
+    #[must_use]
+    pub fn with_harmless(self, harmless: Arc<Harmless>) -> Self {
+        Self { harmless, ..self }
     }
 
     /// The gRPC service, with its limits set.
@@ -175,7 +199,7 @@ impl Forum for LocalService {
             ));
         }
         let (shared, counters) = (Arc::clone(self.shared()), Arc::clone(&self.counters));
-        let judge = Judge { policy: self.policy.in_force(), shadow: self.policy.shadow(), explain: request.explain };
+        let judge = self.judge(request.explain);
         let found = tokio::task::spawn_blocking(move || lookup(&shared, &judge, &counters, &queries, threshold)).await;
         found.map(Response::new).map_err(|_panicked| bug())
     }
@@ -221,7 +245,7 @@ impl Forum for LocalService {
         &self,
         request: Request<l::ListReviewsRequest>,
     ) -> Result<Response<l::ListReviewsResponse>, Status> {
-        reviews::list_reviews(self.shared(), request.get_ref()).await.map(Response::new)
+        reviews::list_reviews(self.shared(), &self.tripped(), request.get_ref()).await.map(Response::new)
     }
 
     async fn list_referrals(
@@ -421,7 +445,18 @@ impl Forum for LocalService {
             shadow: self.policy.shadow(),
             refused: self.policy.refused().map(|why| why.to_string()).unwrap_or_default(),
             counts: counts.collect(),
+            breaker: Some(floods::breaker_to_proto(in_force.policy.breaker(), self.breaker.tally(clock::now()))),
         }))
+    }
+
+    async fn reset_breaker(
+        &self,
+        request: Request<l::ResetBreakerRequest>,
+    ) -> Result<Response<l::ResetBreakerResponse>, Status> {
+        let subject = subject(request.get_ref().signal.as_ref(), "signal")?;
+        let absent = || refuse(Code::NotFound, "NOT_FOUND", "the signal is not tripped here, or no longer");
+        let until = self.breaker.keep(&subject, clock::now()).ok_or_else(absent)?;
+        Ok(Response::new(l::ResetBreakerResponse { until_ms: until.0 }))
     }
 }
 
@@ -681,6 +716,20 @@ impl LocalService {
         entry.ok_or_else(|| refuse(Code::NotFound, "NOT_FOUND", format!("{sought} is not on the list")))
     }
 
+    /// By what one lookup is judged.
+    fn judge(&self, explain: bool) -> Judge {
+        let (policy, breaker) = (self.policy.in_force(), Arc::clone(&self.breaker));
+        Judge { policy, shadow: self.policy.shadow(), explain, breaker }
+    }
+
+    /// Signals that are tripped now. None while the breaker is off.
+    fn tripped(&self) -> BTreeMap<Subject, Trip> {
+        if self.policy.in_force().policy.breaker().off {
+            return BTreeMap::new();
+        }
+        self.breaker.all_tripped(clock::now())
+    }
+
     /// Ends the logs that this node writes.
     async fn end_logs(&self, next_seed: Option<[u8; 32]>, reason: u32) -> Result<Vec<l::RotatedLog>, Status> {
         let before: Vec<_> = self.shared().replica().lanes().collect();
@@ -814,6 +863,14 @@ impl LocalService {
             health = health.max(Health::Yellow);
             reasons.push(reason);
         }
+        if let Some(why) = self.harmless.refused() {
+            health = health.max(Health::Yellow);
+            reasons.push(format!("the file of harmless hashes is not in use, the one before it is: {why}"));
+        }
+        if let Some(why) = floods::reason(self.tripped().len()) {
+            health = health.max(Health::Yellow);
+            reasons.push(why);
+        }
         let alone = replica.exchanges().values().all(|exchange| !exchange.is_connected());
         let why = replica.exchanges().iter().filter_map(|(peer, exchange)| Some((*peer, exchange.last_error()?)));
         // Whoever is cut off by all is not told by a charter or a record: their last words are all that it has.
@@ -917,6 +974,7 @@ struct Judge {
     policy: Arc<InForce>,
     shadow: bool,
     explain: bool,
+    breaker: Arc<Breaker>,
 }
 
 impl Judge {
@@ -924,6 +982,9 @@ impl Judge {
     fn answer(&self, found: &[Found<'_>], truncated: bool) -> (Verdict, l::LookupResponse) {
         let policy: &Policy = &self.policy.policy;
         let decision = self.policy.decide(found, truncated);
+        if decision.lowered == Some(Floor::Flooding) {
+            self.breaker.count_lowered();
+        }
         let verdict = verdict_to_proto(decision.verdict);
         let explained = if self.explain { policy.explain(found, truncated) } else { Vec::new() };
         let explained = explained.into_iter().map(|rule| l::RuleExplained {
@@ -987,9 +1048,11 @@ fn lookup(
     let mut found: Vec<_> = entries.take(MATCHES_MAX + 1).collect();
     let truncated = found.len() > MATCHES_MAX;
     found.truncate(MATCHES_MAX);
-    let weighed = found.iter().map(|(distance, _, entry)| {
+    let limits = judge.policy.policy.breaker();
+    let flooding = floods::count(&replica, &judge.breaker, limits, found.iter().map(|(.., entry)| entry), now);
+    let weighed = found.iter().zip(&flooding).map(|((distance, _, entry), flooding)| {
         let incident = replica.view().in_open_incident(&entry.subject, now);
-        Found::of(entry, *distance, incident, charter)
+        Found { flooding: *flooding, ..Found::of(entry, *distance, incident, charter) }
     });
     let (verdict, answer) = judge.answer(&weighed.collect::<Vec<_>>(), truncated);
     counters.looked_up(found.len(), verdict);
@@ -1001,6 +1064,7 @@ fn lookup(
         distance: *distance,
         threshold: if entry.subject.alg() == Alg::Pdq.number() { threshold } else { 0 },
         entry: Some(l::Entry { resources: offers(n, entry), ..entry_to_proto(entry, charter) }),
+        flooding: flooding.get(n).copied().unwrap_or_default(),
     });
     l::LookupResponse { matches: matches.collect(), ..answer }
 }

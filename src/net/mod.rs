@@ -2,6 +2,7 @@
 
 mod accounts;
 pub mod expiry;
+mod floods;
 pub mod follower;
 pub mod limits;
 pub mod local;

@@ -1,16 +1,19 @@
 //! What waits for a person of our company, and what the forum shows beside its list: referrals, incidents, resources.
 //!
-//! Nothing of it is kept anywhere: every page is computed from the view. An item of the queue leaves it with our
-//! company's next word on its subject, which is a signed record like any other.
+//! Nothing of it is kept anywhere: every page is computed from the view, and from what the flood breaker has tripped
+//! (`floods.rs`). An item of the queue leaves it with our company's next word on its subject, which is a signed record
+//! like any other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tonic::Status;
 
+use super::floods;
 use super::local::{PAGE_DEFAULT, PAGE_MAX, SCAN_MAX, entry_to_proto, label_number, parse_token, token};
 use super::status::bad_field;
 use crate::clock;
 use crate::engine::Shared;
+use crate::policy::breaker::Trip;
 use crate::replica::Replica;
 use crate::replica::charter::{Charter, Roles};
 use crate::replica::ids::{MemberId, TimeMs, hex};
@@ -37,11 +40,12 @@ enum Kind {
     Referral,
     Expiring,
     Due,
+    Flood,
 }
 
 impl Kind {
-    const ALL: [Self; 6] =
-        [Self::DisputedOwn, Self::Disputed, Self::Conflict, Self::Referral, Self::Expiring, Self::Due];
+    const ALL: [Self; 7] =
+        [Self::DisputedOwn, Self::Disputed, Self::Conflict, Self::Referral, Self::Expiring, Self::Due, Self::Flood];
 
     fn name(self) -> &'static str {
         match self {
@@ -51,9 +55,13 @@ impl Kind {
             Self::Referral => "referral",
             Self::Expiring => "expiring",
             Self::Due => "due",
+            Self::Flood => "flood",
         }
     }
 }
+
+/// What the flood breaker has tripped.
+type Tripped = BTreeMap<Subject, Trip>;
 
 /// One thing that waits.
 struct Waiting {
@@ -93,19 +101,20 @@ pub(super) fn is_of_language(tag: &str, asked: &str) -> bool {
     tag.strip_prefix(asked.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-/// A page of the queue.
+/// A page of the queue; `tripped` are the signals that match far more often here than they used to.
 ///
 /// # Errors
 /// The field that is wrong.
 pub(super) async fn list_reviews(
     shared: &Shared,
+    tripped: &Tripped,
     request: &l::ListReviewsRequest,
 ) -> Result<l::ListReviewsResponse, Status> {
     let (size, mut after) = page(request.page_size, &request.page_token)?;
     one_of("kind", &request.kind, Kind::ALL.into_iter().map(Kind::name))?;
     let mut answer = l::ListReviewsResponse::default();
     loop {
-        after = scan(shared, request, after.as_ref(), size, &mut answer.reviews);
+        after = scan(shared, tripped, request, after.as_ref(), size, &mut answer.reviews);
         if after.is_none() || answer.reviews.len() >= size {
             break;
         }
@@ -118,6 +127,7 @@ pub(super) async fn list_reviews(
 /// Looks at the next subjects under one hold of the lock; returns the last one looked at, or `None` at the end.
 fn scan(
     shared: &Shared,
+    tripped: &Tripped,
     request: &l::ListReviewsRequest,
     after: Option<&Subject>,
     size: usize,
@@ -127,17 +137,36 @@ fn scan(
     let replica = shared.replica();
     let soon = now.plus(SOON_DAYS * TimeMs::DAY_MS);
     let (mut last, mut looked_at) = (None, 0);
-    for (passed, (subject, talked_about)) in replica.view().talked_about(after, replica.me(), soon).enumerate() {
+    for (passed, (subject, talked_about)) in subjects(&replica, tripped, request, after, soon).enumerate() {
         if passed >= PASSED_MAX || looked_at >= SCAN_MAX || found.len() >= size {
             return last;
         }
         last = Some(subject.clone());
         if talked_about {
             looked_at += 1;
-            found.extend(reviews(&replica, subject, now).into_iter().filter(|review| fits(review, request)));
+            let reviews = reviews(&replica, subject, tripped.get(subject), now);
+            found.extend(reviews.into_iter().filter(|review| fits(review, request)));
         }
     }
     None
+}
+
+/// Subjects after `after`, each with whether something of it may wait.
+fn subjects<'a>(
+    replica: &'a Replica,
+    tripped: &'a Tripped,
+    request: &l::ListReviewsRequest,
+    after: Option<&'a Subject>,
+    soon: TimeMs,
+) -> Box<dyn Iterator<Item = (&'a Subject, bool)> + 'a> {
+    use std::ops::Bound::{Excluded, Unbounded};
+    // A few are tripped, and there are millions to pass by.
+    if request.kind == Kind::Flood.name() {
+        let tripped = tripped.range((after.map_or(Unbounded, Excluded), Unbounded));
+        return Box::new(tripped.map(|(subject, _)| (subject, true)));
+    }
+    let all = replica.view().talked_about(after, replica.me(), soon);
+    Box::new(all.map(|(subject, talked_about)| (subject, talked_about || tripped.contains_key(subject))))
 }
 
 fn fits(review: &l::Review, request: &l::ListReviewsRequest) -> bool {
@@ -147,10 +176,11 @@ fn fits(review: &l::Review, request: &l::ListReviewsRequest) -> bool {
 }
 
 /// What of `subject` waits for our company at `now`.
-fn reviews(replica: &Replica, subject: &Subject, now: TimeMs) -> Vec<l::Review> {
+fn reviews(replica: &Replica, subject: &Subject, trip: Option<&Trip>, now: TimeMs) -> Vec<l::Review> {
     let charter = replica.charters().effective();
     let Some(entry) = replica.view().entry(subject, now) else { return Vec::new() };
-    let waiting = waiting(replica, charter, &entry, now);
+    let mut waiting = waiting(replica, charter, &entry, now);
+    waiting.extend(trip.and_then(|trip| of_flood(replica, &entry, trip)));
     let review = |w: Waiting| l::Review {
         id: format!("{}-{}", w.kind.name(), hex(&entry.subject.id().0[..8])),
         kind: w.kind.name().into(),
@@ -158,6 +188,7 @@ fn reviews(replica: &Replica, subject: &Subject, now: TimeMs) -> Vec<l::Review> 
         since_ms: w.since.0,
         deadline_ms: w.deadline.0,
         by: w.by.iter().map(|member| replica.name_of(*member)).collect(),
+        flood: trip.filter(|_| w.kind == Kind::Flood).map(|trip| floods::to_proto(replica, &entry, trip, now)),
     };
     waiting.into_iter().map(review).collect()
 }
@@ -196,6 +227,13 @@ fn waiting(replica: &Replica, charter: &Charter, entry: &Entry, now: TimeMs) -> 
         found.extend(ending(Kind::Due, said, review.unwrap_or_default()));
     }
     found
+}
+
+/// A dispute is proposed, until our company has said anything of it.
+fn of_flood(replica: &Replica, entry: &Entry, trip: &Trip) -> Option<Waiting> {
+    let decided = entry.said.iter().any(|said| said.member == replica.me() && said.time > trip.at);
+    let waiting = Waiting { kind: Kind::Flood, since: trip.at, deadline: trip.until, by: BTreeSet::new() };
+    (entry.status.matches() && !decided).then_some(waiting)
 }
 
 fn supports(word: Word) -> bool {
@@ -315,13 +353,12 @@ pub(super) fn list_incidents(shared: &Shared) -> l::ListIncidentsResponse {
     let replica = shared.replica();
     let mut incidents: Vec<_> = replica.view().notes().incidents().collect();
     incidents.sort_by_key(|(_, words)| std::cmp::Reverse(words.values().map(|note| note.time).max()));
-    let state =
-        |(id, words): &(IncidentId, &std::collections::BTreeMap<MemberId, Note<IncidentWord>>)| l::IncidentState {
-            id: id.to_vec().into(),
-            open: words.values().any(|note| note.what.is_open(now)),
-            words: words.values().map(|note| incident_word(&replica, note, now)).collect(),
-            entries: replica.view().incident_subjects(id) as u64,
-        };
+    let state = |(id, words): &(IncidentId, &BTreeMap<MemberId, Note<IncidentWord>>)| l::IncidentState {
+        id: id.to_vec().into(),
+        open: words.values().any(|note| note.what.is_open(now)),
+        words: words.values().map(|note| incident_word(&replica, note, now)).collect(),
+        entries: replica.view().incident_subjects(id) as u64,
+    };
     l::ListIncidentsResponse {
         truncated: incidents.len() > SHOWN_MAX,
         incidents: incidents.iter().take(SHOWN_MAX).map(state).collect(),

@@ -71,6 +71,7 @@ struct Entry {
     languages: Vec<String>,
     distance: u32,
     incident: bool,
+    flooding: bool,
     said: Vec<(String, Word)>,
 }
 
@@ -117,6 +118,7 @@ impl Cases {
             distance: entry.distance,
             incident: entry.incident,
             allow_conflict: status == Status::Allowed && voices.iter().any(|v| is_support(v.word)),
+            flooding: entry.flooding,
             voices,
         }
     }
@@ -219,13 +221,14 @@ fn case<'t>(
     Some(Case { name: name?, line, verdict: expected?, rule, entries })
 }
 
-const ENTRY_KEYS: [&str; 10] = [
+const ENTRY_KEYS: [&str; 11] = [
     "type",
     "status",
     "labels",
     "languages",
     "distance",
     "incident",
+    "flooding",
     "supported_by",
     "disputed_by",
     "certified_by",
@@ -245,6 +248,7 @@ fn entry<'t>(file: &mut File<'t>, line: usize, table: &DeTable<'t>, companies: &
             }
             "distance" => entry.distance = file.number(field, 0..=PDQ_DISTANCE_MAX).unwrap_or_default(),
             "incident" => entry.incident = file.truth(field).unwrap_or_default(),
+            "flooding" => entry.flooding = file.truth(field).unwrap_or_default(),
             "supported_by" => say(file, field, companies, Word::Stance(Stance::Submit), &mut entry),
             "disputed_by" => say(file, field, companies, Word::Stance(Stance::Dispute), &mut entry),
             "certified_by" => say(file, field, companies, Word::Allow(true), &mut entry),

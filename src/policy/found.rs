@@ -24,6 +24,8 @@ pub struct Found<'a> {
     pub incident: bool,
     /// Certified and supported at once.
     pub allow_conflict: bool,
+    /// It matches far more often here than it used to, and nobody has looked at that yet.
+    pub flooding: bool,
     /// What members say of it, as far as it weighs.
     pub voices: Vec<Voice<'a>>,
 }
@@ -57,6 +59,7 @@ impl<'a> Found<'a> {
             distance,
             incident,
             allow_conflict: entry.allow_conflict,
+            flooding: false,
             voices: voices.collect(),
         }
     }

@@ -6,9 +6,11 @@
 
 use std::fmt;
 
+pub mod breaker;
 pub mod cases;
 mod fields;
 mod found;
+pub mod harmless;
 pub mod in_force;
 mod read;
 mod rule;
@@ -32,6 +34,7 @@ pub const NO_RULE: &str = "no rule of the policy takes it up: people decide";
 #[derive(Clone, Debug)]
 pub struct Policy {
     rules: Vec<Rule>,
+    breaker: breaker::Limits,
     /// What is odd about them, and harmless.
     warnings: Vec<Problem>,
 }
@@ -71,6 +74,8 @@ pub enum Floor {
     AccountAlone,
     /// What was posted would be no block without who posted it.
     AccountDecides,
+    /// Only a signal that matches far more often here than it used to would have it blocked (`breaker.rs`).
+    Flooding,
 }
 
 impl fmt::Display for Floor {
@@ -82,6 +87,9 @@ impl fmt::Display for Floor {
             Self::AccountAlone => "only an account is listed, and an account alone is never enough for a block",
             Self::AccountDecides => {
                 "what is posted would be no block without the account, and an account is never enough"
+            }
+            Self::Flooding => {
+                "it matches far more often here than it used to: people look first (staydown review list --kind flood)"
             }
         })
     }
@@ -114,12 +122,21 @@ impl Policy {
     /// The policy of a company that has written none.
     pub fn built_in() -> Self {
         // A test reads the text; were it broken all the same, no rule means REVIEW for whatever matches.
-        Self::parse(DEFAULT_TEXT).unwrap_or(Self { rules: Vec::new(), warnings: Vec::new() })
+        Self::parse(DEFAULT_TEXT).unwrap_or(Self {
+            rules: Vec::new(),
+            breaker: breaker::Limits::default(),
+            warnings: Vec::new(),
+        })
     }
 
     /// The rules, in order.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// What is a flood.
+    pub fn breaker(&self) -> &breaker::Limits {
+        &self.breaker
     }
 
     /// What is odd about the rules, and harmless.
@@ -137,15 +154,30 @@ impl Policy {
     }
 
     /// What the rules make of all entries of one lookup. `truncated`: there are more than these.
+    ///
+    /// What is flooding alone never has anything blocked: a BLOCK stands if it would be one without such entries, too.
+    /// What speaks for the item in them counts all the same.
     pub fn decide(&self, found: &[Found<'_>], truncated: bool) -> Decision {
+        let whole = Whole::of(found);
+        let decision = self.judge(found, &whole, truncated);
+        if decision.verdict != Verdict::Block || found.iter().all(|entry| !entry.flooding) {
+            return decision;
+        }
+        let others: Vec<_> = found.iter().filter(|entry| !entry.flooding).cloned().collect();
+        match self.judge(&others, &whole, truncated).verdict {
+            Verdict::Block => decision,
+            _ => Decision { verdict: Verdict::Review, lowered: Some(Floor::Flooding), ..decision },
+        }
+    }
+
+    fn judge(&self, found: &[Found<'_>], whole: &Whole, truncated: bool) -> Decision {
         let decided = |verdict, decider| Decision { verdict, decider, lowered: None };
         if found.is_empty() {
             return decided(Verdict::Allow, Decider::NothingMatches);
         }
-        let whole = Whole::of(found);
         for (place, rule) in self.rules.iter().enumerate() {
-            let Ok(selected) = rule.holds(found, &whole) else { continue };
-            let mut lowered = floor(rule.verdict, &selected, &whole, truncated);
+            let Ok(selected) = rule.holds(found, whole) else { continue };
+            let mut lowered = floor(rule.verdict, &selected, whole, truncated);
             if rule.verdict == Verdict::Block && matches!(lowered, None | Some(Floor::AccountAlone)) {
                 match self.without_accounts(found, truncated) {
                     Some(posted) if posted.verdict != Verdict::Block => {
@@ -166,7 +198,7 @@ impl Policy {
     /// are no accounts among the entries.
     fn without_accounts(&self, found: &[Found<'_>], truncated: bool) -> Option<Decision> {
         let posted: Vec<_> = found.iter().filter(|entry| entry.alg != Some(Alg::Account)).cloned().collect();
-        (posted.len() < found.len()).then(|| self.decide(&posted, truncated))
+        (posted.len() < found.len()).then(|| self.judge(&posted, &Whole::of(&posted), truncated))
     }
 
     /// Each rule in order, up to the one that decides, and why it did or did not.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
+use super::breaker::{self, Limits};
 use super::fields::{Field, File, Problem};
 use super::rule::{Conditions, Disputes, Rule};
 use super::{NO_RULE, NOTHING_MATCHES, Policy};
@@ -43,9 +44,11 @@ const KEYS: [&str; 16] = [
     "referral_only",
 ];
 
+const BREAKER_KEYS: [&str; 5] = ["off", "floor", "factor", "window_minutes", "hold_hours"];
+
 pub(super) fn policy(text: &str) -> Result<Policy, Vec<Problem>> {
     let mut reader = Reader { file: File::new(text), warnings: Vec::new() };
-    let rules = reader.rules();
+    let (rules, breaker) = reader.whole();
     reader.judge(&rules);
     let problems = reader.file.into_problems();
     if !problems.is_empty() {
@@ -53,7 +56,7 @@ pub(super) fn policy(text: &str) -> Result<Policy, Vec<Problem>> {
     }
     let mut warnings = reader.warnings;
     warnings.sort();
-    Ok(Policy { rules, warnings })
+    Ok(Policy { rules, breaker, warnings })
 }
 
 struct Reader<'t> {
@@ -62,22 +65,55 @@ struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
-    fn rules(&mut self) -> Vec<Rule> {
+    fn whole(&mut self) -> (Vec<Rule>, Limits) {
         let table = self.file.parse();
-        let mut rules = Vec::new();
-        for field in self.file.fields(&table, &["rule"], "a policy") {
-            for (line, table) in self.file.tables(field) {
+        let (mut rules, mut breaker) = (Vec::new(), Limits::default());
+        let fields = self.file.fields(&table, &["rule", "breaker"], "a policy");
+        for field in &fields {
+            if field.key == "breaker" {
+                breaker = self.breaker(*field);
+                continue;
+            }
+            for (line, table) in self.file.tables(*field) {
                 rules.extend(self.rule(line, table));
             }
         }
-        if table.is_empty() {
+        // A file for the breaker alone would quietly make REVIEW of everything.
+        if table.is_empty() || !fields.is_empty() && fields.iter().all(|field| field.key == "breaker") {
             self.file.wrong(1, "the file has no rule, expected at least one [[rule]]");
         }
         if rules.len() > RULES_MAX {
             let got = rules.len();
             self.file.wrong(rules[RULES_MAX].line, format!("there are {got} rules, expected at most {RULES_MAX}"));
         }
-        rules
+        (rules, breaker)
+    }
+
+    fn breaker(&mut self, field: Field<'_, 't>) -> Limits {
+        let DeValue::Table(table) = field.value else {
+            return self.file.wrong_type(field, "a table [breaker]").unwrap_or_default();
+        };
+        let mut limits = Limits::default();
+        for field in self.file.fields(table, &BREAKER_KEYS, "[breaker]") {
+            let file = &mut self.file;
+            let mut number = |max| file.number(field, 1..=max);
+            match field.key {
+                "floor" => limits.floor = number(breaker::FLOOR_MAX).unwrap_or(limits.floor),
+                "factor" => limits.factor = number(breaker::FACTOR_MAX).unwrap_or(limits.factor),
+                "window_minutes" => {
+                    limits.window_minutes = number(breaker::WINDOW_MINUTES_MAX).unwrap_or(limits.window_minutes);
+                }
+                "hold_hours" => limits.hold_hours = number(breaker::HOLD_HOURS_MAX).unwrap_or(limits.hold_hours),
+                _ => limits.off = file.truth(field).unwrap_or_default(),
+            }
+            if field.key == "floor" && limits.floor < breaker::FLOOR_ODD {
+                let floor = limits.floor;
+                let message =
+                    format!("floor is {floor}: whoever uploads a listed file {floor} times makes its BLOCK a REVIEW");
+                self.warnings.push(Problem { line: field.line, message });
+            }
+        }
+        limits
     }
 
     fn rule(&mut self, line: usize, table: &DeTable<'t>) -> Option<Rule> {

@@ -225,10 +225,67 @@ fn the_first_rule_that_fits_wins_and_what_none_fits_is_for_people() {
 }
 
 #[test]
+fn what_is_flooding_alone_never_blocks_and_still_protects() {
+    let policy = parse("[[rule]]\nname = \"b\"\nverdict = \"BLOCK\"\ngroups_min = 2\n");
+    let flooding = "flooding = true, supported_by = [\"acme\", \"bolt\"]";
+    let two = "supported_by = [\"acme\", \"bolt\"], distance = 3";
+    let one = "supported_by = [\"bolt\"]";
+    let lowered = Some(Floor::Flooding);
+    for (entries, verdict, why) in [
+        (&[flooding][..], Verdict::Review, lowered),
+        (&[flooding, one], Verdict::Review, lowered),
+        (&[two], Verdict::Block, None),
+        (&[flooding, two], Verdict::Block, None),
+        (&[flooding, "type = \"account\", supported_by = [\"acme\", \"bolt\"]"], Verdict::Review, lowered),
+        (&["flooding = true, supported_by = [\"acme\"]", one], Verdict::Review, lowered),
+        // No more than before: what a rule has for people, or lets pass, it has.
+        (&["flooding = true, supported_by = [\"acme\"]"], Verdict::Review, None),
+        (&[two, "flooding = true, certified_by = [\"certifier\"]"], Verdict::Review, Some(Floor::Certified)),
+    ] {
+        let tried = tried(&policy, entries);
+        assert_eq!((tried.decision.verdict, tried.decision.lowered), (verdict, why), "{entries:?}");
+        if why == lowered {
+            let told = &tried.explained[0].why;
+            assert!(told.contains("lowered to REVIEW: it matches far more often here"), "{told}");
+        }
+    }
+    let allows = parse("[[rule]]\nname = \"a\"\nverdict = \"ALLOW\"\n");
+    assert_eq!(tried(&allows, &[flooding]).decision.verdict, Verdict::Allow, "it is never raised");
+    let disputes = parse("[[rule]]\nname = \"b\"\nverdict = \"BLOCK\"\ndisputes = \"none\"\n");
+    let disputed = format!("{flooding}, disputed_by = [\"delta\"]");
+    assert_eq!(tried(&disputes, &[two, &disputed]).rule, NO_RULE, "a dispute of what floods counts");
+}
+
+#[test]
+fn the_breaker_is_set_in_the_file_and_safe_without() {
+    use breaker::Limits;
+    let rule = "[[rule]]\nname = \"r\"\nverdict = \"REVIEW\"\n";
+    assert_eq!(*parse(rule).breaker(), Limits::default());
+    assert_eq!(
+        *Policy::built_in().breaker(),
+        Limits::default(),
+        "what the built-in file says is what holds without it"
+    );
+    let text = format!("{rule}[breaker]\noff = true\nfloor = 9\nfactor = 3\nwindow_minutes = 5\nhold_hours = 2\n");
+    let set = parse(&text);
+    assert_eq!(*set.breaker(), Limits { off: true, floor: 9, factor: 3, window_minutes: 5, hold_hours: 2 });
+    assert!(set.warnings()[0].message.contains("uploads a listed file 9 times"), "{:?}", set.warnings());
+    assert_eq!(set.warnings()[0].line, 6);
+}
+
+#[test]
 fn what_is_not_understood_is_named_with_its_line() {
     let rule = "[[rule]]\nname = \"r\"\nverdict = \"REVIEW\"\n";
     let cases: Vec<(String, usize, &str)> = vec![
         (String::new(), 1, "the file has no rule"),
+        ("[breaker]\nfloor = 100".into(), 1, "the file has no rule"),
+        ("breaker = 1".into(), 1, "breaker is of type integer, expected a table [breaker]"),
+        (format!("{rule}[breaker]\nflor = 1"), 5, "there is no \"flor\" in [breaker]; did you mean \"floor\"?"),
+        (format!("{rule}[breaker]\nfloor = 0"), 5, "floor is 0, expected a number from 1 to 1000000"),
+        (format!("{rule}[breaker]\nfactor = 10001"), 5, "factor is 10001, expected a number from 1 to 10000"),
+        (format!("{rule}[breaker]\nwindow_minutes = 1441"), 5, "expected a number from 1 to 1440"),
+        (format!("{rule}[breaker]\nhold_hours = 0"), 5, "hold_hours is 0, expected a number from 1 to 720"),
+        (format!("{rule}[breaker]\noff = \"yes\""), 5, "off is \"yes\", expected true or false"),
         ("[[rules]]\nname = \"r\"".into(), 1, "there is no \"rules\" in a policy; did you mean \"rule\"?"),
         ("rule = 1".into(), 1, "rule is of type integer, expected [[rule]]"),
         ("[[rule]]\nverdict = \"REVIEW\"".into(), 1, "the rule has no name"),
@@ -533,6 +590,11 @@ fn the_default_policy_has_nothing_odd_and_a_page_to_read() {
         "certified",
         "listed",
         "referral_only",
+        "off",
+        "floor",
+        "factor",
+        "window_minutes",
+        "hold_hours",
     ] {
         assert!(DEFAULT_TEXT.contains(&format!("{key} = ")), "{key} is explained");
     }

@@ -705,26 +705,28 @@ pub struct Feed {
     /// Bytes sent while both normal and bulk blocks waited: `[normal, bulk]`.
     contended: [u64; 2],
     contending: bool,
-    last: Option<Origin>,
+    /// By lane.
+    last: [Option<Origin>; 3],
 }
 
 impl Feed {
     /// A stream that begins where `have` ends.
     pub fn new(have: &Have) -> Self {
         let sent = have.iter().map(|(origin, head)| (origin, head.seq)).collect();
-        Self { sent, contended: [0; 2], contending: false, last: None }
+        Self { sent, contended: [0; 2], contending: false, last: [None; 3] }
     }
 
     /// The next block to send, if any is waiting: urgent first; bulk at most half of the bytes while normal waits.
     pub fn next(&mut self, published: &Published) -> Option<BlockId> {
         let mut first: [Option<Origin>; 3] = [None; 3];
-        let mut waiting =
-            published.heads.iter().filter(|(origin, (_, head))| self.sent(**origin) < head.seq).collect::<Vec<_>>();
-        // Round robin within a lane: logs after the last one served come first.
-        waiting.sort_by_key(|(origin, _)| (Some(**origin) <= self.last, **origin));
-        for (origin, (class, _)) in waiting {
-            let lane = usize::from(class.map_or(2, Class::rank));
-            first[lane].get_or_insert(*origin);
+        for (origin, (class, head)) in &published.heads {
+            let lane = lane(*class);
+            // Round robin within a lane: logs after the last one served come first. Each lane has a last one of its own:
+            // else a member with a backlog in bulk and in normal would have every turn of normal, after each of its bulk.
+            let turn = |origin: Origin| (Some(origin) <= self.last[lane], origin);
+            if self.sent(*origin) < head.seq && first[lane].is_none_or(|first| turn(*origin) < turn(first)) {
+                first[lane] = Some(*origin);
+            }
         }
         let [urgent, normal, bulk] = first;
         self.contending = urgent.is_none() && normal.is_some() && bulk.is_some();
@@ -735,7 +737,8 @@ impl Feed {
         };
         let seq = self.sent(origin).next();
         self.sent.insert(origin, seq);
-        self.last = Some(origin);
+        let class = published.heads.get(&origin).and_then(|(class, _)| *class);
+        self.last[lane(class)] = Some(origin);
         Some(BlockId { origin, seq })
     }
 
@@ -752,6 +755,10 @@ impl Feed {
     fn sent(&self, origin: Origin) -> Seq {
         self.sent.get(&origin).copied().unwrap_or_default()
     }
+}
+
+fn lane(class: Option<Class>) -> usize {
+    usize::from(class.map_or(2, Class::rank))
 }
 
 /// Pseudo-random numbers from a seed: the replica draws nothing from outside.
@@ -1167,6 +1174,50 @@ mod tests {
         let published = published(&[(0, Class::Normal, 3), (1, Class::Normal, 3), (2, Class::Normal, 1)]);
         let order = sent(&mut Feed::new(&Have::default()), &published, |_| 1);
         assert_eq!(order, [(0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (0, 3), (1, 3)]);
+    }
+
+    /// However much a member has said, in whatever lanes and logs, what another says in the normal lane waits for one
+    /// turn of each log, and for no more bytes of bulk than of those.
+    #[test]
+    fn m20_a_member_that_floods_every_lane_delays_another_by_a_turn_of_each_of_its_logs() {
+        const BLOCK_MAX: u64 = 256 * 1024;
+        let head = |seq| Head { seq: Seq(seq), hash: HeaderHash(sha256(&[b"head"])) };
+        // The flooding member is 2: others are before it and after it in the order of members.
+        for honest in [1, 3] {
+            for (normal_logs, bulk_logs) in [(0, 1), (1, 1), (1, 15), (8, 8), (15, 1)] {
+                for [normal_size, bulk_size] in [[BLOCK_MAX, BLOCK_MAX], [300, BLOCK_MAX], [BLOCK_MAX, 300]] {
+                    let class = |log_no| if log_no < bulk_logs { Class::Bulk } else { Class::Normal };
+                    let flood = (0..bulk_logs + normal_logs).map(|n| (origin(2, n), (Some(class(n)), head(2_000))));
+                    let mut published = Published { heads: flood.collect(), ..Published::default() };
+                    let mut feed = Feed::new(&Have::default());
+                    let mut next = |published: &Published| {
+                        let id = feed.next(published).unwrap();
+                        let is_bulk = published.heads[&id.origin].0 == Some(Class::Bulk);
+                        let bytes = if is_bulk { bulk_size } else { normal_size };
+                        feed.sent_bytes(published, id, bytes);
+                        (id.origin, is_bulk, bytes)
+                    };
+                    // Well into the flood somebody else says one thing.
+                    for _ in 0..501 {
+                        next(&published);
+                    }
+                    published.heads.insert(origin(honest, 0), (Some(Class::Normal), head(1)));
+                    let (mut turns, mut bulk) = (0, 0);
+                    loop {
+                        let (from, is_bulk, bytes) = next(&published);
+                        if from == origin(honest, 0) {
+                            break;
+                        }
+                        turns += u32::from(!is_bulk);
+                        bulk += if is_bulk { bytes } else { 0 };
+                        let case = (honest, normal_logs, bulk_logs, normal_size, bulk_size);
+                        assert!(turns <= normal_logs, "{turns} turns before it: {case:?}");
+                        let fair = u64::from(normal_logs + 1) * normal_size + bulk_size;
+                        assert!(bulk <= fair, "{bulk} bytes of bulk before it, fair are {fair}: {case:?}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -69,6 +69,7 @@ use self::heads::Have;
 use self::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, TimeMs};
 use self::log::Log;
 use self::own::{Answer, Own, Ticket};
+use self::signal::Subject;
 use self::signed::{Keyring, VerifiedBlock, VerifiedHeader};
 use self::view::View;
 use self::wrong::Rules;
@@ -148,6 +149,8 @@ pub enum Input {
     },
     /// The charter names this log root key of ours by now: new logs are opened with it.
     Root(Box<SigningKey>),
+    /// What our company never lists, beside what the admission guard knows: in place of what was given before.
+    Harmless(Arc<BTreeSet<Subject>>),
     /// Somebody waits for peers to hold what we said: ask them how far they are.
     Probe,
     /// Our process stood still, or its machine did: what was signed with our keys meanwhile, only the peers know.
@@ -281,6 +284,7 @@ impl Replica {
             Input::Confronted(ours, theirs) => self.confronted(&ours, &theirs, &mut effects),
             Input::Close { ticket, next_seed, reason } => self.close(ticket, next_seed, reason, now, &mut effects),
             Input::Root(root) => self.take_root(*root),
+            Input::Harmless(subjects) => self.own.harmless = subjects,
             Input::Resubmit { ticket, said } => self.resubmit(ticket, said, now, &mut effects),
             Input::Probe => self.exchanges.values_mut().for_each(Exchange::want_greeting),
             Input::Woke => self.woke(),

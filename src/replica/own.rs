@@ -1,13 +1,14 @@
 //! Our own logs: lanes, the startup guard, the outbox and the batch that is being gathered (PROTOCOL section 7).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use thiserror::Error;
 
 use super::ids::{BlockId, Class, LogNo, MemberId, Seq, TimeMs};
 use super::record::{ClientKey, Parsed, Statement};
-use super::signal::GuardRefusal;
+use super::signal::{GuardRefusal, Subject};
 
 /// Submissions that wait unsigned for the startup guard.
 pub const OUTBOX_MAX: usize = 10_000;
@@ -147,6 +148,8 @@ pub(super) struct Own {
     pub(super) lost: bool,
     /// Heads of our logs that peers hold beyond ours: what is still to be pulled back.
     pub(super) expected: BTreeMap<LogNo, Seq>,
+    /// What our company never lists, beside the shipped lists.
+    pub(super) harmless: Arc<BTreeSet<Subject>>,
 }
 
 impl Own {
@@ -168,6 +171,7 @@ impl Own {
             orphans: BTreeMap::new(),
             expected: BTreeMap::new(),
             lost: false,
+            harmless: Arc::default(),
         }
     }
 

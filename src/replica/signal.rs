@@ -472,6 +472,11 @@ pub enum GuardRefusal {
     /// On the shipped list of harmless digests.
     #[error("digest: is that of a harmless file found everywhere, such as a single newline or an empty archive")]
     KnownHarmless,
+    /// On our company's own list of them.
+    #[error(
+        "digest: is on our company's own list of harmless files, or near to a picture on it (setting guard.harmless)"
+    )]
+    OwnHarmless,
 }
 
 impl GuardRefusal {
@@ -485,6 +490,7 @@ impl GuardRefusal {
             Self::QualityMissing => "QUALITY_MISSING",
             Self::BlankImage => "BLANK_IMAGE",
             Self::KnownHarmless => "KNOWN_HARMLESS",
+            Self::OwnHarmless => "OWN_HARMLESS",
         }
     }
 }
@@ -497,6 +503,15 @@ impl GuardRefusal {
 /// # Errors
 /// [`GuardRefusal`], the first reason that holds.
 pub fn admit(subject: &Subject, quality: Option<u32>) -> Result<(), GuardRefusal> {
+    admit_subject(subject)?;
+    if subject.alg == Alg::Pdq.number() { admit_quality(quality) } else { Ok(()) }
+}
+
+/// The part of the guard that looks at the hash alone: also for whoever stands behind what another has submitted.
+///
+/// # Errors
+/// [`GuardRefusal`], the first reason that holds.
+pub fn admit_subject(subject: &Subject) -> Result<(), GuardRefusal> {
     let digest = subject.digest();
     if digest.iter().all(|&byte| byte == 0) {
         return Err(GuardRefusal::AllZero);
@@ -510,13 +525,22 @@ pub fn admit(subject: &Subject, quality: Option<u32>) -> Result<(), GuardRefusal
     if KNOWN_HARMLESS.contains(subject) {
         return Err(GuardRefusal::KnownHarmless);
     }
-    if subject.alg == Alg::Pdq.number() { admit_picture(subject, quality) } else { Ok(()) }
+    if BLANK_PDQ.contains(subject) { Err(GuardRefusal::BlankImage) } else { Ok(()) }
 }
 
-fn admit_picture(subject: &Subject, quality: Option<u32>) -> Result<(), GuardRefusal> {
-    if BLANK_PDQ.contains(subject) {
-        return Err(GuardRefusal::BlankImage);
-    }
+/// Whether `harmless` has a subject, or a picture that it would match.
+pub fn is_among(subject: &Subject, harmless: &BTreeSet<Subject>) -> bool {
+    let near = |picture: &Subject| match (picture.digest().try_into(), subject.digest().try_into()) {
+        (Ok(a), Ok(b)) => distance(a, b) <= PDQ_DISTANCE_MAX,
+        _ => false,
+    };
+    let pdq = Alg::Pdq.number();
+    // Subjects are ordered by their kind of hash, and pictures come first.
+    let mut pictures = harmless.iter().take_while(|picture| picture.alg <= pdq);
+    harmless.contains(subject) || subject.alg == pdq && pictures.any(near)
+}
+
+fn admit_quality(quality: Option<u32>) -> Result<(), GuardRefusal> {
     match quality {
         None => Err(GuardRefusal::QualityMissing),
         Some(PDQ_QUALITY_MIN..=PDQ_QUALITY_MAX) => Ok(()),
@@ -674,6 +698,27 @@ mod tests {
             ("md5:68b329da9893e34099c7d8ad5cb9c941", None, Ok(())),
         ] {
             assert_eq!(refusal(text, quality), expected, "{text} {quality:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_company_adds_covers_the_copies_of_a_picture() {
+        let text = |bits: usize| {
+            let mut hash = [0x5a; 32];
+            (0..bits).for_each(|bit| hash[bit / 8] ^= 1 << (bit % 8));
+            format!("pdq:{}", hex(&hash))
+        };
+        let harmless: BTreeSet<_> =
+            [text(0), format!("sha256:{}", "5a".repeat(32))].iter().map(|t| parse_any(t).unwrap()).collect();
+        for (text, expected) in [
+            (text(0), true),
+            (text(31), true),
+            (text(32), false),
+            (format!("sha256:{}", "5a".repeat(32)), true),
+            (format!("sha256:{}5b", "5a".repeat(31)), false),
+            (format!("sha512:{}", "5a".repeat(64)), false),
+        ] {
+            assert_eq!(is_among(&parse_any(&text).unwrap(), &harmless), expected, "{text}");
         }
     }
 

@@ -15,6 +15,7 @@ use super::own::{
 };
 use super::record::{self, Parsed, SALT_SIZE, Stance, Statement};
 use super::remembered::remembered;
+use super::signal::GuardRefusal;
 use super::signed::{VerifiedBlock, open_log};
 use super::suspension::SUSPENSION_DAYS_MAX;
 use super::wrong::WrongRule;
@@ -92,7 +93,7 @@ impl Replica {
                         return Err(Refusal::Record(index, "suspends a member for more than 14 days")); // not read
                     }
                     admission::account_counts(charter, statement, now).map_err(|why| Refusal::Record(index, why))?;
-                    guard(statement, &records[index]).map_err(|refusal| Refusal::Guard(index, refusal))?;
+                    self.guard(statement, &records[index]).map_err(|refusal| Refusal::Guard(index, refusal))?;
                 }
             }
         }
@@ -105,6 +106,18 @@ impl Replica {
             return Err(Refusal::LogBytes(charter.policy.log_bytes_max));
         }
         Ok(())
+    }
+
+    /// Nobody stands behind what is everywhere and harmless, by whichever word. Disagreeing with it, and taking it back, goes
+    /// always.
+    fn guard(&self, statement: &Statement, record: &Bytes) -> Result<(), GuardRefusal> {
+        let Statement::Opinion(opinion) = statement else { return Ok(()) };
+        match opinion.stance {
+            Stance::Submit => signal::admit(&opinion.subject, quality_of(record))?,
+            Stance::Endorse => signal::admit_subject(&opinion.subject)?,
+            Stance::Dispute | Stance::Neutral => return Ok(()),
+        }
+        if signal::is_among(&opinion.subject, &self.own.harmless) { Err(GuardRefusal::OwnHarmless) } else { Ok(()) }
     }
 
     /// A node refuses what would be inert for being over its quota, before it acknowledges it (layer 4).
@@ -213,7 +226,13 @@ impl Replica {
     ) {
         // In the order in which it was said: the last word on a subject stays the last. What does not fit into the day's
         // quota is for tomorrow.
-        let lost: Vec<_> = said.into_iter().filter(|(time, r)| self.is_still_our_word(r, *time, now)).collect();
+        // What the guard refuses by now is not said again, and does not hold up the rest.
+        let admitted = |r: &Bytes| match record::parse(r) {
+            Parsed::Says(statement) => self.guard(&statement, r).is_ok(),
+            Parsed::Inert(_) => true,
+        };
+        let fits = |(time, r): &(TimeMs, Bytes)| self.is_still_our_word(r, *time, now) && admitted(r);
+        let lost: Vec<_> = said.into_iter().filter(fits).collect();
         let mut refused = None;
         let mut records: Vec<Bytes> = Vec::new();
         let mut so_far = Vec::new();
@@ -625,15 +644,6 @@ impl Replica {
 }
 
 /// The admission guard of SIGNALS.md: only what is *listed* must be sound; taking back is always allowed.
-fn guard(statement: &Statement, record: &Bytes) -> Result<(), signal::GuardRefusal> {
-    match statement {
-        Statement::Opinion(opinion) if opinion.stance == Stance::Submit => {
-            signal::admit(&opinion.subject, quality_of(record))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The PDQ quality in an opinion's bytes, if it is there.
 fn quality_of(record: &Bytes) -> Option<u32> {
     use prost::Message as _;

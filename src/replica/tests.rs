@@ -12,7 +12,7 @@ use super::exchange::PeerEvent;
 use super::ids::{Class, ForumId, LogNo, MemberId, TimeMs};
 use super::own::{Answer, Refusal, Ticket};
 use super::signed::Unverified;
-use super::{Alarm, Effect, Health, Input, Replica, Restore, Settings, forks, merkle, proto, record};
+use super::{Alarm, Effect, Health, Input, Replica, Restore, Settings, forks, merkle, proto, record, signal};
 
 const NOW: TimeMs = TimeMs(1_795_000_000_000);
 const NONCE: [u8; 32] = [5; 32];
@@ -170,6 +170,33 @@ fn a_full_quota_does_not_stop_a_withdrawal() {
     assert!(matches!(say(&mut replica, vec![opinion(2, 1)]).0, Answer::Durable(_)));
     assert!(matches!(say(&mut replica, vec![opinion(3, 1)]).0, Answer::Refused(Refusal::Quota { .. })));
     assert!(matches!(say(&mut replica, vec![opinion(2, 4)]).0, Answer::Durable(_)));
+}
+
+#[test]
+fn nobody_stands_behind_what_is_harmless_and_everybody_may_disagree_with_it() {
+    let (mut replica, _) = Forum::of(1, 100).restore().finish();
+    let own = signal::Subject::new(1, 4, 0, &[5; 32]);
+    replica.handle(Input::Harmless(std::sync::Arc::new([own].into())), NOW);
+    for (digest, stance, expected) in [
+        (0, 1, Some("ALL_ZERO")),
+        (0, 2, Some("ALL_ZERO")),
+        (0, 3, None),
+        (0, 4, None),
+        (5, 1, Some("OWN_HARMLESS")),
+        (5, 2, Some("OWN_HARMLESS")),
+        (5, 3, None),
+        (5, 4, None),
+        (6, 2, None),
+    ] {
+        let refused = match say(&mut replica, vec![opinion(digest, stance)]).0 {
+            Answer::Refused(Refusal::Guard(0, why)) => Some(why.code()),
+            Answer::Durable(_) => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused, expected, "digest {digest}, stance {stance}");
+    }
+    replica.handle(Input::Harmless(Default::default()), NOW);
+    assert!(matches!(say(&mut replica, vec![opinion(5, 1)]).0, Answer::Durable(_)), "taken off the list");
 }
 
 #[test]

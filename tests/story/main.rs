@@ -6,18 +6,21 @@
 mod world;
 
 mod accounts;
+mod admission;
 mod backfill;
 mod demo;
 mod drills;
 mod drills_keys;
 mod drills_words;
 mod evidence;
+mod flood;
 mod governing;
 mod joining;
 mod keys;
 mod malformed;
 mod opinions;
 mod policy;
+mod privacy;
 mod readme;
 mod report;
 mod verifying;

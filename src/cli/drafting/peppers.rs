@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn accounts_are_switched_on_for_all_that_deal_with_them_at_level_3_only() {
         let told = switch_on(&after(&founded(), 1), &pepper(1), &mut counted()).unwrap_err();
-        assert!(told.cause.contains("level 1") && told.fix.unwrap().contains("set-semantics 3"));
+        assert!(told.cause.contains("level 2") && told.fix.unwrap().contains("set-semantics 3"));
         assert!(switch_on(&founded(), &pepper(1), &mut counted()).unwrap_err().cause.contains("founding draft"));
         let file = set_role(&level_3(), "cyan", Roles::OBSERVER).unwrap();
         let file = switch_on(&file, &pepper(1), &mut counted()).unwrap();

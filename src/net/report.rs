@@ -213,15 +213,18 @@ impl Reading<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread::JoinHandle;
+
     use super::*;
     use crate::engine;
     use crate::net::local::LocalService;
     use crate::replica::block::RECORDS_PER_BLOCK_MAX;
-    use crate::replica::ids::Class;
-    use crate::replica::testing::{START, TestForum, id, opinion, settings};
+    use crate::replica::ids::{Class, Head};
+    use crate::replica::testing::{FULL, START, STEWARD, TestForum, id, opinion, settings, suspend};
     use crate::store::{Store, Write};
     use crate::wire::local_service::forum_server::Forum as _;
     use futures_util::StreamExt as _;
+    use tempfile::TempDir;
     use tonic::Request;
 
     async fn parts(service: &LocalService, request: l::ReportRequest) -> Result<Vec<l::report_part::Part>, Status> {
@@ -281,38 +284,76 @@ mod tests {
         thread.join().unwrap();
     }
 
-    #[tokio::test(flavor = "multi_thread")]
-    async fn whoever_waits_is_told_of_full_blocks_too_and_ends_the_work_by_leaving() {
-        let forum = TestForum::of_full(2);
+    /// A node that holds these blocks.
+    fn holding(forum: &TestForum, blocks: &[VerifiedBlock]) -> (TempDir, engine::Handle, JoinHandle<()>) {
         let folder = tempfile::tempdir().unwrap();
-        let (mut ring, mut log) = (forum.keyring(), forum.log(2, 0, Class::Bulk));
-        let records: Vec<_> =
-            (0..RECORDS_PER_BLOCK_MAX - 1).map(|n| opinion(u8::try_from(n % 250).unwrap(), 1)).collect();
-        let blocks = TOLD_EVERY / RECORDS_PER_BLOCK_MAX as u64 * 2 + 2;
         let store = Store::open(&folder.path().join(engine::STORE_FOLDER)).unwrap().store;
-        for _ in 0..blocks {
-            let block = log.block(&mut ring, &records);
+        for block in blocks {
             store.write(&[Write::Block(block.id(), &block.frame().encode())]).unwrap();
         }
         drop(store);
         let runtime = tokio::runtime::Handle::current();
         let (handle, _, thread) =
             engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
-        let period = Period::new(START, START.plus(TimeMs::DAY_MS), false, clock::now()).unwrap();
+        (folder, handle, thread)
+    }
+
+    fn up_to(hours: u64) -> Period {
+        Period::new(START, START.plus(hours * TimeMs::HOUR_MS), false, clock::now()).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whoever_waits_is_told_of_full_blocks_too_and_ends_the_work_by_leaving() {
+        let forum = TestForum::of_full(2);
+        let (mut ring, mut log) = (forum.keyring(), forum.log(2, 0, Class::Bulk));
+        let records: Vec<_> =
+            (0..RECORDS_PER_BLOCK_MAX - 1).map(|n| opinion(u8::try_from(n % 250).unwrap(), 1)).collect();
+        let count = TOLD_EVERY / RECORDS_PER_BLOCK_MAX as u64 * 2 + 2;
+        let blocks: Vec<_> = (0..count).map(|_| log.block(&mut ring, &records)).collect();
+        let (_folder, handle, thread) = holding(&forum, &blocks);
         let shared = Arc::clone(handle.shared());
         let making = move || {
             let mut words = Vec::new();
-            let report = forum_part(&shared, period, |read, total| {
+            let report = forum_part(&shared, up_to(24), |read, total| {
                 words.push((read, total));
                 true
             });
             assert_eq!(report.unwrap().entries.new, 250);
             assert_eq!(words.len(), 3, "{words:?}");
-            assert_eq!(words.last(), Some(&(blocks, blocks)));
-            let left = forum_part(&shared, period, |_, _| false).unwrap_err();
+            assert_eq!(words.last(), Some(&(count, count)));
+            let left = forum_part(&shared, up_to(24), |_, _| false).unwrap_err();
             assert!(left.message().contains("has gone"), "{left:?}");
         };
         tokio::task::spawn_blocking(making).await.unwrap();
+        handle.stop().await;
+        thread.join().unwrap();
+    }
+
+    /// A suspension hides what it hid when the period ended: made a day or a year later, the report is the same.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_report_of_the_past_knows_the_suspensions_of_its_end() {
+        let forum = TestForum::with(&[("a", FULL), ("b", FULL), ("c", STEWARD)], |c| c.semantics = 2);
+        let (mut ring, mut log, mut steward) =
+            (forum.keyring(), forum.log(2, 0, Class::Normal), forum.log(3, 0, Class::Normal));
+        let at = |minutes: u64| START.plus(minutes * 60_000);
+        let mut blocks = Vec::new();
+        for (about, minute) in [(1, 1), (2, 70)] {
+            log.time = at(minute);
+            blocks.push(log.block(&mut ring, &[opinion(about, 1)]));
+        }
+        steward.time = at(130);
+        let mark = Head { seq: Seq(1), hash: blocks[0].hash() };
+        blocks.push(steward.block(&mut ring, &[suspend(2, &[(log.origin, mark)], at(10 * 60))]));
+        let (_folder, handle, thread) = holding(&forum, &blocks);
+        for (hours, entries, why) in [
+            (1, 1, "the second comes later"),
+            (2, 2, "the suspension comes later"),
+            (3, 1, "the second is hidden"),
+            (10, 2, "the suspension has ended"),
+        ] {
+            let report = forum_part(handle.shared(), up_to(hours), |_, _| true).unwrap();
+            assert_eq!(report.entries.at_end, entries, "{why}");
+        }
         handle.stop().await;
         thread.join().unwrap();
     }

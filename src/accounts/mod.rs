@@ -127,6 +127,8 @@ pub enum AccountError {
 /// Why a pepper that lives cannot be used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shut {
+    /// Our roles do not deal with accounts.
+    Roles,
     /// The charter has no seal key of ours.
     NoSealKey,
     /// The charter has no copy for us.
@@ -149,6 +151,7 @@ impl Peppers {
     pub fn of(charter: &Charter, forum: ForumId, me: MemberId, secrets: &[SealSecret]) -> Self {
         let mut peppers = Self::default();
         let has_key = charter.member(me).is_some_and(|m| m.seal_key.is_some());
+        let deals = charter.member(me).is_some_and(|m| m.roles.deal_with_accounts());
         for (id, copies) in &charter.peppers {
             let place = sealing::Place { forum, pepper: *id, member: me };
             let copy = copies.get(&me);
@@ -157,6 +160,7 @@ impl Peppers {
                 None => {
                     let why = match (copy, has_key) {
                         (Some(_), _) => Shut::OtherKey,
+                        (None, _) if !deals => Shut::Roles,
                         (None, true) => Shut::NoCopy,
                         (None, false) => Shut::NoSealKey,
                     };
@@ -187,7 +191,7 @@ impl Peppers {
 mod tests {
     use super::*;
     use crate::replica::charter::SealKey;
-    use crate::replica::testing::{FULL, TestForum, id, with_peppers};
+    use crate::replica::testing::{AUDITOR, FULL, TestForum, id, with_peppers};
 
     fn pepper(number: u8) -> Pepper {
         Pepper::from_bytes([number; 32])
@@ -259,11 +263,11 @@ mod tests {
         let forum = ForumId([5; 32]);
         let sealed = |pepper_id: u32, key: &SealKey| {
             let place = sealing::Place { forum, pepper: pepper_id, member: id(1) };
-            let copy = sealing::seal(&pepper(pepper_id as u8), &place, key, [9; 32]).unwrap();
+            let copy = sealing::seal(&pepper(u8::try_from(pepper_id).unwrap()), &place, key, [9; 32]).unwrap();
             bytes::Bytes::copy_from_slice(&copy)
         };
-        let charter = |listed: bool| {
-            let mut charter = TestForum::with(&[("a", FULL)], |c| with_peppers(c, &[2, 4, 6])).charter();
+        let of_roles = |roles: u32, listed: bool| {
+            let mut charter = TestForum::with(&[("a", roles)], |c| with_peppers(c, &[2, 4, 6])).charter();
             for (id_, copy) in [(2, Some(sealed(2, &key(0)))), (4, Some(sealed(4, &key(1)))), (6, None)] {
                 let copies = charter.peppers.get_mut(&id_).unwrap();
                 copies.clear();
@@ -274,6 +278,7 @@ mod tests {
             }
             charter
         };
+        let charter = |listed: bool| of_roles(FULL, listed);
         let shut = |secrets: &[SealSecret], listed| {
             let peppers = Peppers::of(&charter(listed), forum, id(1), secrets);
             let shut: Vec<_> = peppers.shut.iter().map(|(id, why)| (*id, *why)).collect();
@@ -282,6 +287,8 @@ mod tests {
         assert_eq!(shut(&secrets, true), (2, vec![(6, Shut::NoCopy)], Some(Err(Shut::NoCopy))));
         assert_eq!(shut(&secrets[..1], false).1, [(4, Shut::OtherKey), (6, Shut::NoSealKey)]);
         assert_eq!(shut(&[], true).0, 0);
+        let auditor = Peppers::of(&of_roles(AUDITOR, true), forum, id(1), &secrets);
+        assert_eq!((auditor.open.len(), auditor.shut[&6]), (2, Shut::Roles));
         let mut rotated = charter(true);
         rotated.peppers.remove(&6);
         let peppers = Peppers::of(&rotated, forum, id(1), &secrets);

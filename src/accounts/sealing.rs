@@ -184,6 +184,17 @@ mod tests {
         assert!(!sealed.windows(8).any(|bytes| bytes == [7; 8]));
     }
 
+    /// Sealed by the HPKE of Python's `cryptography`, as docs/protocol.md says.
+    #[test]
+    fn a_copy_that_another_implementation_sealed_opens() {
+        let sealed = concat!(
+            "7e6c502492fb8e7feeafa88aa263b2902225dfdc6969715a43db65e4d49d4203aade51003ee8ce78",
+            "e36cff67847eabdca77d919ad38450e281147ec1706152db34b7d7339eb452afe8ad1c5cdacc9559",
+        );
+        let sealed = data_encoding::HEXLOWER.decode(sealed.as_bytes()).unwrap();
+        assert_eq!(open(&sealed, &PLACE, &secret(1)).unwrap().as_bytes(), &[7; 32]);
+    }
+
     /// Whatever the list of `SealKey` leaves out would show here: under such a key the shared secret is known to all.
     #[test]
     fn what_is_of_small_order_seals_nothing() {

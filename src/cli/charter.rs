@@ -6,6 +6,7 @@ mod chain;
 mod changes;
 mod propose;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -170,7 +171,10 @@ async fn admit(args: &AdmitArgs, at: &Invocation) -> Outcome {
     }
     // Newcomers, and companies with a new seal key, get what everybody has.
     if !drafting::body(&file)?.peppers.is_empty() {
-        file = propose::shared(&file, at)?;
+        match propose::shared(&file, at) {
+            Ok(shared) => file = shared,
+            Err(why) => at.terminal.talk(format!("warning: no pepper is sealed from here: {}", why.cause)),
+        }
     }
     let out = args.draft.out(&file, at)?;
     at.terminal.confirm("Were these words read out by the companies themselves, by telephone?")?;
@@ -295,11 +299,22 @@ fn words(file: &CharterFile) -> Result<String, Failure> {
     if missing.is_empty() {
         text.push_str("Signed       by enough founders\n");
     }
+    text.push_str(&format!("Accounts     {}\n", accounts_words(&body)));
     text.push_str(&format!("Members      {}\n", body.members.len()));
     for member in &body.members {
         text.push_str(&format!("  {}\n", member_words(member)));
     }
     Ok(text)
+}
+
+/// Whether accounts may be listed, under which peppers, and for how long.
+fn accounts_words(body: &proto::Charter) -> String {
+    let ids: BTreeSet<_> = body.peppers.iter().map(|copy| copy.pepper_id).collect();
+    let Some(newest) = ids.last() else { return "off".to_owned() };
+    let days = body.policy.as_ref().map_or(0, |policy| policy.account_ttl_max_ms) / TimeMs::DAY_MS;
+    let older: Vec<_> = ids.iter().filter(|id| *id != newest).map(ToString::to_string).collect();
+    let older = if older.is_empty() { String::new() } else { format!(", those under {} match", older.join(", ")) };
+    format!("listed under pepper {newest} for at most {days} days{older}")
 }
 
 fn member_words(m: &proto::Member) -> String {

@@ -61,8 +61,8 @@ impl Accounts {
             let (what, fix) = told(*why, *id);
             format!("accounts listed under pepper {id} are not found here: {what}; {fix}")
         };
-        // Who listed nobody and looks nobody up may have no seal key for ever.
-        peppers.shut.iter().filter(|(_, why)| **why != Shut::NoSealKey).map(line).collect()
+        // Who lists nobody and looks nobody up may have no role for it, or no seal key, for ever.
+        peppers.shut.iter().filter(|(_, why)| matches!(why, Shut::NoCopy | Shut::OtherKey)).map(line).collect()
     }
 
     /// Puts pseudonyms under the newest pepper in the place of accounts that are named in `statements`, and refuses what
@@ -231,6 +231,10 @@ fn cannot_open(why: Shut, charter: &Charter) -> Status {
 
 fn told(why: Shut, pepper: u32) -> (String, &'static str) {
     match why {
+        Shut::Roles => (
+            "our company's roles do not deal with accounts".to_owned(),
+            "ask the founders: staydown charter set-role, and share-peppers into the same file",
+        ),
         Shut::NoSealKey => (
             "the charter has no seal key of our company".to_owned(),
             "staydown key rotate --seal, and have the founders admit the request that it writes",

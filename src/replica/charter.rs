@@ -91,6 +91,12 @@ impl Roles {
         Self(self.0 | other.0)
     }
 
+    /// Whether companies of these roles list accounts, look them up, certify or refer them. Who has the peppers can test
+    /// guesses, so nobody else gets them.
+    pub fn deal_with_accounts(self) -> bool {
+        self.has_any(Self::FULL.and(Self::SMALL).and(Self::REFERRAL).and(Self::CERTIFIER))
+    }
+
     /// Names of the roles, in the order of their bits.
     pub fn names(self) -> Vec<&'static str> {
         Self::NAMES.iter().filter(|(role, _)| self.has(*role)).map(|(_, name)| *name).collect()

@@ -117,6 +117,21 @@ fn m6_accounts_are_listed_with_permission_and_an_end_and_never_block_alone() {
     let too_long = ["submit", "--account", CLEAR, "--label", "recruitment", "--expires", "181d"];
     assert!(refused(acme, &too_long, 2).0.contains("within 180 days"));
     acme.does(&submit);
+    // Said twice under one key of the submitter's it is said once, though what is signed is another key.
+    let (until, key) = ((clock::now().0 + 30 * 86_400_000).to_string(), "5a".repeat(16));
+    let keyed = [
+        "submit",
+        "--account",
+        "example-video:twice",
+        "--label",
+        "recruitment",
+        "--expires",
+        &until,
+        "--client-key",
+        &key,
+    ];
+    let [first, again] = [acme.does(&keyed).out, acme.does(&keyed).out];
+    assert_eq!(first, again);
 
     // Another company finds it by what the platform calls it, however it is typed, and sees who says so and whose it is.
     let answer = found(bolt, &["--account", " EXAMPLE-Video: zq-secret-4711 "]);
@@ -153,7 +168,7 @@ fn m6_accounts_are_listed_with_permission_and_an_end_and_never_block_alone() {
     verdict(bolt, &["--account", CLEAR], "REVIEW");
 
     // Its end comes by itself, everywhere; and a person is told before.
-    let soon = clock::now().0 + 6_000;
+    let soon = clock::now().0 + 15_000;
     acme.does(&[
         "submit",
         "--account",
@@ -201,6 +216,8 @@ fn m6_a_pepper_changes_and_those_who_come_later_find_what_was_listed_before() {
 
     // A new pepper: what was listed goes on matching, what is listed now is under the new one.
     enact(&forum, 0, 3, &["rotate-pepper"]);
+    let shown = forum.companies[0].does(&["charter", "show"]).out;
+    assert!(shown.contains("listed under pepper 2 for at most 180 days, those under 1 match"), "{shown}");
     forum.companies.iter().for_each(|company| version_is(company, 3));
     let bolt = &forum.companies[1];
     assert_eq!(peppers(&found(bolt, &["--account", CLEAR])), ["1"]);

@@ -151,7 +151,7 @@ fn secrets_from_systemd_win_over_the_folder_and_are_only_read() {
     let credentials = forum.folder.path().join("credentials");
     fs::create_dir(&credentials).unwrap();
     let acme = &forum.companies[0];
-    for name in ["log-root.pem", "log-seed", "tls.key.pem"] {
+    for name in ["log-root.pem", "log-seed", "tls.key.pem", "seal-key"] {
         fs::rename(acme.data.join("keys").join(name), credentials.join(name)).unwrap();
         // As systemd shows an access list for the service's user.
         fs::set_permissions(credentials.join(name), fs::Permissions::from_mode(0o440)).unwrap();
@@ -166,8 +166,9 @@ fn secrets_from_systemd_win_over_the_folder_and_are_only_read() {
     ask(&["join", file.to_str().unwrap(), "--forum", fingerprint, "--once"]).ends_with(0);
     let shown = ask(&["key", "show", "--json"]).ends_with(0).json();
     assert_eq!((&shown["log_root_listed"], &shown["tls"]["listed"]), (&true.into(), &true.into()), "{shown}");
+    assert_eq!(shown["seal_key_listed"], true, "{shown}");
     ask(&["cert", "renew"]).ends_with(0);
-    for key in ["--log", "--tls", "--root"] {
+    for key in ["--log", "--tls", "--root", "--seal"] {
         let told = ask(&["key", "rotate", key, "--json"]).ends_with(4);
         assert!(cause(&told).contains("comes from systemd's credentials"), "{told:?}");
         assert!(told.json()["error"]["fix"].as_str().unwrap().contains("LoadCredential="), "{told:?}");

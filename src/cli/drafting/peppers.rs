@@ -23,11 +23,9 @@ pub(in crate::cli) const SUPERSEDED_GRACE_MS: u64 = 7 * TimeMs::DAY_MS;
 /// 32 random bytes, new ones at each call.
 pub(in crate::cli) type Chance<'a> = &'a mut dyn FnMut() -> [u8; 32];
 
-/// Who deals with accounts, and therefore gets peppers: companies, certifiers, referral units. Who has one can test
-/// guesses, so nobody else does.
+/// Who gets peppers: of the members that belong, those whose roles deal with accounts.
 fn sees_accounts(member: &proto::Member) -> bool {
-    let roles = Roles::FULL.and(Roles::SMALL).and(Roles::CERTIFIER).and(Roles::REFERRAL);
-    member.status == ACTIVE && Roles::from_bits(member.roles).has_any(roles)
+    member.status == ACTIVE && Roles::from_bits(member.roles).deal_with_accounts()
 }
 
 /// The members that ought to have a copy of the pepper `id` and have none: by name, and whether they have a seal key.

@@ -6,6 +6,7 @@
 mod world;
 
 mod backfill;
+mod batches;
 mod demo;
 mod drills;
 mod drills_keys;

@@ -1,69 +1,319 @@
-//! `submit --from FILE.csv`: thousands of hashes. The whole file is understood before the first row is sent, and a
-//! second run says nothing twice: the key of a row follows from what it says.
+//! `submit --from FILE`: thousands of hashes. Each row stands for itself: one that is wrong is listed, and keeps no other
+//! one out. A second run says nothing twice: the key of a row follows from its batch and what it says.
 
-use std::fs::File;
-use std::io;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use csv::{ReaderBuilder, StringRecord, Trim};
-use tokio::task::JoinSet;
+use indicatif::ProgressBar;
+use sha2::{Digest as _, Sha256};
+use tokio::task::JoinHandle;
 
 use super::client::Node;
 use super::failure::{Exit, Failure, Outcome, io_failure};
-use super::item::Hash;
-use super::submit::{Terms, derived_key, statement};
+use super::rows::{Format, Mistake, Rows};
+use super::submit::{Terms, statement};
 use super::{Invocation, show};
 use crate::clock;
-use crate::config::nearest;
-use crate::replica::ids::TimeMs;
-use crate::replica::{signal, taxonomy};
-use crate::wire::files::is_language;
+use crate::replica::ids::{hex, sha256};
 use crate::wire::local;
 
-/// Rows of one call: below the service's limit, with room for a log's opening.
-const BATCH_ROWS: usize = 500;
-/// Calls under way: enough that the node's group commit never waits for us, few enough to stop soon.
-const CALLS_MAX: usize = 4;
+/// Rows of one call: below the service's limit. While the node works at one call, the next is made ready.
+const CALL_ROWS: usize = 2_000;
 /// Mistakes shown; a file with more has one mistake in every row.
 const MISTAKES_MAX: usize = 20;
-/// Longest row: a record's own limit.
-const ROW_SIZE_MAX: usize = 4_096;
+/// Bytes read at once.
+const READ_SIZE: usize = 1 << 16;
+/// How long the startup guard of the node is waited for.
+const GUARD_WAIT: Duration = Duration::from_secs(60);
+const GUARD_STEP: Duration = Duration::from_millis(200);
 
-const COLUMNS: [&str; 7] = ["type", "value", "labels", "languages", "severity", "expires", "quality"];
+/// What is to be imported, and how.
+pub(super) struct Job<'a> {
+    pub(super) path: &'a Path,
+    pub(super) format: Format,
+    /// What a row says unless it says otherwise.
+    pub(super) defaults: &'a Terms,
+    pub(super) quality: Option<u32>,
+    pub(super) lane: local::Lane,
+    pub(super) batch: Option<&'a str>,
+    pub(super) rejected: Option<&'a Path>,
+}
 
-pub(super) async fn backfill(
-    path: &Path,
-    defaults: &Terms,
-    lane: local::Lane,
-    base: [u8; 16],
-    at: &Invocation,
-) -> Outcome {
-    let now = clock::now();
-    let unreadable = || io_failure(path.display().to_string());
+/// The 8 bytes that name an import: the same for the same command at the same company, and for no other one.
+pub(super) fn batch_id(status: &local::StatusResponse, name: &BatchName<'_>) -> [u8; 8] {
+    let (kind, name): (&[u8], &[u8]) = match name {
+        BatchName::Given(name) => (b"name", name.as_bytes()),
+        BatchName::Digest(digest) => (b"file", digest),
+    };
+    let digest = sha256(&[b"staydown/batch/v1\n", &status.forum_id, &status.member_id, kind, name]);
+    let mut id = [0; 8];
+    id.copy_from_slice(&digest[..8]);
+    id
+}
+
+/// By what a batch is named.
+pub(super) enum BatchName<'a> {
+    Given(&'a str),
+    /// SHA-256 of the file.
+    Digest([u8; 32]),
+}
+
+/// A file as it is before anything is sent.
+struct Measured {
+    /// Lines below the header, about as many as there are rows.
+    rows: u64,
+    digest: [u8; 32],
+}
+
+/// What became of the rows.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+struct Tally {
+    rows: u64,
+    said: u64,
+    queued: u64,
+    said_before: u64,
+    stands: u64,
+    left_alone: u64,
+    refused: u64,
+}
+
+impl Tally {
+    fn note(&mut self, outcome: local::RowOutcome) {
+        let of = match outcome {
+            local::RowOutcome::Said => &mut self.said,
+            local::RowOutcome::Queued => &mut self.queued,
+            local::RowOutcome::SaidBefore => &mut self.said_before,
+            local::RowOutcome::Stands => &mut self.stands,
+            local::RowOutcome::LeftAlone => &mut self.left_alone,
+            local::RowOutcome::Refused => &mut self.refused,
+            // A row of the next run.
+            local::RowOutcome::NotTried | local::RowOutcome::Unspecified => return,
+        };
+        *of += 1;
+        self.rows += 1;
+    }
+
+    fn to_text(self) -> String {
+        let of = |number: u64, what: &str| (number > 0).then(|| format!(", {} {what}", show::count(number)));
+        let more = [
+            of(self.queued, "queued"),
+            of(self.said_before, "said before"),
+            of(self.stands, "said already, elsewhere"),
+            of(self.left_alone, "changed since and left alone"),
+            of(self.refused, "refused"),
+        ];
+        let more: String = more.into_iter().flatten().collect();
+        format!("{} rows: {} said{more}", show::count(self.rows), show::count(self.said))
+    }
+}
+
+/// The rows that are refused: the first for people, all for the file that was asked for.
+struct Refused {
+    shown: Vec<String>,
+    count: u64,
+    rows: Option<(BufWriter<File>, PathBuf)>,
+    reasons: Option<(BufWriter<File>, PathBuf)>,
+}
+
+impl Refused {
+    fn new(path: Option<&Path>, header: &[u8]) -> Result<Self, Failure> {
+        let create = |path: PathBuf| {
+            let file = File::create(&path).map_err(io_failure(path.display()))?;
+            Ok::<_, Failure>((BufWriter::new(file), path))
+        };
+        let rows = path.map(|path| create(path.to_owned())).transpose()?;
+        let beside = |path: &Path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".reasons");
+            PathBuf::from(name)
+        };
+        let reasons = path.map(|path| create(beside(path))).transpose()?;
+        let mut refused = Self { shown: Vec::new(), count: 0, rows, reasons };
+        if !header.is_empty() {
+            refused.write(header, None)?;
+        }
+        Ok(refused)
+    }
+
+    fn add(&mut self, line: u64, text: &[u8], mistake: &Mistake) -> Result<(), Failure> {
+        let told = mistake.at_line(line);
+        self.count += 1;
+        self.write(text, Some(&told))?;
+        if self.shown.len() < MISTAKES_MAX {
+            self.shown.push(told);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, text: &[u8], told: Option<&str>) -> Result<(), Failure> {
+        if let Some((file, path)) = &mut self.rows {
+            let written = file.write_all(text).and_then(|()| file.write_all(b"\n"));
+            written.map_err(io_failure(path.display()))?;
+        }
+        if let (Some((file, path)), Some(told)) = (&mut self.reasons, told) {
+            writeln!(file, "{told}").map_err(io_failure(path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Failure> {
+        for (file, path) in self.rows.iter_mut().chain(&mut self.reasons) {
+            file.flush().map_err(io_failure(path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// The first of them, for people.
+    fn culprits(&self) -> Vec<String> {
+        let mut culprits = self.shown.clone();
+        if self.count > self.shown.len() as u64 {
+            culprits.push(format!("and {} more", show::count(self.count - self.shown.len() as u64)));
+        }
+        culprits
+    }
+
+    /// How the command ends, if there are any.
+    fn failure(&self, rows: u64) -> Option<Failure> {
+        let cause = format!("{} of {} rows are refused", show::count(self.count), show::count(rows));
+        let fix = match &self.rows {
+            Some((_, path)) => format!("mend them in {}, and send that", path.display()),
+            None => "--rejected FILE writes them into a file, to be mended and sent".to_owned(),
+        };
+        let failure = Failure { culprits: self.culprits(), ..Failure::new(Exit::BadInput, cause) };
+        (self.count > 0).then(|| failure.fix(fix))
+    }
+}
+
+/// `--check`: reads the whole file, and sends nothing.
+pub(super) fn check(job: &Job<'_>, at: &Invocation) -> Outcome {
+    let measured = measure(job)?;
+    let mut rows = open(job)?;
+    let mut refused = Refused::new(job.rejected, rows.header())?;
+    let bar = at.terminal.progress(measured.rows, "rows");
+    let mut tally = Tally::default();
+    while let Some(row) = rows.next_row().map_err(|failure| named(failure, job.path))? {
+        tally.rows += 1;
+        if let Err(mistake) = row {
+            tally.refused += 1;
+            refused.add(rows.line(), rows.text(), &mistake)?;
+        }
+        if tally.rows.is_multiple_of(CALL_ROWS as u64) {
+            bar.set_position(tally.rows);
+        }
+    }
+    bar.finish_and_clear();
+    refused.finish()?;
+    not_empty(tally, job)?;
+    let what = format!("{} rows, {} wrong; nothing was sent", show::count(tally.rows), show::count(tally.refused));
+    finish(at, serde_json::json!({ "rows": tally.rows, "refused": tally.refused }), refused.failure(tally.rows), what)
+}
+
+pub(super) async fn backfill(job: &Job<'_>, at: &Invocation) -> Outcome {
+    let measured = measure(job)?;
+    let mut rows = open(job)?;
+    let mut refused = Refused::new(job.rejected, rows.header())?;
+    let node = at.node().await?;
+    let status = guarded(&node, at).await?;
+    let name = job.batch.map_or(BatchName::Digest(measured.digest), BatchName::Given);
+    let batch = batch_id(&status, &name);
+    at.terminal.talk(format!("batch {}", hex(&batch)));
+    let begun = clock::instant();
+    let mut sending = Sending {
+        job,
+        at,
+        node,
+        batch,
+        tally: Tally::default(),
+        bar: at.terminal.progress(measured.rows, "rows"),
+        total: measured.rows,
+        interrupted: watch_for_interrupt(),
+    };
+    let sent = Box::pin(sending.send(&mut rows, &mut refused)).await;
+    sending.bar.finish_and_clear();
+    let Sending { tally, .. } = sending;
+    refused.finish()?;
+    if let Err(failure) = sent {
+        let mut failure = stopped(named(failure, job.path), tally, &batch);
+        failure.culprits.extend(refused.culprits());
+        return Err(failure);
+    }
+    not_empty(tally, job)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let per_second = whole(tally.rows as f64 / seconds.max(0.001));
+    let what = format!("batch {}: {}; {} rows/s", hex(&batch), tally.to_text(), show::count(per_second));
+    let mut json = serde_json::to_value(tally).unwrap_or_default();
+    json["batch"] = hex(&batch).into();
+    json["rows_per_second"] = per_second.into();
+    finish(at, json, refused.failure(tally.rows), what)
+}
+
+/// A rate as people read it.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate is neither negative nor that large"
+)]
+fn whole(rate: f64) -> u64 {
+    rate.round() as u64
+}
+
+/// What became of the file; in JSON the refused rows are an `error` beside the numbers.
+fn finish(at: &Invocation, mut json: serde_json::Value, failure: Option<Failure>, what: String) -> Outcome {
+    if !at.terminal.json {
+        at.terminal.talk(what);
+        return failure.map_or(Ok(Exit::Ok), Err);
+    }
+    if let Some(failure) = &failure {
+        let told: serde_json::Value = serde_json::from_str(&failure.to_json()).unwrap_or_default();
+        json["error"] = told["error"].clone();
+    }
+    at.terminal.json(&json)?;
+    Ok(failure.map_or(Exit::Ok, |failure| failure.exit))
+}
+
+/// Reads the file once: how long it is, and what names its batch.
+fn measure(job: &Job<'_>) -> Result<Measured, Failure> {
+    let path = job.path;
     // Read twice: a pipe would be empty the second time.
     if path.exists() && !path.is_file() {
         return Err(Failure::new(Exit::BadInput, format!("{} is not a regular file", path.display())));
     }
-    let open = || match File::open(path) {
+    let mut file = opened(path)?;
+    let (mut hasher, mut lines, mut buffer) = (Sha256::new(), 0, vec![0; READ_SIZE]);
+    loop {
+        let size = file.read(&mut buffer).map_err(io_failure(path.display()))?;
+        if size == 0 {
+            let rows = lines - u64::from(job.format == Format::Csv).min(lines);
+            return Ok(Measured { rows, digest: hasher.finalize().into() });
+        }
+        hasher.update(&buffer[..size]);
+        lines += buffer[..size].iter().filter(|byte| **byte == b'\n').count() as u64;
+    }
+}
+
+fn opened(path: &Path) -> Result<File, Failure> {
+    match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(Failure::new(Exit::BadInput, format!("{}: {error}", path.display())))
         }
-        opened => opened.map_err(unreadable()),
-    };
-    let total = check(open()?, defaults, now).map_err(|failure| named(failure, path))?;
-    if total == 0 {
-        return Err(Failure::new(Exit::BadInput, format!("{}: there is no row below the header", path.display())));
+        opened => opened.map_err(io_failure(path.display())),
     }
-    let node = at.node().await?;
-    let sent = Box::pin(send(open()?, defaults, now, (lane, base), &node, total, at)).await;
-    let sent = sent.map_err(|failure| named(failure, path))?;
-    if at.terminal.json {
-        at.terminal.json(&serde_json::json!({ "rows": sent.rows, "durable": sent.durable, "queued": sent.queued }))?;
-    } else {
-        let queued = if sent.queued > 0 { format!(", {} queued", show::count(sent.queued)) } else { String::new() };
-        at.terminal.talk(format!("{} rows, {} durable{queued}", show::count(sent.rows), show::count(sent.durable)));
+}
+
+type FileRows<'a> = Rows<'a, BufReader<File>>;
+
+fn open<'a>(job: &Job<'a>) -> Result<FileRows<'a>, Failure> {
+    let same = |other: &Path| matches!((fs::canonicalize(job.path), fs::canonicalize(other)), (Ok(a), Ok(b)) if a == b);
+    if job.rejected.is_some_and(same) {
+        return Err(Failure::new(Exit::Usage, "--rejected: is the file that is read").fix("name another file"));
     }
-    Ok(Exit::Ok)
+    let file = BufReader::with_capacity(READ_SIZE, opened(job.path)?);
+    let rows = Rows::new(file, job.format, (job.defaults, job.quality), clock::now());
+    rows.map_err(|failure| named(failure, job.path))
 }
 
 fn named(mut failure: Failure, path: &Path) -> Failure {
@@ -71,304 +321,188 @@ fn named(mut failure: Failure, path: &Path) -> Failure {
     failure
 }
 
-/// What was acknowledged.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sent {
-    rows: u64,
-    durable: u64,
-    queued: u64,
+fn not_empty(tally: Tally, job: &Job<'_>) -> Result<(), Failure> {
+    let below = if job.format == Format::Csv { " below the header" } else { "" };
+    match tally.rows {
+        0 => Err(Failure::new(Exit::BadInput, format!("{}: there is no row{below}", job.path.display()))),
+        _ => Ok(()),
+    }
 }
 
-async fn send(
-    file: impl io::Read,
-    defaults: &Terms,
-    now: TimeMs,
-    (lane, base): (local::Lane, [u8; 16]),
-    node: &Node,
-    total: u64,
-    at: &Invocation,
-) -> Result<Sent, Failure> {
-    let bar = at.terminal.progress(total, "rows");
-    let mut rows = Rows::new(file, defaults, now)?;
-    let mut calls = JoinSet::new();
-    let mut sent = Sent::default();
+/// Waits until the node may sign: a file is no reason to fill the outbox.
+async fn guarded(node: &Node, at: &Invocation) -> Result<local::StatusResponse, Failure> {
+    let begun = clock::instant();
+    let mut told = false;
     loop {
-        let mut batch = Vec::with_capacity(BATCH_ROWS);
-        while batch.len() < BATCH_ROWS
-            && let Some(row) = rows.next_row()?
-        {
-            let row =
-                row.map_err(|_mistake| Failure::new(Exit::BadInput, "the file changed while it was being sent"))?;
-            let key = derived_key(&base, &row.hash, &row.terms);
-            batch.push(statement(&row.hash, &row.terms, key, None));
+        let status = node.status(local::StatusRequest {}).await?;
+        if !status.guard_pending && status.outbox == 0 {
+            return Ok(status);
         }
-        let is_last = batch.len() < BATCH_ROWS;
-        if !batch.is_empty() {
-            calls.spawn(call(node.clone(), batch, lane));
+        if begun.elapsed() > GUARD_WAIT {
+            let cause = "the node still waits for peers to tell it their heads of our logs";
+            return Err(Failure::new(Exit::Refused, cause).fix("staydown peer list; then run the same command again"));
         }
-        while calls.len() >= CALLS_MAX || is_last && !calls.is_empty() {
-            let answered = calls.join_next().await.and_then(Result::ok);
-            let lost = || Err(Failure::new(Exit::Bug, "a call to the node was lost"));
-            let (rows, state) = answered.unwrap_or_else(lost).map_err(|failure| stopped(failure, sent))?;
-            match state {
-                local::SubmitState::Queued => sent.queued += rows,
-                _ => sent.durable += rows,
-            }
-            at.terminal.passed(sent.rows, sent.rows + rows, total, "rows");
-            sent.rows += rows;
-            bar.set_position(sent.rows);
+        if !std::mem::replace(&mut told, true) {
+            at.terminal.talk("waiting until enough peers have confirmed our logs");
         }
-        if is_last {
-            bar.finish_and_clear();
-            return Ok(sent);
-        }
+        tokio::time::sleep(GUARD_STEP).await;
     }
 }
 
-async fn call(
+/// Becomes true with the first interrupt from the keyboard: what is under way is ended in order.
+fn watch_for_interrupt() -> Arc<AtomicBool> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let heard = Arc::clone(&interrupted);
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            heard.store(true, Ordering::Relaxed);
+        }
+    });
+    interrupted
+}
+
+/// A row on its way: where it stands in the file, in case that the node refuses it.
+struct OnItsWay {
+    line: u64,
+    text: Vec<u8>,
+}
+
+type Call = (Vec<OnItsWay>, JoinHandle<Result<local::ImportResponse, Failure>>);
+
+/// An import on its way.
+struct Sending<'a> {
+    job: &'a Job<'a>,
+    at: &'a Invocation,
     node: Node,
-    batch: Vec<local::Statement>,
-    lane: local::Lane,
-) -> Result<(u64, local::SubmitState), Failure> {
-    let rows = batch.len() as u64;
-    let request = local::SubmitRequest { statements: batch, lane: lane as i32, ..Default::default() };
-    let answer = node.submit(request).await?;
-    Ok((rows, answer.state()))
+    batch: [u8; 8],
+    tally: Tally,
+    bar: ProgressBar,
+    total: u64,
+    interrupted: Arc<AtomicBool>,
 }
 
-fn stopped(failure: Failure, sent: Sent) -> Failure {
-    let told = format!("{} rows were acknowledged before; nothing of them is lost", show::count(sent.rows));
-    let failure = failure.culprit(told);
-    match failure.fix {
-        Some(_) => failure,
-        None => failure.fix("run the same command again: it goes on, and says nothing twice"),
-    }
-}
-
-/// Reads the whole file and sends nothing. Returns the number of rows.
-fn check(file: impl io::Read, defaults: &Terms, now: TimeMs) -> Result<u64, Failure> {
-    let mut rows = Rows::new(file, defaults, now)?;
-    let (mut count, mut mistakes) = (0, Vec::new());
-    while let Some(row) = rows.next_row()? {
-        count += 1;
-        if let Err(mistake) = row {
-            mistakes.push(mistake);
-            if mistakes.len() >= MISTAKES_MAX {
-                mistakes.push("and perhaps more".to_owned());
-                break;
+impl Sending<'_> {
+    /// One call after the other, so that the last of several rows on one hash is the last word on it.
+    async fn send(&mut self, rows: &mut FileRows<'_>, refused: &mut Refused) -> Result<(), Failure> {
+        let mut before: Option<Call> = None;
+        loop {
+            let (ways, statements, is_last) = self.gather(rows, refused)?;
+            if let Some(call) = before.take() {
+                self.answered(call, refused).await?;
             }
-        }
-    }
-    if mistakes.is_empty() {
-        return Ok(count);
-    }
-    let failure = Failure { culprits: mistakes, ..Failure::new(Exit::BadInput, "rows are wrong, nothing was sent") };
-    Err(failure.fix("correct these lines and run it again"))
-}
-
-/// A row that is understood.
-#[derive(Debug)]
-struct Row {
-    hash: Hash,
-    terms: Terms,
-}
-
-/// The rows of a file, one after the other: the file may be larger than memory.
-struct Rows<'a, R> {
-    reader: csv::Reader<R>,
-    /// Index in the file of each of [`COLUMNS`].
-    places: [Option<usize>; COLUMNS.len()],
-    defaults: &'a Terms,
-    now: TimeMs,
-}
-
-impl<'a, R: io::Read> Rows<'a, R> {
-    fn new(file: R, defaults: &'a Terms, now: TimeMs) -> Result<Self, Failure> {
-        let mut reader = ReaderBuilder::new().trim(Trim::All).flexible(true).from_reader(file);
-        let header = reader.headers().map_err(|error| Failure::new(Exit::BadInput, format!("line 1: {error}")))?;
-        let places = places(header)?;
-        Ok(Self { reader, places, defaults, now })
-    }
-
-    /// The next row, or what is wrong with it; none at the end.
-    fn next_row(&mut self) -> Result<Option<Result<Row, String>>, Failure> {
-        let mut record = StringRecord::new();
-        match self.reader.read_record(&mut record) {
-            Ok(false) => Ok(None),
-            Ok(true) => Ok(Some(self.understand(&record))),
-            Err(error) if error.is_io_error() => Err(Failure::new(Exit::Io, error.to_string())),
-            Err(error) => {
-                let line = error.position().map_or(0, csv::Position::line);
-                Ok(Some(Err(format!("line {line}: not UTF-8, or not a table: {error}"))))
+            if self.interrupted.load(Ordering::Relaxed) {
+                return Err(Failure::new(Exit::Failed, "interrupted"));
+            }
+            if !statements.is_empty() {
+                let node = self.node.clone();
+                let request = local::ImportRequest { rows: statements, lane: self.job.lane.into() };
+                before = Some((ways, tokio::spawn(async move { node.import(request).await })));
+            }
+            if is_last {
+                return match before.take() {
+                    Some(call) => self.answered(call, refused).await,
+                    None => Ok(()),
+                };
             }
         }
     }
 
-    fn understand(&self, record: &StringRecord) -> Result<Row, String> {
-        let line = record.position().map_or(0, csv::Position::line);
-        if record.as_slice().len() > ROW_SIZE_MAX {
-            return Err(format!("line {line}: has more than {ROW_SIZE_MAX} characters"));
+    /// The rows of the next call, and whether they are the last.
+    fn gather(
+        &mut self,
+        rows: &mut FileRows<'_>,
+        refused: &mut Refused,
+    ) -> Result<(Vec<OnItsWay>, Vec<local::Statement>, bool), Failure> {
+        let (mut ways, mut statements) = (Vec::with_capacity(CALL_ROWS), Vec::with_capacity(CALL_ROWS));
+        while statements.len() < CALL_ROWS {
+            let Some(row) = rows.next_row()? else { return Ok((ways, statements, true)) };
+            match row {
+                Ok(row) => {
+                    ways.push(OnItsWay { line: rows.line(), text: rows.text().to_vec() });
+                    statements.push(statement(&row.hash, &row.terms, row.key(&self.batch), None));
+                }
+                Err(mistake) => {
+                    refused.add(rows.line(), rows.text(), &mistake)?;
+                    self.tally.note(local::RowOutcome::Refused);
+                }
+            }
         }
-        let wrong = |column: &str, why: String| format!("line {line}, column {column}: {why}");
-        let cell = |number: usize| self.places[number].and_then(|at| record.get(at)).filter(|text| !text.is_empty());
-        let subject = signal::parse(cell(0).unwrap_or_default(), cell(1).unwrap_or_default());
-        let subject = subject.map_err(|error| match error.to_string().split_once(": ") {
-            Some((column, why)) => wrong(column, why.to_owned()),
-            None => wrong("value", error.to_string()),
-        })?;
-        let mut terms = self.defaults.clone();
-        if let Some(labels) = cell(2) {
-            terms.labels = listed(labels);
-        }
-        check_labels(&terms.labels).map_err(|why| wrong("labels", why))?;
-        if let Some(languages) = cell(3) {
-            terms.languages = listed(languages);
-        }
-        if let Some(tag) = terms.languages.iter().find(|tag| !is_language(tag)) {
-            return Err(wrong("languages", format!("got {tag:?}, expected BCP 47 tags separated by ;")));
-        }
-        if let Some(severity) = cell(4) {
-            terms.severity = bounded(severity, 4).map_err(|why| wrong("severity", why))?;
-        }
-        if let Some(expires) = cell(5) {
-            terms.expires = show::moment(expires, self.now).map_err(|why| wrong("expires", why))?;
-        }
-        let quality = cell(6).map(|quality| bounded(quality, 100)).transpose().map_err(|why| wrong("quality", why))?;
-        signal::admit(&subject, quality).map_err(|refusal| {
-            let told = refusal.to_string();
-            let (column, why) = told.split_once(": ").unwrap_or(("value", &told));
-            wrong(if column == "digest" { "value" } else { column }, why.to_owned())
-        })?;
-        let hash = Hash { type_name: subject.type_name().into_owned(), value: subject.value(), quality };
-        Ok(Row { hash, terms })
+        Ok((ways, statements, false))
     }
-}
 
-fn places(header: &StringRecord) -> Result<[Option<usize>; COLUMNS.len()], Failure> {
-    let mut places = [None; COLUMNS.len()];
-    for (at, name) in header.iter().enumerate() {
-        let name = name.trim_start_matches('\u{feff}').to_ascii_lowercase();
-        let Some(number) = COLUMNS.iter().position(|column| *column == name) else {
-            let near = nearest(&name, COLUMNS.into_iter()).unwrap_or_default();
-            let cause = format!("line 1: there is no column {name:?}, expected a header of {}", COLUMNS.join(","));
-            return Err(Failure::new(Exit::BadInput, cause).fix(format!("did you mean {near}?")));
-        };
-        if places[number].replace(at).is_some() {
-            return Err(Failure::new(Exit::BadInput, format!("line 1: the column {name} stands there twice")));
+    async fn answered(&mut self, (ways, call): Call, refused: &mut Refused) -> Result<(), Failure> {
+        let answer = call.await.map_err(|_panicked| Failure::new(Exit::Bug, "a call to the node was lost"))??;
+        if answer.rows.len() != ways.len() {
+            let cause = format!("the node answered {} rows, expected {}", answer.rows.len(), ways.len());
+            return Err(Failure::new(Exit::Failed, cause).fix("run the same release as the node"));
         }
-    }
-    match places {
-        [Some(_), Some(_), ..] => Ok(places),
-        _ => Err(Failure::new(Exit::BadInput, "line 1: the columns type and value are needed")),
-    }
-}
-
-fn check_labels(labels: &[String]) -> Result<(), String> {
-    if labels.is_empty() {
-        return Err("got none, expected one or more, here or as --label".to_owned());
-    }
-    match labels.iter().find(|label| taxonomy::number(label).is_none()) {
-        None => Ok(()),
-        Some(label) => {
-            let near = nearest(label, taxonomy::LABELS.iter().map(|(_, name)| *name)).unwrap_or_default();
-            Err(format!("got {label:?}, did you mean {near}?"))
+        let before = self.tally.rows;
+        for (row, way) in answer.rows.iter().zip(&ways) {
+            self.tally.note(row.outcome());
+            if row.outcome() == local::RowOutcome::Refused {
+                refused.add(way.line, &way.text, &Mistake::told(&row.why))?;
+            }
+        }
+        self.at.terminal.passed(before, self.tally.rows, self.total, "rows");
+        self.bar.set_position(self.tally.rows);
+        match answer.stopped.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::new(Exit::Refused, answer.stopped)),
         }
     }
 }
 
-/// `a;b`, `a|b` or `a b`.
-fn listed(cell: &str) -> Vec<String> {
-    cell.split([';', '|', ' ']).filter(|part| !part.is_empty()).map(str::to_owned).collect()
-}
-
-fn bounded(cell: &str, max: u32) -> Result<u32, String> {
-    cell.parse().ok().filter(|n| *n <= max).ok_or_else(|| format!("got {cell:?}, expected a number from 0 to {max}"))
+fn stopped(failure: Failure, tally: Tally, batch: &[u8; 8]) -> Failure {
+    let again = "run the same command again: it goes on, and says nothing twice";
+    let fix = failure.fix.as_ref().map_or_else(|| again.to_owned(), |first| format!("{first}; then {again}"));
+    failure.culprit(format!("batch {}: {} so far; nothing of that is lost", hex(batch), tally.to_text())).fix(fix)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NOW: TimeMs = TimeMs(1_795_000_000_000);
-    const MD5: &str = "900150983cd24fb0d6963f7d28e17f72";
-    const PDQ: &str = "f8f8f0cee0f4a84f06370a22038f63f0b36e2ed596621e1d33e6b39c4e9c9b22";
-
-    fn mistakes(text: &[u8]) -> Vec<String> {
-        let failure = check(text, &Terms::default(), NOW).unwrap_err();
-        assert_eq!(failure.exit, Exit::BadInput);
-        if failure.culprits.is_empty() { vec![failure.cause] } else { failure.culprits }
-    }
-
     #[test]
-    fn a_table_is_understood_row_by_row() {
-        let text = format!(
-            "Type,value,labels,languages,severity,expires,quality\n\
-             md5,{},symbol;manifesto,fr;pt-BR,3,2027-01-31,\n\
-             pdq , pdq:{PDQ},other,,,,80\n",
-            MD5.to_uppercase()
-        );
-        let terms = Terms::default();
-        let mut rows = Rows::new(text.as_bytes(), &terms, NOW).unwrap();
-        let first = rows.next_row().unwrap().unwrap().unwrap();
-        assert_eq!(first.hash.to_string(), format!("md5:{MD5}"));
-        assert_eq!(first.terms.labels, ["symbol", "manifesto"]);
-        assert_eq!(first.terms.languages, ["fr", "pt-BR"]);
-        assert_eq!((first.terms.severity, first.terms.expires), (3, TimeMs(1_801_353_600_000)));
-        let second = rows.next_row().unwrap().unwrap().unwrap();
-        assert_eq!(second.hash.quality, Some(80));
-        assert!(rows.next_row().unwrap().is_none());
-        assert_eq!(check(text.as_bytes(), &terms, NOW).unwrap(), 2);
-    }
-
-    #[test]
-    fn labels_of_the_command_line_stand_in_for_a_missing_column() {
-        let terms = Terms { labels: vec!["symbol".to_owned()], ..Terms::default() };
-        assert_eq!(check(format!("value,type\n{MD5},md5\n").as_bytes(), &terms, NOW).unwrap(), 1);
-    }
-
-    #[test]
-    fn mistakes_are_told_with_line_and_column() {
-        for (row, expected) in [
-            ("md5,12,symbol,,,,", "line 2, column value: got 2 characters, expected 32"),
-            ("md6,12,symbol,,,,", "line 2, column type: got \"md6\""),
-            (&format!("md5,{MD5},simbol,,,,"), "line 2, column labels: got \"simbol\", did you mean symbol?"),
-            (&format!("md5,{MD5},,,,,"), "line 2, column labels: got none"),
-            (&format!("md5,{MD5},symbol,f,,,"), "line 2, column languages: got \"f\""),
-            (&format!("md5,{MD5},symbol,,5,,"), "line 2, column severity: got \"5\", expected a number from 0 to 4"),
-            (&format!("md5,{MD5},symbol,,,yesterday,"), "line 2, column expires: got \"yesterday\""),
-            (&format!("pdq,{PDQ},symbol,,,,101"), "line 2, column quality: got \"101\""),
-            (&format!("pdq,{PDQ},symbol,,,,"), "line 2, column quality: got none"),
-            (&format!("pdq,{PDQ},symbol,,,,49"), "line 2, column quality: got 49"),
-            ("md5,d41d8cd98f00b204e9800998ecf8427e,symbol,,,,", "line 2, column value: is that of the empty file"),
-            ("md5", "line 2, column value: got 0 characters"),
+    fn a_batch_is_named_by_forum_member_and_name_or_file() {
+        let status = |forum: u8, member: u8| local::StatusResponse {
+            forum_id: vec![forum; 32].into(),
+            member_id: vec![member; 16].into(),
+            ..Default::default()
+        };
+        let id = batch_id(&status(1, 1), &BatchName::Given("daily"));
+        assert_eq!(id, batch_id(&status(1, 1), &BatchName::Given("daily")));
+        for (status, name) in [
+            (status(2, 1), BatchName::Given("daily")),
+            (status(1, 2), BatchName::Given("daily")),
+            (status(1, 1), BatchName::Given("dail")),
+            (status(1, 1), BatchName::Digest([0; 32])),
         ] {
-            let text = format!("{}\n{row}\n", COLUMNS.join(","));
-            let told = mistakes(text.as_bytes());
-            assert!(told[0].starts_with(expected), "{row}: {told:?}");
+            assert_ne!(batch_id(&status, &name), id);
         }
     }
 
     #[test]
-    fn a_table_without_the_right_header_is_refused() {
-        for (text, expected) in [
-            ("", "line 1: the columns type and value are needed"),
-            ("type,label\n", "line 1: there is no column \"label\""),
-            ("type,type,value\n", "line 1: the column type stands there twice"),
-            (&format!("md5,{MD5}\n"), "line 1: there is no column \"md5\""),
-        ] {
-            assert!(mistakes(text.as_bytes())[0].starts_with(expected), "{text}");
+    fn rows_that_were_not_tried_are_not_counted() {
+        let mut tally = Tally::default();
+        for outcome in [local::RowOutcome::Said, local::RowOutcome::NotTried, local::RowOutcome::Stands] {
+            tally.note(outcome);
         }
+        assert_eq!(tally.to_text(), "2 rows: 1 said, 1 said already, elsewhere");
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_told_with_their_line() {
-        let told = mistakes(b"type,value\nmd5,\xff\xfe\n");
-        assert!(told[0].starts_with("line 2: not UTF-8"), "{told:?}");
-    }
-
-    #[test]
-    fn a_file_of_mistakes_is_not_told_to_its_end() {
-        let text = format!("type,value\n{}", "md5,1\n".repeat(1_000));
-        assert_eq!(mistakes(text.as_bytes()).len(), MISTAKES_MAX + 1);
+    fn refused_rows_are_written_as_they_were_and_told_up_to_a_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("no.csv");
+        let mut refused = Refused::new(Some(&path), b"type,value").unwrap();
+        for line in 2..100 {
+            refused.add(line, b"md5,1\xff", &Mistake::in_column("value", "is short")).unwrap();
+        }
+        refused.finish().unwrap();
+        assert_eq!((refused.shown.len(), refused.count), (MISTAKES_MAX, 98));
+        let rows = fs::read(&path).unwrap();
+        assert!(rows.starts_with(b"type,value\nmd5,1\xff\n") && rows.iter().filter(|b| **b == b'\n').count() == 99);
+        let reasons = fs::read_to_string(folder.path().join("no.csv.reasons")).unwrap();
+        assert!(reasons.starts_with("line 2, column value: is short\n") && reasons.lines().count() == 98);
     }
 }

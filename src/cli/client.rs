@@ -46,6 +46,10 @@ macro_rules! calls {
 calls! {
     /// Signs and shares statements.
     submit: submit(SubmitRequest) -> SubmitResponse, CALL_TIMEOUT;
+    /// Takes up the rows of a file.
+    import: import(ImportRequest) -> ImportResponse, CALL_TIMEOUT;
+    /// The imports of our company.
+    batches: list_batches(ListBatchesRequest) -> ListBatchesResponse, CALL_TIMEOUT;
     /// Looks an item up.
     lookup: lookup(LookupRequest) -> LookupResponse, CALL_TIMEOUT;
     /// One entry.
@@ -85,6 +89,41 @@ calls! {
 }
 
 impl Node {
+    /// Withdraws a batch; `heard` is called with each word on how far it is.
+    ///
+    /// # Errors
+    /// What the node answers, as a message and an exit code.
+    pub(super) async fn undo(
+        &self,
+        request: local::UndoBatchRequest,
+        mut heard: impl FnMut(local::UndoProgress),
+    ) -> Result<(), Failure> {
+        let mut forum = self.forum.clone();
+        let mut words = within(CALL_TIMEOUT, forum.undo_batch(request)).await?;
+        while let Some(word) = within(CALL_TIMEOUT, async { words.message().await.map(Response::new) }).await? {
+            heard(word);
+        }
+        Ok(())
+    }
+
+    /// The list, in the order of its subjects; `heard` is called with each part of it, and ends it by failing.
+    ///
+    /// # Errors
+    /// What the node answers, or `heard` does.
+    pub(super) async fn export(
+        &self,
+        request: local::ListEntriesRequest,
+        mut heard: impl FnMut(local::ExportPart) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut forum = self.forum.clone();
+        let mut parts = within(CALL_TIMEOUT, forum.export_entries(request)).await?;
+        // A filter that little fits may look at a long list before it finds something to answer.
+        while let Some(part) = within(VERIFY_TIMEOUT, async { parts.message().await.map(Response::new) }).await? {
+            heard(part)?;
+        }
+        Ok(())
+    }
+
     /// The transparency report of a period; `heard` is called with each part of it as it comes.
     ///
     /// # Errors

@@ -2,9 +2,10 @@
 
 use clap::{Args, Subcommand};
 
+use super::export::ExportArgs;
 use super::failure::{Exit, Failure, Outcome};
 use super::lookup::entry_text;
-use super::{Invocation, json};
+use super::{Invocation, export, json};
 use crate::config::nearest;
 use crate::replica::signal::Alg;
 use crate::replica::taxonomy;
@@ -22,10 +23,13 @@ const STATUSES: [&str; 8] =
 pub(super) enum ListCommand {
     /// Show entries that fit all filters, in the order of their hashes
     Search(SearchArgs),
+    /// Write the list, or a part of it, in a form that other programs read
+    Export(ExportArgs),
 }
 
-#[derive(Args)]
-pub(super) struct SearchArgs {
+/// Which entries are meant.
+#[derive(Args, Debug, Default)]
+pub(super) struct Which {
     /// pdq, md5, sha1, sha256, sha512
     #[arg(long)]
     r#type: Option<String>,
@@ -41,6 +45,12 @@ pub(super) struct SearchArgs {
     /// Name of a member that says something of it
     #[arg(long)]
     member: Option<String>,
+}
+
+#[derive(Args)]
+pub(super) struct SearchArgs {
+    #[command(flatten)]
+    which: Which,
     /// Entries at most
     #[arg(long, default_value_t = LIMIT_DEFAULT, conflicts_with = "all")]
     limit: u64,
@@ -50,8 +60,14 @@ pub(super) struct SearchArgs {
 }
 
 pub(super) async fn list(command: ListCommand, at: &Invocation) -> Outcome {
-    let ListCommand::Search(args) = command;
-    let mut request = request(&args)?;
+    match command {
+        ListCommand::Search(args) => search(&args, at).await,
+        ListCommand::Export(args) => export::export(&args, at).await,
+    }
+}
+
+async fn search(args: &SearchArgs, at: &Invocation) -> Outcome {
+    let mut request = request(&args.which, args.all)?;
     let node = at.node().await?;
     let mut left = if args.all { u64::MAX } else { args.limit };
     let mut shown = 0_u64;
@@ -85,7 +101,8 @@ fn print(entry: local::Entry, at: &Invocation) -> Result<(), Failure> {
     }
 }
 
-fn request(args: &SearchArgs) -> Result<local::ListEntriesRequest, Failure> {
+/// The filters as the service takes them; `all`: also what nobody stands behind any more.
+pub(super) fn request(args: &Which, all: bool) -> Result<local::ListEntriesRequest, Failure> {
     let status = args.status.as_deref().map(str::to_ascii_uppercase);
     check("--status", status.as_deref(), |s| Status::from_name(s).is_some(), &STATUSES)?;
     let types: Vec<_> = Alg::SUPPORTED.iter().chain([&Alg::Account]).map(|alg| alg.name()).collect();
@@ -98,7 +115,7 @@ fn request(args: &SearchArgs) -> Result<local::ListEntriesRequest, Failure> {
         label: args.label.clone().unwrap_or_default(),
         language: args.language.clone().unwrap_or_default(),
         member: args.member.clone().unwrap_or_default(),
-        include_inactive: args.all || args.status.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("INACTIVE")),
+        include_inactive: all || args.status.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("INACTIVE")),
         ..Default::default()
     })
 }
@@ -122,20 +139,17 @@ pub(super) fn check(
 mod tests {
     use super::*;
 
-    fn args() -> SearchArgs {
-        SearchArgs { r#type: None, status: None, label: None, language: None, member: None, limit: 1, all: false }
-    }
-
     #[test]
     fn filters_that_nothing_can_fit_are_refused_with_the_nearest() {
         for (args, expected) in [
-            (SearchArgs { status: Some("actve".into()), ..args() }, "did you mean ACTIVE?"),
-            (SearchArgs { r#type: Some("sha-256".into()), ..args() }, "did you mean sha256?"),
-            (SearchArgs { label: Some("propoganda".into()), ..args() }, "did you mean propaganda?"),
+            (Which { status: Some("actve".into()), ..Which::default() }, "did you mean ACTIVE?"),
+            (Which { r#type: Some("sha-256".into()), ..Which::default() }, "did you mean sha256?"),
+            (Which { label: Some("propoganda".into()), ..Which::default() }, "did you mean propaganda?"),
         ] {
-            assert_eq!(request(&args).unwrap_err().fix.as_deref(), Some(expected));
+            assert_eq!(request(&args, false).unwrap_err().fix.as_deref(), Some(expected));
         }
-        assert_eq!(request(&SearchArgs { status: Some("active".into()), ..args() }).unwrap().status, "ACTIVE");
+        let active = Which { status: Some("active".into()), ..Which::default() };
+        assert_eq!(request(&active, false).unwrap().status, "ACTIVE");
         assert!(STATUSES.iter().all(|status| Status::from_name(status).is_some()));
     }
 }

@@ -6,6 +6,7 @@ pub mod terminal;
 
 mod backfill;
 mod backup;
+mod batch;
 mod cert;
 mod charter;
 mod client;
@@ -13,6 +14,8 @@ mod demo;
 mod drafting;
 mod entry;
 mod evidence;
+mod export;
+mod foreign;
 mod hash;
 mod incident;
 mod init;
@@ -30,6 +33,7 @@ mod referral;
 mod report;
 mod resource;
 mod review;
+mod rows;
 mod run;
 mod status;
 mod submit;
@@ -103,6 +107,9 @@ enum Command {
     Hash(hash::HashArgs),
     /// Sign hashes and share them; files are never sent
     Submit(submit::SubmitArgs),
+    /// Show what was imported, and take a whole import back
+    #[command(subcommand)]
+    Batch(batch::BatchCommand),
     /// Look up whether something is listed, and who says so
     Match(lookup::MatchArgs),
     /// Show one entry, and say what our company thinks of it
@@ -257,6 +264,7 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Status => status::status(at).await,
         Command::Hash(args) => hash::hash(&args, at),
         Command::Submit(args) => Box::pin(submit::submit(&args, at)).await,
+        Command::Batch(command) => Box::pin(batch::batch(command, at)).await,
         Command::Match(args) => lookup::lookup(&args, at).await,
         Command::Entry(command) => Box::pin(entry::entry(command, at)).await,
         Command::Review(command) => Box::pin(review::review(command, at)).await,
@@ -315,6 +323,13 @@ mod tests {
             "staydown --demo bolt match samples/poster-copy.jpg --explain",
             "staydown submit a.jpg b.png --label propaganda --label symbol --severity 3 --language fr --expires 90d --wait-peers 2",
             "staydown submit --from list.csv --bulk",
+            "staydown submit --from list.csv --check",
+            "staydown submit --from list.txt --format local-file --label symbol --quality 90 --batch daily --rejected no.txt",
+            "staydown batch list --json",
+            "staydown batch undo 0011223344556677 --reason mistake --dry-run",
+            "staydown review undo daily",
+            "staydown list export -o list.jsonl --status ACTIVE --label symbol --language fr --member acme --type pdq",
+            "staydown list export --format threatexchange --all",
             "staydown entry dispute sha256:ab --reason news-reporting",
             "staydown entry show sha256:ab --receipts --json",
             "staydown entry endorse sha256:ab --label symbol --basis human-review --confidence 90 --review 90d",

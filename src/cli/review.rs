@@ -3,6 +3,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::batch::{self, UndoArgs};
 use super::entry::{certificate_end, check_reason, say_of};
 use super::failure::{Exit, Failure, Outcome};
 use super::list::check;
@@ -27,6 +28,8 @@ pub(super) enum ReviewCommand {
     List(ListArgs),
     /// Decide one item; the decision is signed and shared
     Decide(DecideArgs),
+    /// Take back a whole import, as `batch undo` does
+    Undo(UndoArgs),
 }
 
 #[derive(Args)]
@@ -91,6 +94,7 @@ pub(super) async fn review(command: ReviewCommand, at: &Invocation) -> Outcome {
     match command {
         ReviewCommand::List(args) => list(&args, at).await,
         ReviewCommand::Decide(args) => Box::pin(decide(&args, at)).await,
+        ReviewCommand::Undo(args) => batch::undo(&args, at).await,
     }
 }
 

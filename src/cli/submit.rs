@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::backfill::Job;
 use super::failure::{Exit, Failure, Outcome};
 use super::item::{Hash, Item};
 use super::list::check;
+use super::rows::Format;
 use super::{Invocation, backfill, json, show};
 use crate::clock;
 use crate::replica::ids::{TimeMs, sha256};
@@ -24,9 +26,22 @@ pub(super) struct SubmitArgs {
     /// An account instead, where the forum lists accounts: as in example-video:4711; it needs --expires; may be repeated
     #[arg(long, value_name = "PLATFORM:ID")]
     account: Vec<String>,
-    /// Thousands at once: a table with the columns type,value,labels,languages,severity,expires,quality
-    #[arg(long, value_name = "FILE.csv")]
+    /// Thousands at once, as one batch: a table with the columns type,value,labels,languages,severity,expires,quality, or
+    /// JSON lines with these names
+    #[arg(long, value_name = "FILE.csv|FILE.jsonl")]
     from: Option<PathBuf>,
+    /// Format of the file [default: by its name]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Name of the batch, so that another file goes on with it [default: what is in the file]
+    #[arg(long, value_name = "NAME")]
+    batch: Option<String>,
+    /// Write the rows that are refused into this file, to be mended and sent again; why, into FILE.reasons
+    #[arg(long, value_name = "FILE")]
+    rejected: Option<PathBuf>,
+    /// Only read the file and list what is wrong in it; needs no node
+    #[arg(long)]
+    check: bool,
     /// Label of the taxonomy; may be repeated
     #[arg(long)]
     label: Vec<String>,
@@ -61,7 +76,7 @@ pub(super) struct SubmitArgs {
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     wait_peers: u32,
     /// 32 hexadecimal digits of your own: the same submission again is answered with the first receipts
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", conflicts_with = "from")]
     client_key: Option<String>,
 }
 
@@ -76,6 +91,9 @@ pub(super) struct Terms {
     pub(super) confidence: u32,
     pub(super) basis: u32,
     pub(super) review: TimeMs,
+    /// `expires` and `review` as they are written: a span means another moment each time it is read.
+    pub(super) expires_as: String,
+    pub(super) review_as: String,
 }
 
 pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
@@ -83,7 +101,20 @@ pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
     let key = client_key(args)?;
     if let Some(path) = &args.from {
         let lane = if args.incident.is_some() { local::Lane::Urgent } else { local::Lane::Bulk };
-        return Box::pin(backfill::backfill(path, &terms, lane, key.unwrap_or_default(), at)).await;
+        let job = Job {
+            path,
+            format: Format::of(args.format, path)?,
+            defaults: &terms,
+            quality: args.quality,
+            lane,
+            batch: args.batch.as_deref(),
+            rejected: args.rejected.as_deref(),
+        };
+        return if args.check { backfill::check(&job, at) } else { Box::pin(backfill::backfill(&job, at)).await };
+    }
+    if args.format.is_some() || args.batch.is_some() || args.rejected.is_some() || args.check {
+        let cause = "--format, --batch, --rejected and --check are about a file: --from is missing";
+        return Err(Failure::new(Exit::Usage, cause).fix("staydown submit --from FILE.csv"));
     }
     if terms.labels.is_empty() {
         let labels = taxonomy::LABELS.map(|(_, name)| name).join(", ");
@@ -127,6 +158,8 @@ fn terms(args: &SubmitArgs, now: TimeMs) -> Result<Terms, Failure> {
         confidence: args.confidence.unwrap_or(0),
         basis: basis(args.basis.as_deref())?,
         review: show::moment(&args.review, now).map_err(wrong("--review"))?,
+        expires_as: args.expires.clone(),
+        review_as: args.review.clone(),
     })
 }
 
@@ -139,7 +172,12 @@ fn client_key(args: &SubmitArgs) -> Result<Option<[u8; 16]>, Failure> {
 pub(super) fn basis(name: Option<&str>) -> Result<u32, Failure> {
     let known = record::BASES.map(|(_, name)| name);
     check("--basis", name, |name| known.contains(&name), &known)?;
-    Ok(name.and_then(|name| record::code(&record::BASES, name)).unwrap_or(0))
+    Ok(name.and_then(basis_number).unwrap_or(0))
+}
+
+/// The number of a basis, if the name is one.
+pub(super) fn basis_number(name: &str) -> Option<u32> {
+    record::code(&record::BASES, name)
 }
 
 /// Refuses labels that the taxonomy does not have.

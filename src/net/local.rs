@@ -1,6 +1,8 @@
 //! The local service: what a company asks its own node. Nothing that is looked up is stored, logged or sent.
 
+mod batches;
 mod evidence;
+mod export;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -78,6 +80,7 @@ pub struct LocalService {
     accounts: Arc<Accounts>,
     breaker: Arc<Breaker>,
     harmless: Arc<Harmless>,
+    importing: batches::Importing,
 }
 
 impl LocalService {
@@ -89,6 +92,7 @@ impl LocalService {
         let reports = Arc::new(Semaphore::new(report::REPORTS_AT_ONCE));
         let accounts = Arc::new(Accounts::new(engine.shared().data().join(KEYS_FOLDER)));
         let breaker = Arc::new(Breaker::new(u64::from_be_bytes(clock::random()), clock::now()));
+        let importing = batches::Importing::new(engine.clone(), Arc::clone(&counters));
         Self {
             engine,
             settings,
@@ -98,6 +102,7 @@ impl LocalService {
             policy,
             counters,
             reports,
+            importing,
             accounts,
             breaker,
             harmless: Arc::default(),
@@ -148,16 +153,7 @@ impl Forum for LocalService {
     async fn submit(&self, request: Request<l::SubmitRequest>) -> Result<Response<l::SubmitResponse>, Status> {
         let begun = clock::instant();
         let mut request = request.into_inner();
-        if let Some(failed) = self.shared().failure() {
-            return Err(of_failure(&failed));
-        }
-        if engine::submissions_off(self.shared().data()) {
-            return Err(refuse(
-                Code::Unavailable,
-                "DISK_LOW",
-                "the disk is nearly full: submissions are off, lookups go on",
-            ));
-        }
+        accepting(self.shared())?;
         let class = class(request.lane())?;
         self.accounts.resolve(&self.shared().replica(), &mut request.statements)?;
         let marks = |member| marks(&self.shared().replica(), member);
@@ -404,6 +400,35 @@ impl Forum for LocalService {
         report::answer(shared, Arc::clone(&self.counters), request.get_ref(), permit).map(Response::new)
     }
 
+    async fn import(&self, request: Request<l::ImportRequest>) -> Result<Response<l::ImportResponse>, Status> {
+        self.importing.import(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_batches(
+        &self,
+        _request: Request<l::ListBatchesRequest>,
+    ) -> Result<Response<l::ListBatchesResponse>, Status> {
+        self.importing.list().await.map(Response::new)
+    }
+
+    type UndoBatchStream = batches::Words;
+
+    async fn undo_batch(
+        &self,
+        request: Request<l::UndoBatchRequest>,
+    ) -> Result<Response<Self::UndoBatchStream>, Status> {
+        self.importing.undo(request.get_ref()).await.map(Response::new)
+    }
+
+    type ExportEntriesStream = export::Parts;
+
+    async fn export_entries(
+        &self,
+        request: Request<l::ListEntriesRequest>,
+    ) -> Result<Response<Self::ExportEntriesStream>, Status> {
+        export::export(self.shared(), request.get_ref()).map(Response::new)
+    }
+
     async fn get_record(
         &self,
         request: Request<l::GetRecordRequest>,
@@ -474,6 +499,21 @@ pub fn verified_to_proto(verified: engine::Verified) -> l::VerifyLogResponse {
 
 fn bug() -> Status {
     refuse(Code::Internal, "BUG", "something failed that should not: please report it")
+}
+
+/// Refuses what would be signed while nothing can be written.
+fn accepting(shared: &Shared) -> Result<(), Status> {
+    if let Some(failed) = shared.failure() {
+        return Err(of_failure(&failed));
+    }
+    if engine::submissions_off(shared.data()) {
+        return Err(refuse(
+            Code::Unavailable,
+            "DISK_LOW",
+            "the disk is nearly full: submissions are off, lookups go on",
+        ));
+    }
+    Ok(())
 }
 
 fn queued() -> l::SubmitResponse {

@@ -53,6 +53,14 @@ impl Replica {
         self.own.client_keys.get(key).copied()
     }
 
+    /// Client keys of our logs from `from` on, ascending, each with the block and index where it stands first.
+    pub fn submitted_from(
+        &self,
+        from: record::ClientKey,
+    ) -> impl Iterator<Item = (&record::ClientKey, &(BlockId, u32))> {
+        self.own.client_keys.range(from..)
+    }
+
     /// Client keys of what waits in the outbox or in the open batch.
     pub fn keys_under_way(&self) -> BTreeSet<record::ClientKey> {
         let queued = self.own.outbox.values().flat_map(|(_, records)| records);

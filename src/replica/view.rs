@@ -517,6 +517,21 @@ impl View {
         })
     }
 
+    /// What `member` says of `subject` as its stance, expired or not.
+    pub fn stance_of(&self, subject: &Subject, member: MemberId, t: TimeMs) -> Option<Said> {
+        let registers = self.subjects.get(subject)?.as_slice();
+        let stance = |r: &&Register| {
+            matches!(r.word, Word::Stance(_))
+                && self.seats.get(usize::from(r.seat)).is_some_and(|seat| seat.id == member)
+        };
+        registers.iter().find(stance).map(|register| self.said(register, t))
+    }
+
+    /// How many subjects anything was ever said of.
+    pub fn known(&self) -> usize {
+        self.subjects.len()
+    }
+
     /// Subjects after `after`, in the order of the list.
     pub fn subjects_after(&self, after: Option<&Subject>) -> impl Iterator<Item = &Subject> {
         use std::ops::Bound::{Excluded, Unbounded};

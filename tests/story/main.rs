@@ -8,6 +8,7 @@ mod world;
 mod accounts;
 mod admission;
 mod backfill;
+mod batches;
 mod demo;
 mod drills;
 mod drills_keys;

@@ -64,6 +64,8 @@ fn write_files(forum: &Forum) {
     write("long.csv", format!("type,value,labels\nmd5,{md5},symbol{}\n", ";symbol".repeat(1_000)).as_bytes());
     write("nul.csv", b"\0\0\0\0\0\0");
     write("quoted.csv", format!("type,value,labels\nmd5,\"{md5},symbol\nmd5,{md5},symbol\n").as_bytes());
+    write("utf16.csv", &"\u{feff}type,value\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>());
+    write("deep.jsonl", format!("{{\"type\":{}\n{}\n", "[".repeat(10_000), "x".repeat(70_000)).as_bytes());
     write("unknown.toml", b"[log]\nfilter = \"info\"\n[peer]\nlisten_on = \"127.0.0.1:1\"\n");
     write("value.toml", b"[peer]\nlisten = \"7700\"\n");
     write("broken.toml", b"[peer\n");
@@ -148,14 +150,32 @@ const AT_A_NODE: &[Case] = &[
     ("submit --from @none.csv", 65, &["none.csv"]),
     ("submit --from @empty", 65, &["line 1", "type and value"]),
     ("submit --from @bare.csv", 65, &["no row below the header"]),
-    ("submit --from @short.csv", 65, &["line 3, column value: got 2 characters, expected 32", "nothing was sent"]),
+    (
+        "submit --from @short.csv --check",
+        65,
+        &["line 3, column value: got 2 characters, expected 32", "nothing was sent"],
+    ),
     ("submit --from @label.csv", 65, &["line 2, column labels", "did you mean symbol?"]),
     ("submit --from @column.csv", 65, &["line 1", "\"label\"", "did you mean labels?"]),
     ("submit --from @headless.csv", 65, &["line 1", "expected a header of type,value"]),
     ("submit --from @latin1.csv", 65, &["line 2", "not UTF-8"]),
     ("submit --from @long.csv", 65, &["line 2", "more than 4096 characters"]),
     ("submit --from @nul.csv", 65, &["line 1"]),
-    ("submit --from @quoted.csv", 65, &["line 2, column value"]),
+    ("submit --from @quoted.csv --check", 65, &["line 2: a quote is not closed", "1 of 2 rows are refused"]),
+    ("submit --from @utf16.csv", 65, &["line 1: not UTF-8"]),
+    ("submit --from @list.json", 2, &["does not tell the format", "--format csv, jsonl"]),
+    (
+        "submit --from @deep.jsonl --label symbol",
+        65,
+        &["line 1: is no JSON: recursion limit", "line 2: has more than 65536"],
+    ),
+    ("submit --from @none.csv --check", 65, &["none.csv"]),
+    ("submit --from @label.csv --rejected @label.csv", 2, &["--rejected"]),
+    ("submit --from @short.csv --client-key 00112233445566778899aabbccddeeff", 2, &["--client-key"]),
+    ("submit sha256:@NEW --check", 2, &["--from"]),
+    ("batch undo 0011223344556677 --yes", 3, &["no record of our logs"]),
+    ("batch undo 0011223344556677 --reason spite", 2, &["--reason"]),
+    ("list export --format xml", 2, &["xml", "threatexchange"]),
     ("submit --from @.", 65, &["is not a regular file"]),
     ("submit md5:900150983cd24fb0d6963f7d28e17f72 --from @bare.csv", 2, &["--from"]),
     ("entry show sha256:@NEW", 3, &[]),

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod evidence;
+pub mod fields;
 pub mod hashing;
 pub mod keys;
 pub mod net;

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::{DeTable, DeValue};
 
-use super::fields::{Field, File, Problem};
 use super::found::{Found, Voice};
 use super::read::{STATUSES, VALUES_MAX, label, matching_status, verdict};
 use super::{Decision, Explained, NAME_CHARS_MAX, Policy};
+use crate::fields::{Field, File, Problem};
 use crate::replica::charter::Roles;
 use crate::replica::record::Stance;
 use crate::replica::signal::{Alg, PDQ_DISTANCE_MAX};

@@ -1,7 +1,6 @@
 //! The policy that is in force on this node: read from its file, swapped whole, counted by rule.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +11,7 @@ use thiserror::Error;
 use super::{DEFAULT_TEXT, Decider, Decision, Found, Policy, Problem};
 use crate::clock;
 use crate::config::{Config, POLICY_FILE};
+use crate::fields::{read_text, summary};
 use crate::replica::ids::TimeMs;
 use crate::replica::verdict::Verdict;
 
@@ -30,25 +30,13 @@ pub enum PolicyError {
         source: io::Error,
     },
     /// It is not understood.
-    #[error("{}, {}{}; fix: staydown policy check {}", path.display(), first(problems), others(problems), path.display())]
+    #[error("{}, {}; fix: staydown policy check {}", path.display(), summary(problems), path.display())]
     Rules {
         /// The file.
         path: PathBuf,
         /// Everything that is wrong with it.
         problems: Vec<Problem>,
     },
-}
-
-fn first(problems: &[Problem]) -> String {
-    problems.first().map(ToString::to_string).unwrap_or_default()
-}
-
-fn others(problems: &[Problem]) -> String {
-    match problems.len() {
-        0 | 1 => String::new(),
-        2 => " (and 1 more mistake)".to_owned(),
-        more => format!(" (and {} more mistakes)", more - 1),
-    }
 }
 
 /// Where a node's policy comes from.
@@ -89,15 +77,7 @@ impl Source {
 /// # Errors
 /// It cannot be read, is no text, or is larger than [`POLICY_SIZE_MAX`].
 pub fn read_file(path: &Path) -> Result<String, PolicyError> {
-    let unreadable = |source| PolicyError::Read { path: path.to_owned(), source };
-    let mut text = String::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(POLICY_SIZE_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > POLICY_SIZE_MAX {
-        let what = format!("it has more than {POLICY_SIZE_MAX} bytes");
-        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, what)));
-    }
-    Ok(text)
+    read_text(path, POLICY_SIZE_MAX).map_err(|source| PolicyError::Read { path: path.to_owned(), source })
 }
 
 /// A policy with what it has decided so far. Counters only: nothing that was looked up is kept.

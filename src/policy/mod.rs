@@ -7,17 +7,16 @@
 use std::fmt;
 
 pub mod cases;
-mod fields;
 mod found;
 pub mod in_force;
 mod read;
 mod rule;
 
-pub use self::fields::Problem;
 use self::found::Whole;
 pub use self::found::{Found, Voice};
 pub use self::read::{NAME_CHARS_MAX, RULES_MAX, VALUES_MAX};
 pub use self::rule::Rule;
+pub use crate::fields::Problem;
 use crate::replica::verdict::Verdict;
 
 /// The policy of a company that has written none.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use toml::de::DeTable;
 
-use super::fields::{Field, File, Problem};
 use super::rule::{Conditions, Disputes, Rule};
 use super::{NO_RULE, NOTHING_MATCHES, Policy};
 use crate::config::nearest;
+use crate::fields::{Field, File, Problem};
 use crate::replica::charter::Roles;
 use crate::replica::record::is_language;
 use crate::replica::signal::{Alg, PDQ_DISTANCE_MAX};

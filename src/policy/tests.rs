@@ -3,6 +3,7 @@
 
 use super::cases::Cases;
 use super::*;
+use crate::fields;
 use crate::replica::block::Header;
 use crate::replica::charter::{Charter, Member, Roles};
 use crate::replica::ids::{Class, TimeMs};

@@ -14,4 +14,5 @@ pub mod policy;
 pub mod replica;
 pub mod report;
 pub mod store;
+pub mod taxonomy;
 pub mod wire;

@@ -12,11 +12,12 @@ use super::client::Node;
 use super::failure::{Exit, Failure, Outcome, io_failure};
 use super::item::Hash;
 use super::submit::{Terms, derived_key, statement};
-use super::{Invocation, show};
+use super::{Invocation, show, taxonomy};
 use crate::clock;
 use crate::config::nearest;
 use crate::replica::ids::TimeMs;
-use crate::replica::{signal, taxonomy};
+use crate::replica::signal;
+use crate::replica::taxonomy::{Taxonomy, Unsayable};
 use crate::wire::files::is_language;
 use crate::wire::local;
 
@@ -50,7 +51,12 @@ pub(super) async fn backfill(
         }
         opened => opened.map_err(unreadable()),
     };
-    let total = check(open()?, defaults, now).map_err(|failure| named(failure, path))?;
+    // Without a node nothing is sent anyway; what else is wrong with the file is told all the same.
+    let labels = match at.node().await {
+        Ok(node) => Some(taxonomy::of_node(&node).await?.taxonomy),
+        Err(_unreachable) => None,
+    };
+    let total = check(open()?, defaults, labels.as_ref(), now).map_err(|failure| named(failure, path))?;
     if total == 0 {
         return Err(Failure::new(Exit::BadInput, format!("{}: there is no row below the header", path.display())));
     }
@@ -89,7 +95,7 @@ async fn send(
     at: &Invocation,
 ) -> Result<Sent, Failure> {
     let bar = at.terminal.progress(total, "rows");
-    let mut rows = Rows::new(file, defaults, now)?;
+    let mut rows = Rows::new(file, defaults, None, now)?;
     let mut calls = JoinSet::new();
     let mut sent = Sent::default();
     loop {
@@ -146,8 +152,8 @@ fn stopped(failure: Failure, sent: Sent) -> Failure {
 }
 
 /// Reads the whole file and sends nothing. Returns the number of rows.
-fn check(file: impl io::Read, defaults: &Terms, now: TimeMs) -> Result<u64, Failure> {
-    let mut rows = Rows::new(file, defaults, now)?;
+fn check(file: impl io::Read, defaults: &Terms, labels: Option<&Taxonomy>, now: TimeMs) -> Result<u64, Failure> {
+    let mut rows = Rows::new(file, defaults, labels, now)?;
     let (mut count, mut mistakes) = (0, Vec::new());
     while let Some(row) = rows.next_row()? {
         count += 1;
@@ -179,15 +185,17 @@ struct Rows<'a, R> {
     /// Index in the file of each of [`COLUMNS`].
     places: [Option<usize>; COLUMNS.len()],
     defaults: &'a Terms,
+    /// What labels are held against; none: they were, or nobody here knows them.
+    labels: Option<&'a Taxonomy>,
     now: TimeMs,
 }
 
 impl<'a, R: io::Read> Rows<'a, R> {
-    fn new(file: R, defaults: &'a Terms, now: TimeMs) -> Result<Self, Failure> {
+    fn new(file: R, defaults: &'a Terms, labels: Option<&'a Taxonomy>, now: TimeMs) -> Result<Self, Failure> {
         let mut reader = ReaderBuilder::new().trim(Trim::All).flexible(true).from_reader(file);
         let header = reader.headers().map_err(|error| Failure::new(Exit::BadInput, format!("line 1: {error}")))?;
         let places = places(header)?;
-        Ok(Self { reader, places, defaults, now })
+        Ok(Self { reader, places, defaults, labels, now })
     }
 
     /// The next row, or what is wrong with it; none at the end.
@@ -220,7 +228,7 @@ impl<'a, R: io::Read> Rows<'a, R> {
         if let Some(labels) = cell(2) {
             terms.labels = listed(labels);
         }
-        check_labels(&terms.labels).map_err(|why| wrong("labels", why))?;
+        check_labels(&terms.labels, self.labels).map_err(|why| wrong("labels", why))?;
         if let Some(languages) = cell(3) {
             terms.languages = listed(languages);
         }
@@ -263,17 +271,25 @@ fn places(header: &StringRecord) -> Result<[Option<usize>; COLUMNS.len()], Failu
     }
 }
 
-fn check_labels(labels: &[String]) -> Result<(), String> {
+fn check_labels(labels: &[String], taxonomy: Option<&Taxonomy>) -> Result<(), String> {
     if labels.is_empty() {
         return Err("got none, expected one or more, here or as --label".to_owned());
     }
-    match labels.iter().find(|label| taxonomy::number(label).is_none()) {
-        None => Ok(()),
-        Some(label) => {
-            let near = nearest(label, taxonomy::LABELS.iter().map(|(_, name)| *name)).unwrap_or_default();
-            Err(format!("got {label:?}, did you mean {near}?"))
+    let Some(taxonomy) = taxonomy else { return Ok(()) };
+    for label in labels {
+        match taxonomy.sayable(label) {
+            Ok(_number) => {}
+            Err(Unsayable::Missing) => {
+                return Err(format!("nobody here knows the labels of {}: staydown status", taxonomy.named()));
+            }
+            Err(Unsayable::Retired) => return Err(format!("got {label:?}, which is retired")),
+            Err(Unsayable::Unknown) => {
+                let near = nearest(label, taxonomy.sayable_names()).unwrap_or_default();
+                return Err(format!("got {label:?}, did you mean {near}?"));
+            }
         }
     }
+    Ok(())
 }
 
 /// `a;b`, `a|b` or `a b`.
@@ -294,7 +310,7 @@ mod tests {
     const PDQ: &str = "f8f8f0cee0f4a84f06370a22038f63f0b36e2ed596621e1d33e6b39c4e9c9b22";
 
     fn mistakes(text: &[u8]) -> Vec<String> {
-        let failure = check(text, &Terms::default(), NOW).unwrap_err();
+        let failure = check(text, &Terms::default(), Some(&Taxonomy::built_in()), NOW).unwrap_err();
         assert_eq!(failure.exit, Exit::BadInput);
         if failure.culprits.is_empty() { vec![failure.cause] } else { failure.culprits }
     }
@@ -308,7 +324,7 @@ mod tests {
             MD5.to_uppercase()
         );
         let terms = Terms::default();
-        let mut rows = Rows::new(text.as_bytes(), &terms, NOW).unwrap();
+        let mut rows = Rows::new(text.as_bytes(), &terms, None, NOW).unwrap();
         let first = rows.next_row().unwrap().unwrap().unwrap();
         assert_eq!(first.hash.to_string(), format!("md5:{MD5}"));
         assert_eq!(first.terms.labels, ["symbol", "manifesto"]);
@@ -317,13 +333,13 @@ mod tests {
         let second = rows.next_row().unwrap().unwrap().unwrap();
         assert_eq!(second.hash.quality, Some(80));
         assert!(rows.next_row().unwrap().is_none());
-        assert_eq!(check(text.as_bytes(), &terms, NOW).unwrap(), 2);
+        assert_eq!(check(text.as_bytes(), &terms, None, NOW).unwrap(), 2);
     }
 
     #[test]
     fn labels_of_the_command_line_stand_in_for_a_missing_column() {
         let terms = Terms { labels: vec!["symbol".to_owned()], ..Terms::default() };
-        assert_eq!(check(format!("value,type\n{MD5},md5\n").as_bytes(), &terms, NOW).unwrap(), 1);
+        assert_eq!(check(format!("value,type\n{MD5},md5\n").as_bytes(), &terms, None, NOW).unwrap(), 1);
     }
 
     #[test]

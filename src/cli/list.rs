@@ -7,7 +7,6 @@ use super::lookup::entry_text;
 use super::{Invocation, json};
 use crate::config::nearest;
 use crate::replica::signal::Alg;
-use crate::replica::taxonomy;
 use crate::replica::view::Status;
 use crate::wire::local;
 
@@ -90,8 +89,6 @@ fn request(args: &SearchArgs) -> Result<local::ListEntriesRequest, Failure> {
     check("--status", status.as_deref(), |s| Status::from_name(s).is_some(), &STATUSES)?;
     let types: Vec<_> = Alg::SUPPORTED.iter().map(|alg| alg.name()).collect();
     check("--type", args.r#type.as_deref(), |t| types.contains(&t), &types)?;
-    let labels: Vec<_> = taxonomy::LABELS.iter().map(|(_, name)| *name).collect();
-    check("--label", args.label.as_deref(), |l| taxonomy::number(l).is_some(), &labels)?;
     Ok(local::ListEntriesRequest {
         r#type: args.r#type.clone().unwrap_or_default(),
         status: status.unwrap_or_default(),
@@ -131,7 +128,6 @@ mod tests {
         for (args, expected) in [
             (SearchArgs { status: Some("actve".into()), ..args() }, "did you mean ACTIVE?"),
             (SearchArgs { r#type: Some("sha-256".into()), ..args() }, "did you mean sha256?"),
-            (SearchArgs { label: Some("propoganda".into()), ..args() }, "did you mean propaganda?"),
         ] {
             assert_eq!(request(&args).unwrap_err().fix.as_deref(), Some(expected));
         }

@@ -11,7 +11,7 @@ use super::{Invocation, backfill, json, show};
 use crate::clock;
 use crate::replica::ids::{TimeMs, sha256};
 use crate::replica::own::RECORDS_PER_SUBMISSION_MAX;
-use crate::replica::{record, taxonomy};
+use crate::replica::record;
 use crate::wire::files::is_language;
 use crate::wire::local;
 
@@ -83,8 +83,7 @@ pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
         return Box::pin(backfill::backfill(path, &terms, lane, key.unwrap_or_default(), at)).await;
     }
     if terms.labels.is_empty() {
-        let labels = taxonomy::LABELS.map(|(_, name)| name).join(", ");
-        return Err(Failure::new(Exit::Usage, "--label is missing").culprit(format!("one or more of {labels}")));
+        return Err(Failure::new(Exit::Usage, "--label is missing").fix("staydown taxonomy show"));
     }
     let items = args.items.iter().map(|item| Item::read(item)).collect::<Result<Vec<_>, _>>()?;
     let statements = statements(&items, &terms, args.quality, key, at)?;
@@ -101,7 +100,6 @@ pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
 }
 
 fn terms(args: &SubmitArgs, now: TimeMs) -> Result<Terms, Failure> {
-    check_labels(&args.label)?;
     if let Some(tag) = args.language.iter().find(|tag| !is_language(tag)) {
         return Err(Failure::new(
             Exit::Usage,
@@ -132,12 +130,6 @@ pub(super) fn basis(name: Option<&str>) -> Result<u32, Failure> {
     let known = record::BASES.map(|(_, name)| name);
     check("--basis", name, |name| known.contains(&name), &known)?;
     Ok(name.and_then(|name| record::code(&record::BASES, name)).unwrap_or(0))
-}
-
-/// Refuses labels that the taxonomy does not have.
-pub(super) fn check_labels(labels: &[String]) -> Result<(), Failure> {
-    let known: Vec<_> = taxonomy::LABELS.iter().map(|(_, name)| *name).collect();
-    labels.iter().try_for_each(|label| check("--label", Some(label), |l| taxonomy::number(l).is_some(), &known))
 }
 
 /// One statement a hash; the hashes of one file share an item id. All are accepted, or none is.
@@ -252,11 +244,5 @@ mod tests {
         assert_ne!(key, derived_key(&[0; 16], &hash(), &Terms { severity: 2, ..terms.clone() }));
         assert_ne!(key, derived_key(&[0; 16], &hash(), &Terms { basis: 2, ..terms.clone() }));
         assert_ne!(key, derived_key(&[0; 16], &Hash { quality: Some(60), ..hash() }, &terms));
-    }
-
-    #[test]
-    fn unknown_labels_are_refused_with_the_nearest() {
-        let failure = check_labels(&["symbol".to_owned(), "simbol".to_owned()]).unwrap_err();
-        assert_eq!((failure.exit, failure.fix.as_deref()), (Exit::Usage, Some("did you mean symbol?")));
     }
 }

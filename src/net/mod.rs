@@ -2,6 +2,7 @@
 
 pub mod expiry;
 pub mod follower;
+mod labels;
 pub mod limits;
 pub mod local;
 pub mod peer;

@@ -5,6 +5,7 @@
 //! counting are in `in_force.rs`.
 
 use std::fmt;
+use std::sync::Arc;
 
 pub mod cases;
 mod found;
@@ -17,6 +18,7 @@ pub use self::found::{Found, Voice};
 pub use self::read::{NAME_CHARS_MAX, RULES_MAX, VALUES_MAX};
 pub use self::rule::Rule;
 pub use crate::fields::Problem;
+use crate::replica::taxonomy::Taxonomy;
 use crate::replica::verdict::Verdict;
 
 /// The policy of a company that has written none.
@@ -32,6 +34,8 @@ pub struct Policy {
     rules: Vec<Rule>,
     /// What is odd about them, and harmless.
     warnings: Vec<Problem>,
+    /// By which its labels were understood.
+    taxonomy: Arc<Taxonomy>,
 }
 
 /// Which rule decided.
@@ -96,18 +100,19 @@ pub struct Explained {
 }
 
 impl Policy {
-    /// Reads a policy file.
+    /// Reads a policy file; names of labels are those of `taxonomy`.
     ///
     /// # Errors
-    /// Everything that is wrong with it, in the order of its lines.
-    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
-        read::policy(text)
+    /// Everything that is wrong with it, in the order of its lines. A label that the taxonomy does not have is no mistake.
+    pub fn parse(text: &str, taxonomy: &Arc<Taxonomy>) -> Result<Self, Vec<Problem>> {
+        read::policy(text, taxonomy)
     }
 
     /// The policy of a company that has written none.
     pub fn built_in() -> Self {
         // A test reads the text; were it broken all the same, no rule means REVIEW for whatever matches.
-        Self::parse(DEFAULT_TEXT).unwrap_or(Self { rules: Vec::new(), warnings: Vec::new() })
+        let taxonomy = Arc::new(Taxonomy::built_in());
+        Self::parse(DEFAULT_TEXT, &taxonomy).unwrap_or(Self { rules: Vec::new(), warnings: Vec::new(), taxonomy })
     }
 
     /// The rules, in order.
@@ -163,7 +168,7 @@ impl Policy {
         for rule in &self.rules {
             let (fired, why) = match rule.holds(found, &whole) {
                 Ok(selected) => (true, rule.says_why(&selected)),
-                Err(unmet) => (false, rule.says_why_not(unmet)),
+                Err(unmet) => (false, rule.says_why_not(unmet, &self.taxonomy)),
             };
             let lowered = decision.lowered.filter(|_| fired);
             let why = lowered.map_or_else(|| why.clone(), |floor| format!("{why}; lowered to REVIEW: {floor}"));

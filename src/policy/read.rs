@@ -1,6 +1,7 @@
 //! From the text of a policy file to rules: all mistakes at once, then what is odd.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
@@ -11,7 +12,7 @@ use crate::fields::{Field, File, Problem};
 use crate::replica::charter::Roles;
 use crate::replica::record::is_language;
 use crate::replica::signal::{Alg, PDQ_DISTANCE_MAX};
-use crate::replica::taxonomy;
+use crate::replica::taxonomy::Taxonomy;
 use crate::replica::verdict::Verdict;
 use crate::replica::view::Status;
 
@@ -43,8 +44,8 @@ const KEYS: [&str; 16] = [
     "referral_only",
 ];
 
-pub(super) fn policy(text: &str) -> Result<Policy, Vec<Problem>> {
-    let mut reader = Reader { file: File::new(text), warnings: Vec::new() };
+pub(super) fn policy(text: &str, taxonomy: &Arc<Taxonomy>) -> Result<Policy, Vec<Problem>> {
+    let mut reader = Reader { file: File::new(text), taxonomy, warnings: Vec::new() };
     let rules = reader.rules();
     reader.judge(&rules);
     let problems = reader.file.into_problems();
@@ -53,11 +54,12 @@ pub(super) fn policy(text: &str) -> Result<Policy, Vec<Problem>> {
     }
     let mut warnings = reader.warnings;
     warnings.sort();
-    Ok(Policy { rules, warnings })
+    Ok(Policy { rules, warnings, taxonomy: Arc::clone(taxonomy) })
 }
 
 struct Reader<'t> {
     file: File<'t>,
+    taxonomy: &'t Taxonomy,
     warnings: Vec<Problem>,
 }
 
@@ -127,11 +129,10 @@ impl<'t> Reader<'t> {
     fn labels(&mut self, field: Field<'_, 't>) -> Option<Vec<u32>> {
         let mut labels = Vec::new();
         for (line, name) in self.file.texts(field, VALUES_MAX)? {
-            match label(&name) {
+            match self.taxonomy.number(&name) {
                 Some(label) => labels.push(label),
                 None => {
-                    let near = nearest(&name, taxonomy::LABELS.iter().map(|(_, name)| *name)).unwrap_or_default();
-                    let message = format!("no taxonomy here has the label {name:?}; did you mean {near:?}?");
+                    let message = no_such_label(&name, self.taxonomy);
                     self.warnings.push(Problem { line, message });
                 }
             }
@@ -212,9 +213,15 @@ pub(super) fn matching_status(name: &str) -> Option<Status> {
     STATUSES.into_iter().find(|status| status.name() == name)
 }
 
-/// The number of a label: its name, or `label-N` for one that this release does not know.
-pub(super) fn label(name: &str) -> Option<u32> {
-    taxonomy::number(name).or_else(|| name.strip_prefix("label-")?.parse().ok())
+fn no_such_label(name: &str, taxonomy: &Taxonomy) -> String {
+    let why = match taxonomy.why_missing() {
+        Some(why) => why.to_owned(),
+        None => match nearest(name, taxonomy.sayable_names()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => "it has none".to_owned(),
+        },
+    };
+    format!("no taxonomy here has the label {name:?}; {why}")
 }
 
 /// A verdict by its name.

@@ -71,6 +71,8 @@ pub enum Floor {
     ReferralAlone,
     /// Companies stand behind accounts only.
     AccountAlone,
+    /// The rule excepts a label that the taxonomy does not have, or that is not known yet.
+    ExceptionUnknown,
 }
 
 impl fmt::Display for Floor {
@@ -80,6 +82,9 @@ impl fmt::Display for Floor {
             Self::Truncated => "there are more matches than are looked at, and no block without all of them",
             Self::ReferralAlone => "no company stands behind it: a referral alone never blocks",
             Self::AccountAlone => "only an account is listed, and an account alone is never enough for a block",
+            Self::ExceptionUnknown => {
+                "no taxonomy here has a label of its labels_none, so that nobody can tell what it excepts"
+            }
         })
     }
 }
@@ -143,7 +148,7 @@ impl Policy {
         let whole = Whole::of(found);
         for (place, rule) in self.rules.iter().enumerate() {
             let Ok(selected) = rule.holds(found, &whole) else { continue };
-            let lowered = floor(rule.verdict, &selected, &whole, truncated);
+            let lowered = floor(rule, &selected, &whole, truncated);
             let verdict = if lowered.is_some() { Verdict::Review } else { rule.verdict };
             return Decision { verdict, decider: Decider::Rule(place), lowered };
         }
@@ -183,8 +188,8 @@ impl Policy {
 }
 
 /// What keeps a rule's BLOCK from being one.
-fn floor(verdict: Verdict, selected: &[&Found<'_>], whole: &Whole, truncated: bool) -> Option<Floor> {
-    if verdict != Verdict::Block {
+fn floor(rule: &Rule, selected: &[&Found<'_>], whole: &Whole, truncated: bool) -> Option<Floor> {
+    if rule.verdict != Verdict::Block {
         return None;
     }
     if whole.certified {
@@ -192,6 +197,9 @@ fn floor(verdict: Verdict, selected: &[&Found<'_>], whole: &Whole, truncated: bo
     }
     if truncated {
         return Some(Floor::Truncated);
+    }
+    if rule.conditions.excepts_unknown {
+        return Some(Floor::ExceptionUnknown);
     }
     match rule::stood_behind(selected) {
         (false, _) => Some(Floor::ReferralAlone),

@@ -111,7 +111,11 @@ impl<'t> Reader<'t> {
             "status" => c.status = file.listed(field, VALUES_MAX, &STATUSES.map(Status::name), matching_status),
             "type" => c.types = file.listed(field, VALUES_MAX, &Alg::ALL.map(Alg::name), Alg::from_name),
             "labels_any" => c.labels_any = self.labels(field),
-            "labels_none" => c.labels_none = self.labels(field),
+            "labels_none" => {
+                let warned = self.warnings.len();
+                c.labels_none = self.labels(field);
+                c.excepts_unknown = self.warnings.len() > warned;
+            }
             "languages" => c.languages = self.languages(field),
             "distance_max" => c.distance_max = file.number(field, 0..=PDQ_DISTANCE_MAX),
             "incident" => c.incident = file.truth(field),

@@ -32,6 +32,8 @@ pub(super) struct Conditions {
     pub(super) types: Option<Vec<Alg>>,
     pub(super) labels_any: Option<Vec<u32>>,
     pub(super) labels_none: Option<Vec<u32>>,
+    /// The taxonomy does not have a label of `labels_none`: nobody can tell what the rule excepts.
+    pub(super) excepts_unknown: bool,
     pub(super) languages: Option<Vec<String>>,
     pub(super) distance_max: Option<u32>,
     pub(super) incident: Option<bool>,

@@ -537,3 +537,19 @@ fn the_examples_of_the_handbook_hold() {
         assert!(tried.holds, "{}: {tried:?}", case.name);
     }
 }
+
+/// A name that is written wrong, or a taxonomy that is not here yet, must not turn an exception into a block.
+#[test]
+fn a_block_that_excepts_a_label_nobody_knows_is_lowered() {
+    let rule =
+        |label: &str| format!("[[rule]]\nname = \"r\"\nverdict = \"BLOCK\"\nlabels_none = [\"symbol\", \"{label}\"]\n");
+    let entry = "supported_by = [\"acme\"]";
+    let lowered = |policy: &Policy| tried(policy, &[entry]).decision.lowered;
+    assert_eq!(lowered(&parse(&rule("other"))), None);
+    assert_eq!(lowered(&parse(&rule("label-77"))), None, "a number is known");
+    assert_eq!(lowered(&parse(&rule("othr"))), Some(Floor::ExceptionUnknown));
+    let missing = Arc::new(Taxonomy::missing("forum-2".into(), "its file is not here yet".into()));
+    let policy = Policy::parse(&rule("other"), &missing).unwrap();
+    assert_eq!(lowered(&policy), Some(Floor::ExceptionUnknown));
+    assert!(policy.warnings()[0].message.contains("its file is not here yet"), "{:?}", policy.warnings());
+}

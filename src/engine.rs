@@ -26,6 +26,7 @@ use crate::replica::exchange::{Ask, Call, PeerEvent, Published, Trouble};
 use crate::replica::ids::{BlockId, Class, ForumId, LogNo, MemberId, Origin, Seq, TimeMs};
 use crate::replica::log::Log;
 use crate::replica::own::{Answer, Ticket};
+use crate::replica::taxonomy::Taxonomy;
 use crate::replica::{Effect, Input, Replica, Restore, Settings, Write, proto};
 use crate::report::local::Counters;
 use crate::store::journal::{Journal, JournalEnd, JournalError, salvage};
@@ -33,6 +34,7 @@ use crate::store::outbox::Outbox;
 use crate::store::place::{Place, Stood};
 use crate::store::{self, Store, StoreError, WRITE_OPERATIONS_MAX};
 use crate::store::{DirectoryLock, LockError, disk_low, erase_set_aside, lock_directory};
+use crate::taxonomy::shelf::Shelf;
 
 /// Inputs that wait for the engine. Each is at most one frame (256 KiB), so this also bounds memory.
 pub const QUEUE_MAX: usize = 32;
@@ -89,6 +91,7 @@ pub struct Shared {
     failed: Mutex<Option<Failed>>,
     published: watch::Sender<Arc<Published>>,
     roster: watch::Sender<u64>,
+    taxonomies: Arc<Shelf>,
     asks: Mutex<BTreeMap<MemberId, mpsc::Sender<Ask>>>,
     counters: Arc<Counters>,
 }
@@ -145,6 +148,22 @@ impl Shared {
     /// A wake-up whenever members, pins or endpoints may have changed.
     pub fn roster(&self) -> watch::Receiver<u64> {
         self.roster.subscribe()
+    }
+
+    /// What labels mean under the charter in force.
+    pub fn taxonomy(&self) -> Arc<Taxonomy> {
+        self.taxonomies.taxonomy()
+    }
+
+    /// Where this node keeps its taxonomy.
+    pub fn taxonomies(&self) -> &Arc<Shelf> {
+        &self.taxonomies
+    }
+
+    /// Goes by the taxonomy of the charter in force. Before anybody is told of a charter, this is done.
+    fn follow_taxonomy(&self) {
+        let named = self.replica().charters().effective().taxonomy.clone();
+        self.taxonomies.follow(&named);
     }
 
     /// The asks for the follower of `peer`, from now on.
@@ -354,9 +373,11 @@ pub fn start(
         data: data.to_owned(),
         failed: Mutex::new(None),
         roster: watch::Sender::new(0),
+        taxonomies: Arc::new(Shelf::new(data)),
         asks: Mutex::new(BTreeMap::new()),
         counters: Arc::new(Counters::new(now)),
     });
+    shared.follow_taxonomy();
     let handle = Handle { inputs, shared: Arc::clone(&shared) };
     let mut engine = Engine { shared, journal, outbox, answers: BTreeMap::new(), next_ticket: 0, awake: clock::now() };
     engine.carry_out(dropped.into_iter().map(Effect::Store).collect());
@@ -732,7 +753,10 @@ impl Engine {
             }
             Effect::Rebuild => self.rebuild(effects),
             Effect::Redact(ids) => self.redact(&ids),
-            Effect::Roster => self.shared.roster.send_modify(|n| *n += 1),
+            Effect::Roster => {
+                self.shared.follow_taxonomy();
+                self.shared.roster.send_modify(|n| *n += 1);
+            }
             Effect::Alarm(alarm) => {
                 let text = alarm.text(|member| self.shared.replica().name_of(member));
                 tracing::warn!(alarm = text, "alarm");

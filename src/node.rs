@@ -41,6 +41,7 @@ use crate::replica::ids::{LogNo, MemberId};
 use crate::replica::signal::Subject;
 use crate::replica::{Input, Settings};
 use crate::store::{DirectoryLock, LockError, lock_directory};
+use crate::taxonomy::shelf::Shelf;
 use crate::wire::DESCRIPTORS;
 use crate::wire::files::{FileError, Invitation};
 use crate::wire::peer_service::peer_server::PeerServer;
@@ -54,6 +55,8 @@ pub const PEER_ADDRESS_FILE: &str = "peer.addr";
 /// How often the node looks at the files of its certificate: an operator who has changed them waits and watches, and to
 /// look at two files costs nothing. SIGHUP makes it look at once.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
+/// How often the node looks whether the taxonomy's file is still as it wrote it: it needs it at the next start only.
+const TAXONOMY_LOOK: Duration = Duration::from_secs(60);
 /// How long a connection of a key that left the charter stays open after its last answer, so that its streams can say
 /// why they end. It gets nothing else in this time, and it is a tenth of the second that a revocation may take.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -437,15 +440,32 @@ async fn keep_identity(
     }
 }
 
-/// Reads the policy again at each SIGHUP. A file that cannot be used changes nothing, and health says so.
-async fn keep_policy(policy: Arc<PolicyStanding>, stopped: impl Future<Output = ()>) -> Result<(), NodeError> {
+/// Reads the policy again at each SIGHUP, and understands its labels anew when the forum's taxonomy changes. A file that
+/// cannot be used changes nothing, and health says so.
+async fn keep_policy(
+    policy: Arc<PolicyStanding>,
+    taxonomies: Arc<Shelf>,
+    stopped: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
     let fail = |source| NodeError::Serve(format!("cannot await SIGHUP: {source}"));
     let mut hangup = signal(SignalKind::hangup()).map_err(fail)?;
+    let mut changes = taxonomies.changes();
+    let mut look = tokio::time::interval(TAXONOMY_LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     tokio::pin!(stopped);
+    go_by(&policy, &taxonomies);
     loop {
         tokio::select! {
             () = &mut stopped => return Ok(()),
             _ = hangup.recv() => {}
+            Ok(()) = changes.changed() => {
+                go_by(&policy, &taxonomies);
+                continue;
+            }
+            _ = look.tick() => {
+                mend(Arc::clone(&taxonomies)).await;
+                continue;
+            }
         }
         let standing = Arc::clone(&policy);
         let read = tokio::task::spawn_blocking(move || standing.reload()).await;
@@ -498,6 +518,35 @@ async fn never_list(engine: &Handle, subjects: BTreeSet<Subject>) -> Result<(), 
     told.map_err(|failed| NodeError::Storage(failed.to_string()))
 }
 
+/// Labels of the policy are those of the forum's taxonomy; what the taxonomy does not have is told.
+fn go_by(policy: &PolicyStanding, taxonomies: &Shelf) {
+    policy.go_by(&taxonomies.taxonomy());
+    for warning in policy.in_force().policy.warnings() {
+        tracing::warn!(%warning, "the policy is odd");
+    }
+}
+
+/// Writes the taxonomy's file again if it has been deleted or changed under a running node.
+async fn mend(taxonomies: Arc<Shelf>) {
+    match tokio::task::spawn_blocking(move || taxonomies.mend()).await {
+        Ok(Ok(true)) => tracing::warn!("the taxonomy's file was gone or damaged; it was written again"),
+        Ok(Ok(false)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the taxonomy's file cannot be written"),
+        Err(error) => tracing::error!(%error, "please report this"),
+    }
+}
+
+/// The file that came with the invitation, if it is the one that is missing.
+fn take_invited(engine: &Handle, invitation: &Invitation) {
+    let taxonomies = engine.shared().taxonomies();
+    if taxonomies.wanted().is_some()
+        && !invitation.taxonomy.is_empty()
+        && let Err(error) = taxonomies.take(&invitation.taxonomy)
+    {
+        tracing::debug!(%error, "the invitation's taxonomy is not the one in force");
+    }
+}
+
 async fn serve(
     listener: TcpListener,
     (config, Ours { policy, harmless, never_listed }): (&Config, Ours),
@@ -507,6 +556,7 @@ async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     am_i_listed(engine, &plan.settings)?;
+    take_invited(engine, &plan.invitation);
     let roster: SharedRoster = Arc::new(ArcSwap::from_pointee(roster(engine)));
     let next = adopt_next(&config.data, &roster.load(), plan.settings.me)?;
     let identity = next.as_ref().unwrap_or(&plan.keys.tls);
@@ -542,10 +592,8 @@ async fn serve(
             .with_lines(tls.clone(), connections.clone())
             .with_policy(Arc::clone(&policy))
             .with_harmless(Arc::clone(&harmless));
-    for warning in policy.in_force().policy.warnings() {
-        tracing::warn!(%warning, "the policy is odd");
-    }
-    tasks.spawn(keep_policy(policy, until_stopped(stopped.clone())));
+    let taxonomies = Arc::clone(engine.shared().taxonomies());
+    tasks.spawn(keep_policy(policy, taxonomies, until_stopped(stopped.clone())));
     never_list(engine, never_listed).await?;
     tasks.spawn(keep_harmless(harmless, engine.clone(), until_stopped(stopped.clone())));
     tasks.spawn(serve_local(local, socket, until_stopped(stopped.clone())));

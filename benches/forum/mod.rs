@@ -138,7 +138,7 @@ impl Forum {
         let sigs = founders[..2].iter().map(|k| sign_charter(k, &body)).collect();
         let charter = proto::SignedCharter { sigs, body: body.into() };
         let forum = ForumId(charter_hash(&charter.body).0);
-        let invitation = Invitation { forum, charters: vec![charter.clone()] };
+        let invitation = Invitation { forum, charters: vec![charter.clone()], taxonomy: Default::default() };
         for company in &companies {
             invitation.write(&company.data.join(node::FORUM_FILE)).unwrap();
         }

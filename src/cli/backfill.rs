@@ -19,6 +19,7 @@ use super::submit::{Terms, statement};
 use super::{Invocation, show};
 use crate::clock;
 use crate::replica::ids::{hex, sha256};
+use crate::replica::taxonomy::Taxonomy;
 use crate::wire::local;
 
 /// Rows of one call: below the service's limit. While the node works at one call, the next is made ready.
@@ -35,6 +36,8 @@ const GUARD_STEP: Duration = Duration::from_millis(200);
 pub(super) struct Job<'a> {
     pub(super) path: &'a Path,
     pub(super) format: Format,
+    /// What labels mean here.
+    pub(super) labels: &'a Taxonomy,
     /// What a row says unless it says otherwise.
     pub(super) defaults: &'a Terms,
     pub(super) quality: Option<u32>,
@@ -312,7 +315,7 @@ fn open<'a>(job: &Job<'a>) -> Result<FileRows<'a>, Failure> {
         return Err(Failure::new(Exit::Usage, "--rejected: is the file that is read").fix("name another file"));
     }
     let file = BufReader::with_capacity(READ_SIZE, opened(job.path)?);
-    let rows = Rows::new(file, job.format, (job.defaults, job.quality), clock::now());
+    let rows = Rows::new(file, job.format, job.labels, (job.defaults, job.quality), clock::now());
     rows.map_err(|failure| named(failure, job.path))
 }
 

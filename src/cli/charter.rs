@@ -17,11 +17,13 @@ use self::propose::{DraftArgs, HeadsArg, Proposal};
 pub(super) use self::propose::{place, says};
 use super::drafting::{self, Standing};
 use super::failure::{Exit, Failure, Outcome};
-use super::{Invocation, json, key, show};
+use super::{Invocation, json, key, show, taxonomy};
 use crate::clock;
 use crate::replica::charter::{Charter, CharterChain, Roles, charter_hash, public_key};
 use crate::replica::ids::{CharterHash, ForumId, TimeMs, hex};
 use crate::replica::proto;
+use crate::replica::taxonomy::Named;
+use crate::taxonomy::shelf;
 use crate::wire::files::{self, CharterFile, Invitation, JoinRequest};
 use crate::wire::local;
 
@@ -254,7 +256,8 @@ fn read_either(path: &Path) -> Result<CharterFile, Failure> {
             let invitation = Invitation::read(path)?;
             let mut before = invitation.charters;
             let proposed = before.pop().unwrap_or_default();
-            Ok(CharterFile { proposed, before })
+            let taxonomies = Some(invitation.taxonomy).filter(|file| !file.is_empty()).into_iter().collect();
+            Ok(CharterFile { proposed, before, taxonomies })
         }
         read => Ok(read?),
     }
@@ -263,7 +266,7 @@ fn read_either(path: &Path) -> Result<CharterFile, Failure> {
 fn as_file(chain: &CharterChain) -> CharterFile {
     let mut before: Vec<_> = chain.from(1).iter().map(|(signed, _)| signed.clone()).collect();
     let proposed = before.pop().unwrap_or_default();
-    CharterFile { proposed, before }
+    CharterFile { proposed, before, taxonomies: Vec::new() }
 }
 
 fn forum_of(file: &CharterFile) -> ForumId {
@@ -300,6 +303,7 @@ fn words(file: &CharterFile) -> Result<String, Failure> {
         text.push_str("Signed       by enough founders\n");
     }
     text.push_str(&format!("Accounts     {}\n", accounts_words(&body)));
+    text.push_str(&format!("Taxonomy     {}\n", show::clean(&body.taxonomy)));
     text.push_str(&format!("Members      {}\n", body.members.len()));
     for member in &body.members {
         text.push_str(&format!("  {}\n", member_words(member)));
@@ -346,7 +350,7 @@ fn before(file: &CharterFile) -> Result<Option<(proto::Charter, CharterHash)>, F
 fn differences(file: &CharterFile) -> Result<Vec<String>, Failure> {
     let new = drafting::body(file)?;
     Ok(match before(file)? {
-        Some((old, hash)) => changes::changes(&old, hash, &new),
+        Some((old, hash)) => changes::changes(&old, hash, &new, &file.taxonomies),
         None => vec!["this is the first charter: nothing stands before it".to_owned()],
     })
 }
@@ -389,7 +393,8 @@ async fn apply(path: &Path, at: &Invocation) -> Outcome {
         let failure = Failure::new(Exit::Usage, "a first charter is not applied: nodes begin with it");
         return Err(failure.fix(format!("staydown charter invite --from {}", path.display())));
     }
-    let request = local::ApplyCharterRequest { charter: file.proposed.encode_to_vec().into() };
+    let (charter, taxonomy) = (file.proposed.encode_to_vec().into(), named_file(&file)?);
+    let request = local::ApplyCharterRequest { charter, taxonomy };
     let applied = at.node().await?.apply(request).await?;
     if at.terminal.json {
         at.terminal.json(&serde_json::json!({ "version": applied.version, "hash": hex(&applied.charter_hash) }))?;
@@ -401,11 +406,14 @@ async fn apply(path: &Path, at: &Invocation) -> Outcome {
 }
 
 async fn invite(args: &InviteArgs, at: &Invocation) -> Outcome {
-    let chain = match &args.from {
-        Some(path) => drafting::chain(&CharterFile::read(path)?)?,
-        None => current_chain(at).await?,
+    let (chain, taxonomy) = match &args.from {
+        Some(path) => {
+            let file = CharterFile::read(path)?;
+            (drafting::chain(&file)?, named_file(&file)?)
+        }
+        None => (current_chain(at).await?, taxonomy::file_of_this_place(at).await?),
     };
-    Invitation::of(&chain).write(&args.out)?;
+    Invitation { taxonomy, ..Invitation::of(&chain) }.write(&args.out)?;
     told_file(&args.out, at)?;
     let out = args.out.display();
     at.terminal.talk(format!(
@@ -413,6 +421,13 @@ async fn invite(args: &InviteArgs, at: &Invocation) -> Outcome {
         chain.forum()
     ));
     Ok(Exit::Ok)
+}
+
+/// The file of the taxonomy that the charter names, if it is in the charter file.
+fn named_file(file: &CharterFile) -> Result<bytes::Bytes, Failure> {
+    let named = Named::parse(&drafting::body(file)?.taxonomy);
+    let found = named.and_then(|named| file.taxonomies.iter().find(|text| shelf::understood(&named, text).is_ok()));
+    Ok(found.cloned().unwrap_or_default())
 }
 
 fn refuse_to_overwrite(path: &Path, at: &Invocation) -> Result<(), Failure> {

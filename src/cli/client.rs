@@ -78,6 +78,8 @@ calls! {
     record: get_record(GetRecordRequest) -> GetRecordResponse, CALL_TIMEOUT;
     /// The policy in force.
     policy: get_policy(GetPolicyRequest) -> GetPolicyResponse, CALL_TIMEOUT;
+    /// What labels mean.
+    taxonomy: get_taxonomy(GetTaxonomyRequest) -> GetTaxonomyResponse, CALL_TIMEOUT;
     /// Checks everything stored.
     verify: verify_log(VerifyLogRequest) -> VerifyLogResponse, VERIFY_TIMEOUT;
     /// Closes our logs and goes on under new numbers and a new seed.

@@ -73,7 +73,7 @@ pub(super) fn found(
         taxonomy: taxonomy::EXAMPLE.to_owned(),
         ..Default::default()
     };
-    Ok(CharterFile { proposed: unsigned(&body), before: Vec::new() })
+    Ok(CharterFile { proposed: unsigned(&body), before: Vec::new(), taxonomies: Vec::new() })
 }
 
 /// The numbers that a charter has unless its founders choose others (PROTOCOL C7, section 13).
@@ -107,7 +107,8 @@ pub(super) fn next(chain: &CharterChain, now: TimeMs) -> Result<CharterFile, Fai
     body.nonce = Bytes::new();
     body.issued_ms = now.0;
     body.valid_until_ms = now.plus(CHARTER_LIFE_MS).0;
-    Ok(CharterFile { proposed: unsigned(&body), before: links.iter().map(|(signed, _)| signed.clone()).collect() })
+    let before = links.iter().map(|(signed, _)| signed.clone()).collect();
+    Ok(CharterFile { proposed: unsigned(&body), before, taxonomies: Vec::new() })
 }
 
 fn unsigned(body: &proto::Charter) -> proto::SignedCharter {
@@ -203,7 +204,7 @@ fn admit_with(
         governing::cut_replaced(&mut charter, at, heads)?;
     }
     check_have_vector(&charter)?;
-    let file = CharterFile { proposed: unsigned(&charter), before: file.before.clone() };
+    let file = CharterFile { proposed: unsigned(&charter), ..file.clone() };
     Charter::decode(&file.proposed.body)?;
     Ok(file)
 }
@@ -408,7 +409,7 @@ pub(super) mod tests {
         SigningKey::from_bytes(&[seed; 32])
     }
 
-    fn draft() -> CharterFile {
+    pub(in crate::cli) fn draft() -> CharterFile {
         let founders = [1, 2, 3].map(|seed| founder(seed).verifying_key());
         found("Example Forum", &founders, 2, NONCE, NOW).unwrap()
     }

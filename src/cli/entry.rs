@@ -7,10 +7,11 @@ use super::failure::{Exit, Failure, Outcome};
 use super::item::{Hash, Item, ItemArgs};
 use super::list::check;
 use super::lookup::entry_text;
-use super::{Invocation, json, show, submit};
+use super::{Invocation, json, show, submit, taxonomy};
 use crate::clock;
 use crate::replica::ids::{TimeMs, hex};
-use crate::replica::{record, taxonomy};
+use crate::replica::record;
+use crate::replica::taxonomy::Taxonomy;
 use crate::wire::local;
 
 #[derive(Subcommand)]
@@ -358,7 +359,8 @@ async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome 
     }
     let now = clock::now();
     let terms = said_terms(args, now)?;
-    let statements = entries.iter().map(|entry| statement(entry, stance, args, &terms)).collect();
+    let labels = taxonomy::of_node(&node).await?.taxonomy;
+    let statements = entries.iter().map(|entry| statement(entry, stance, args, &terms, &labels)).collect();
     let request = local::SubmitRequest { statements, lane: local::Lane::Normal as i32, ..Default::default() };
     let answer = node.submit(request).await?;
     for signal in entries.iter().filter_map(|entry| entry.signal.as_ref()) {
@@ -371,7 +373,7 @@ async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome 
 fn check_names(args: &SayArgs) -> Result<(), Failure> {
     check_reason(args.reason.as_deref())?;
     said_terms(args, clock::now())?;
-    submit::check_labels(&args.label)
+    Ok(())
 }
 
 /// Refuses a reason that is none, with the nearest that is.
@@ -392,11 +394,17 @@ fn said_terms(args: &SayArgs, now: TimeMs) -> Result<submit::Terms, Failure> {
     })
 }
 
-fn statement(entry: &local::Entry, stance: local::Stance, args: &SayArgs, terms: &submit::Terms) -> local::Statement {
+fn statement(
+    entry: &local::Entry,
+    stance: local::Stance,
+    args: &SayArgs,
+    terms: &submit::Terms,
+    taxonomy: &Taxonomy,
+) -> local::Statement {
     // Endorsing without a label of one's own means the labels that are there; what others mean by them stays theirs.
     let labels = match stance {
         local::Stance::Endorse if args.label.is_empty() => {
-            entry.labels.iter().filter(|label| taxonomy::number(label).is_some()).cloned().collect()
+            entry.labels.iter().filter(|label| taxonomy.sayable(label).is_ok()).cloned().collect()
         }
         _ => args.label.clone(),
     };

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::rows::{Cells, Mistake, quoted, text_of};
 use crate::replica::ids::TimeMs;
-use crate::replica::taxonomy;
+use crate::replica::taxonomy::Taxonomy;
 
 /// Their types and ours.
 const TYPES: [(&str, &str); 6] = [
@@ -43,7 +43,7 @@ pub(super) struct Exported<'a> {
 ///
 /// # Errors
 /// It is of a type that we do not list, says that the thing is harmless, or may not be passed on.
-pub(super) fn of_threatexchange(object: &Map<String, Value>) -> Result<Cells<'static>, Mistake> {
+pub(super) fn of_threatexchange(object: &Map<String, Value>, labels: &Taxonomy) -> Result<Cells<'static>, Mistake> {
     let text = |name: &'static str| match object.get(name) {
         None => Ok(None),
         Some(value) => text_of(value).map_err(|why| Mistake::in_column(name, why)),
@@ -77,7 +77,7 @@ pub(super) fn of_threatexchange(object: &Map<String, Value>) -> Result<Cells<'st
             append(&mut cells[3], language);
         } else if let Some(quality) = tag.strip_prefix(QUALITY_TAG) {
             cells[6] = Some(quality.to_owned().into());
-        } else if taxonomy::number(&tag).is_some() {
+        } else if labels.sayable(&tag).is_ok() {
             append(&mut cells[2], &tag);
         }
     }
@@ -175,7 +175,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Cells<'static>, String> {
         let Ok(Value::Object(object)) = serde_json::from_str(text) else { panic!("{text}") };
-        of_threatexchange(&object).map_err(|mistake| mistake.at_line(1))
+        of_threatexchange(&object, &Taxonomy::built_in()).map_err(|mistake| mistake.at_line(1))
     }
 
     #[test]

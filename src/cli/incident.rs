@@ -52,7 +52,6 @@ fn read_id(name: &str, text: &str) -> Result<[u8; 16], Failure> {
 }
 
 async fn open(args: &OpenArgs, at: &Invocation) -> Outcome {
-    submit::check_labels(std::slice::from_ref(&args.label))?;
     let now = clock::now();
     let wrong = |why: String| Failure::new(Exit::Usage, format!("--closes: {why}"));
     let closes = show::moment(&args.closes, now).map_err(wrong)?;

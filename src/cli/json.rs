@@ -98,6 +98,64 @@ pub struct RuleExplained {
     pub why: String,
 }
 
+/// `taxonomy show`.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of GetTaxonomyResponse in forum.proto")]
+pub struct Taxonomy {
+    pub taxonomy: String,
+    pub missing: String,
+    pub labels: Vec<TaxonomyLabel>,
+}
+
+/// One label.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of TaxonomyLabel in forum.proto")]
+pub struct TaxonomyLabel {
+    pub number: u32,
+    pub name: String,
+    pub facet: &'static str,
+    pub parent: String,
+    pub formerly: Vec<String>,
+    pub retired: bool,
+    pub titles: std::collections::BTreeMap<String, String>,
+}
+
+impl From<&crate::replica::taxonomy::Taxonomy> for Taxonomy {
+    fn from(taxonomy: &crate::replica::taxonomy::Taxonomy) -> Self {
+        let label = |(number, label): (&u32, &crate::replica::taxonomy::Label)| TaxonomyLabel {
+            number: *number,
+            name: label.name.clone(),
+            facet: label.facet.name(),
+            parent: label.parent.map(|parent| taxonomy.name(parent)).unwrap_or_default(),
+            formerly: label.formerly.clone(),
+            retired: label.retired,
+            titles: label.titles.clone(),
+        };
+        Self {
+            taxonomy: taxonomy.named().to_owned(),
+            missing: taxonomy.why_missing().unwrap_or_default().to_owned(),
+            labels: taxonomy.labels().iter().map(label).collect(),
+        }
+    }
+}
+
+/// `taxonomy check`.
+#[derive(Serialize)]
+pub struct TaxonomyChecked {
+    /// Its file.
+    pub file: String,
+    /// What a charter writes for it; empty: it has mistakes.
+    pub taxonomy: String,
+    /// How many labels it has.
+    pub labels: usize,
+    /// What is wrong with it.
+    pub errors: Vec<PolicyProblem>,
+    /// What it changes against the version before.
+    pub changes: Vec<String>,
+    /// What it may not change.
+    pub refused: Vec<String>,
+}
+
 /// `policy show`.
 #[derive(Serialize)]
 pub struct Policy {

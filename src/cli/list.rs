@@ -8,7 +8,6 @@ use super::lookup::entry_text;
 use super::{Invocation, export, json};
 use crate::config::nearest;
 use crate::replica::signal::Alg;
-use crate::replica::taxonomy;
 use crate::replica::view::Status;
 use crate::wire::local;
 
@@ -107,8 +106,6 @@ pub(super) fn request(args: &Which, all: bool) -> Result<local::ListEntriesReque
     check("--status", status.as_deref(), |s| Status::from_name(s).is_some(), &STATUSES)?;
     let types: Vec<_> = Alg::SUPPORTED.iter().chain([&Alg::Account]).map(|alg| alg.name()).collect();
     check("--type", args.r#type.as_deref(), |t| types.contains(&t), &types)?;
-    let labels: Vec<_> = taxonomy::LABELS.iter().map(|(_, name)| *name).collect();
-    check("--label", args.label.as_deref(), |l| taxonomy::number(l).is_some(), &labels)?;
     Ok(local::ListEntriesRequest {
         r#type: args.r#type.clone().unwrap_or_default(),
         status: status.unwrap_or_default(),
@@ -144,7 +141,6 @@ mod tests {
         for (args, expected) in [
             (Which { status: Some("actve".into()), ..Which::default() }, "did you mean ACTIVE?"),
             (Which { r#type: Some("sha-256".into()), ..Which::default() }, "did you mean sha256?"),
-            (Which { label: Some("propoganda".into()), ..Which::default() }, "did you mean propaganda?"),
         ] {
             assert_eq!(request(&args, false).unwrap_err().fix.as_deref(), Some(expected));
         }

@@ -37,6 +37,7 @@ mod rows;
 mod run;
 mod status;
 mod submit;
+mod taxonomy;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -142,6 +143,9 @@ enum Command {
     /// Show, check and test what our company makes of matches
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Show the forum's labels; check the file that says what they mean
+    #[command(subcommand)]
+    Taxonomy(taxonomy::TaxonomyCommand),
     /// Check the logs of all members, and end our own
     #[command(subcommand)]
     Log(log::LogCommand),
@@ -276,6 +280,7 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Member(command) => Box::pin(member::member(command, at)).await,
         Command::Peer(command) => peer::peer(command, at).await,
         Command::Policy(command) => policy::policy(command, at).await,
+        Command::Taxonomy(command) => taxonomy::taxonomy(command, at).await,
         Command::Log(command) => Box::pin(log::log(command, at)).await,
         Command::Receipt(args) => Box::pin(evidence::receipt(&args, at)).await,
         Command::Verify(args) => evidence::verify(&args, at),
@@ -384,6 +389,10 @@ mod tests {
             "staydown policy show --built-in",
             "staydown policy check policy.toml",
             "staydown policy test cases.toml --policy policy.toml",
+            "staydown taxonomy show",
+            "staydown taxonomy check taxonomy.toml --against taxonomy-1.toml",
+            "staydown taxonomy export --example -o taxonomy.toml",
+            "staydown charter set-taxonomy taxonomy.toml --into charter-3.sdc",
             "staydown member suspend acme --days 3 --reason key-compromise",
             "staydown log close --reason other",
             "staydown log heads acme",
@@ -427,6 +436,8 @@ mod tests {
             "staydown charter renew",
             "staydown charter leave acme --after a.sdc --into b.sdc",
             "staydown charter set-role acme",
+            "staydown taxonomy check",
+            "staydown charter set-taxonomy",
             "staydown member suspend acme --days 15 --reason other",
             "staydown member suspend acme --days 3",
             "staydown report --from 2026-07-01",

@@ -1,12 +1,13 @@
 //! `policy`: what our company makes of matches. `show` asks the node; `check` and `test` need none.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Subcommand;
 
 use super::failure::{Exit, Failure, Outcome};
 use super::lookup::explained_text;
-use super::{Invocation, json, show};
+use super::{Invocation, json, show, taxonomy};
 use crate::policy::cases::{Case, Cases, Tried};
 use crate::policy::in_force::{PolicyError, Source, read_file};
 use crate::policy::{DEFAULT_TEXT, Explained, Policy, Problem};
@@ -39,8 +40,8 @@ pub(super) enum PolicyCommand {
 pub(super) async fn policy(command: PolicyCommand, at: &Invocation) -> Outcome {
     match command {
         PolicyCommand::Show { built_in } => shown(built_in, at).await,
-        PolicyCommand::Check { file } => check(file.as_deref(), at),
-        PolicyCommand::Test { cases, policy } => test(&cases, policy.as_deref(), at),
+        PolicyCommand::Check { file } => check(file.as_deref(), at).await,
+        PolicyCommand::Test { cases, policy } => test(&cases, policy.as_deref(), at).await,
     }
 }
 
@@ -149,9 +150,10 @@ fn text_of(file: Option<&Path>, at: &Invocation) -> Result<(String, String), Fai
     }
 }
 
-fn check(file: Option<&Path>, at: &Invocation) -> Outcome {
+async fn check(file: Option<&Path>, at: &Invocation) -> Outcome {
     let (file, text) = text_of(file, at)?;
-    let (rules, errors, warnings) = match Policy::parse(&text) {
+    let taxonomy = Arc::new(taxonomy::of_this_place(at).await?);
+    let (rules, errors, warnings) = match Policy::parse(&text, &taxonomy) {
         Ok(policy) => (policy.rules().len(), Vec::new(), policy.warnings().to_vec()),
         Err(errors) => (0, errors, Vec::new()),
     };
@@ -181,10 +183,11 @@ fn check(file: Option<&Path>, at: &Invocation) -> Outcome {
     Ok(exit)
 }
 
-fn test(cases_file: &Path, file: Option<&Path>, at: &Invocation) -> Outcome {
+async fn test(cases_file: &Path, file: Option<&Path>, at: &Invocation) -> Outcome {
     let (file, text) = text_of(file, at)?;
-    let policy = Policy::parse(&text).map_err(|problems| mistaken(&file, &problems))?;
-    let cases = Cases::parse(&read_file(cases_file)?);
+    let taxonomy = Arc::new(taxonomy::of_this_place(at).await?);
+    let policy = Policy::parse(&text, &taxonomy).map_err(|problems| mistaken(&file, &problems))?;
+    let cases = Cases::parse(&read_file(cases_file)?, &taxonomy);
     let cases = cases.map_err(|problems| mistaken(&named(Some(cases_file)), &problems))?;
     let tried = cases.cases.iter().map(|case| (case, cases.try_on(case, &policy)));
     let (held, failed): (Vec<_>, Vec<_>) = tried.partition(|(_, tried)| tried.holds);

@@ -3,11 +3,10 @@
 use clap::{Args, Subcommand};
 
 use super::failure::{Exit, Failure, Outcome};
-use super::list::check;
 use super::{Invocation, json, show, submit};
 use crate::clock;
 use crate::replica::ids::TimeMs;
-use crate::replica::{record, taxonomy};
+use crate::replica::record;
 use crate::wire::files::is_language;
 use crate::wire::local;
 
@@ -61,7 +60,6 @@ pub(super) async fn resource(command: ResourceCommand, at: &Invocation) -> Outco
 }
 
 async fn add(args: AddArgs, at: &Invocation) -> Outcome {
-    submit::check_labels(&args.label)?;
     if let Some(tag) = args.language.iter().find(|tag| !is_language(tag)) {
         let cause = format!("--language: got {tag:?}, expected a BCP 47 tag, as in fr or pt-BR");
         return Err(Failure::new(Exit::Usage, cause));
@@ -95,8 +93,6 @@ async fn say(resource: local::Resource, at: &Invocation) -> Outcome {
 }
 
 async fn list(args: ListArgs, at: &Invocation) -> Outcome {
-    let labels: Vec<_> = taxonomy::LABELS.iter().map(|(_, name)| *name).collect();
-    check("--label", args.label.as_deref(), |l| taxonomy::number(l).is_some(), &labels)?;
     let request = local::ListResourcesRequest {
         label: args.label.unwrap_or_default(),
         language: args.language.unwrap_or_default(),

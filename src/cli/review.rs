@@ -8,10 +8,9 @@ use super::entry::{certificate_end, check_reason, say_of};
 use super::failure::{Exit, Failure, Outcome};
 use super::list::check;
 use super::lookup::entry_text;
-use super::{Invocation, client::Node, json, show, submit};
+use super::{Invocation, client::Node, json, show, submit, taxonomy};
 use crate::clock;
 use crate::replica::ids::TimeMs;
-use crate::replica::taxonomy;
 use crate::wire::local;
 
 /// Items shown unless more are asked for.
@@ -185,7 +184,6 @@ fn flood_text(flood: &local::Flood) -> String {
 
 async fn decide(args: &DecideArgs, at: &Invocation) -> Outcome {
     check_reason(args.reason.as_deref())?;
-    submit::check_labels(&args.label)?;
     if args.decision.needs_reason() && args.reason.is_none() {
         return Err(Failure::new(Exit::Usage, "--reason is missing").culprit("others read why"));
     }
@@ -272,11 +270,13 @@ async fn statement(
     Ok(match (args.decision, kind) {
         (Decision::Endorse, _) => {
             let said = said_before(entry, node).await?;
-            let labels = if args.label.is_empty() { known_labels(&said.labels) } else { args.label.clone() };
+            let labels = match args.label.as_slice() {
+                [] => sayable(&said.labels, node).await?,
+                given => given.to_vec(),
+            };
             if labels.is_empty() {
-                let labels = taxonomy::LABELS.map(|(_, name)| name).join(", ");
-                return Err(Failure::new(Exit::Usage, "--label is missing: it has none yet")
-                    .culprit(format!("one or more of {labels}")));
+                let failure = Failure::new(Exit::Usage, "--label is missing: it has none that can be said");
+                return Err(failure.fix("staydown taxonomy show"));
             }
             local::Statement {
                 labels,
@@ -338,7 +338,8 @@ async fn said_before(entry: &local::Entry, node: &Node) -> Result<local::Stateme
     })
 }
 
-/// Labels that this release can say: others stay their author's.
-fn known_labels(labels: &[String]) -> Vec<String> {
-    labels.iter().filter(|label| taxonomy::number(label).is_some()).cloned().collect()
+/// Labels that the forum's taxonomy lets us say: others stay their author's.
+async fn sayable(labels: &[String], node: &Node) -> Result<Vec<String>, Failure> {
+    let taxonomy = taxonomy::of_node(node).await?.taxonomy;
+    Ok(labels.iter().filter(|label| taxonomy.sayable(label).is_ok()).cloned().collect())
 }

@@ -14,7 +14,8 @@ use super::submit::{Terms, basis_number};
 use super::{foreign, show};
 use crate::config::nearest;
 use crate::replica::ids::{TimeMs, sha256};
-use crate::replica::{record, signal, taxonomy};
+use crate::replica::taxonomy::{Taxonomy, Unsayable};
+use crate::replica::{record, signal};
 use crate::wire::files::is_language;
 
 /// Longest row that is understood, in bytes: what it says must fit into a record. Of more, only its line is told.
@@ -160,6 +161,7 @@ impl Mistake {
 pub(super) struct Rows<'a, R> {
     input: R,
     format: Format,
+    labels: &'a Taxonomy,
     /// Index in the file of each of [`COLUMNS`], of a table.
     places: [Option<usize>; COLUMNS.len()],
     header: Vec<u8>,
@@ -185,12 +187,13 @@ impl<'a, R: BufRead> Rows<'a, R> {
     pub(super) fn new(
         input: R,
         format: Format,
+        labels: &'a Taxonomy,
         (defaults, quality): (&'a Terms, Option<u32>),
         now: TimeMs,
     ) -> Result<Self, Failure> {
         let places = [None; COLUMNS.len()];
         let (header, text) = (Vec::new(), Vec::new());
-        let mut rows = Self { input, format, places, header, defaults, quality, now, line: 0, text };
+        let mut rows = Self { input, format, labels, places, header, defaults, quality, now, line: 0, text };
         if format == Format::Csv {
             let bad = |why: &str| Failure::new(Exit::BadInput, format!("line 1: {why}"));
             let header = match rows.next_line()? {
@@ -284,7 +287,7 @@ impl<'a, R: BufRead> Rows<'a, R> {
         let cells = match self.format {
             Format::Csv => self.of_table(text)?,
             Format::Jsonl => of_object(&object(text)?)?,
-            Format::Threatexchange => foreign::of_threatexchange(&object(text)?)?,
+            Format::Threatexchange => foreign::of_threatexchange(&object(text)?, self.labels)?,
             Format::LocalFile => foreign::of_local_file(text)?,
         };
         self.row(&cells)
@@ -308,7 +311,7 @@ impl<'a, R: BufRead> Rows<'a, R> {
         if let Some(labels) = cell(2) {
             terms.labels = listed(labels);
         }
-        check_labels(&terms.labels).map_err(|why| wrong("labels", why))?;
+        check_labels(&terms.labels, self.labels).map_err(|why| wrong("labels", why))?;
         if let Some(languages) = cell(3) {
             terms.languages = listed(languages);
         }
@@ -441,17 +444,25 @@ pub(super) fn text_of(value: &Value) -> Result<Option<Cow<'static, str>>, String
     }
 }
 
-fn check_labels(labels: &[String]) -> Result<(), String> {
+fn check_labels(labels: &[String], taxonomy: &Taxonomy) -> Result<(), String> {
     if labels.is_empty() {
         return Err("got none, expected one or more, here or as --label".to_owned());
     }
-    match labels.iter().find(|label| taxonomy::number(label).is_none()) {
-        None => Ok(()),
-        Some(label) => {
-            let near = nearest(label, taxonomy::LABELS.iter().map(|(_, name)| *name)).unwrap_or_default();
-            Err(format!("got {:?}, did you mean {near}?", quoted(label)))
+    for label in labels {
+        let got = quoted(label);
+        match taxonomy.sayable(label) {
+            Ok(_number) => {}
+            Err(Unsayable::Missing) => {
+                return Err(format!("nobody here knows the labels of {}: staydown status", taxonomy.named()));
+            }
+            Err(Unsayable::Retired) => return Err(format!("got {got:?}, which is retired")),
+            Err(Unsayable::Unknown) => {
+                let near = nearest(label, taxonomy.sayable_names()).unwrap_or_default();
+                return Err(format!("got {got:?}, did you mean {near}?"));
+            }
         }
     }
+    Ok(())
 }
 
 fn not_one_of(got: &str, known: &[(u32, &str)]) -> String {
@@ -483,7 +494,8 @@ mod tests {
     const PDQ: &str = "f8f8f0cee0f4a84f06370a22038f63f0b36e2ed596621e1d33e6b39c4e9c9b22";
 
     fn all(format: Format, text: &[u8], defaults: &Terms) -> Vec<(u64, Result<Row, String>)> {
-        let mut rows = Rows::new(text, format, (defaults, None), NOW).unwrap();
+        let built_in = Taxonomy::built_in();
+        let mut rows = Rows::new(text, format, &built_in, (defaults, None), NOW).unwrap();
         let mut found = Vec::new();
         while let Some(row) = rows.next_row().unwrap() {
             let line = rows.line();
@@ -598,7 +610,9 @@ mod tests {
 
     #[test]
     fn a_table_without_the_right_header_is_refused() {
-        let header = |text: &[u8]| Rows::new(text, Format::Csv, (&symbol(), None), NOW).err().map(|told| told.cause);
+        let header = |text: &[u8]| {
+            Rows::new(text, Format::Csv, &Taxonomy::built_in(), (&symbol(), None), NOW).err().map(|told| told.cause)
+        };
         for (text, expected) in [
             ("", "line 1: the columns type and value are needed"),
             ("type,label\n", "line 1: there is no column \"label\""),

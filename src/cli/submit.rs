@@ -9,11 +9,11 @@ use super::failure::{Exit, Failure, Outcome};
 use super::item::{Hash, Item};
 use super::list::check;
 use super::rows::Format;
-use super::{Invocation, backfill, json, show};
+use super::{Invocation, backfill, json, show, taxonomy};
 use crate::clock;
 use crate::replica::ids::{TimeMs, sha256};
 use crate::replica::own::RECORDS_PER_SUBMISSION_MAX;
-use crate::replica::{record, taxonomy};
+use crate::replica::record;
 use crate::wire::files::is_language;
 use crate::wire::local;
 
@@ -104,6 +104,7 @@ pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
         let job = Job {
             path,
             format: Format::of(args.format, path)?,
+            labels: &taxonomy::of_this_place(at).await?,
             defaults: &terms,
             quality: args.quality,
             lane,
@@ -117,8 +118,7 @@ pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
         return Err(Failure::new(Exit::Usage, cause).fix("staydown submit --from FILE.csv"));
     }
     if terms.labels.is_empty() {
-        let labels = taxonomy::LABELS.map(|(_, name)| name).join(", ");
-        return Err(Failure::new(Exit::Usage, "--label is missing").culprit(format!("one or more of {labels}")));
+        return Err(Failure::new(Exit::Usage, "--label is missing").fix("staydown taxonomy show"));
     }
     let mut items = args.items.iter().map(|item| Item::read(item)).collect::<Result<Vec<_>, _>>()?;
     items.extend(args.account.iter().map(|account| Item::account(account)));
@@ -140,7 +140,6 @@ pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
 }
 
 fn terms(args: &SubmitArgs, now: TimeMs) -> Result<Terms, Failure> {
-    check_labels(&args.label)?;
     if let Some(tag) = args.language.iter().find(|tag| !is_language(tag)) {
         return Err(Failure::new(
             Exit::Usage,
@@ -178,12 +177,6 @@ pub(super) fn basis(name: Option<&str>) -> Result<u32, Failure> {
 /// The number of a basis, if the name is one.
 pub(super) fn basis_number(name: &str) -> Option<u32> {
     record::code(&record::BASES, name)
-}
-
-/// Refuses labels that the taxonomy does not have.
-pub(super) fn check_labels(labels: &[String]) -> Result<(), Failure> {
-    let known: Vec<_> = taxonomy::LABELS.iter().map(|(_, name)| *name).collect();
-    labels.iter().try_for_each(|label| check("--label", Some(label), |l| taxonomy::number(l).is_some(), &known))
 }
 
 /// One statement a hash; the hashes of one file share an item id. All are accepted, or none is.
@@ -298,11 +291,5 @@ mod tests {
         assert_ne!(key, derived_key(&[0; 16], &hash(), &Terms { severity: 2, ..terms.clone() }));
         assert_ne!(key, derived_key(&[0; 16], &hash(), &Terms { basis: 2, ..terms.clone() }));
         assert_ne!(key, derived_key(&[0; 16], &Hash { quality: Some(60), ..hash() }, &terms));
-    }
-
-    #[test]
-    fn unknown_labels_are_refused_with_the_nearest() {
-        let failure = check_labels(&["symbol".to_owned(), "simbol".to_owned()]).unwrap_err();
-        assert_eq!((failure.exit, failure.fix.as_deref()), (Exit::Usage, Some("did you mean symbol?")));
     }
 }

@@ -8,17 +8,18 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
+use super::labels;
 use super::limits::{self, CALL_TIMEOUT, MESSAGE_BYTES_MAX, SILENCE_MAX};
 use super::tls::{ConnectError, Connector, Tls};
 use crate::clock;
 use crate::engine::{Failed, Handle};
 use crate::replica::Input;
 use crate::replica::block::Frame;
-use crate::replica::exchange::{Ask, Call, PeerEvent, Trouble};
+use crate::replica::exchange::{Ask, Call, Exchange, PeerEvent, Trouble};
 use crate::replica::heads::{Have, origin_to_proto};
 use crate::replica::ids::{MemberId, Pin};
 use crate::replica::proto::{self, pull_reply::Item};
@@ -44,6 +45,10 @@ pub async fn follow(target: Target, engine: Handle, tls: Tls, mut asks: mpsc::Re
     let mut follower = Follower { engine, tls, target, next_endpoint: 0, client: None };
     let mut calls = JoinSet::new();
     let mut under_way: BTreeMap<bool, AbortHandle> = BTreeMap::new();
+    let mut fetching = JoinSet::new();
+    let mut look = tokio::time::interval(labels::LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asks_again = clock::instant();
     loop {
         tokio::select! {
             ask = asks.recv() => match ask {
@@ -60,6 +65,12 @@ pub async fn follow(target: Target, engine: Handle, tls: Tls, mut asks: mpsc::Re
                 }
             },
             Some(_) = calls.join_next() => {}
+            _ = look.tick(), if fetching.is_empty() => {
+                if clock::instant() >= asks_again {
+                    follower.fetch_taxonomy(&mut fetching);
+                }
+            }
+            Some(_) = fetching.join_next() => asks_again = clock::instant() + labels::ASK_AGAIN,
         }
     }
 }
@@ -100,6 +111,17 @@ impl Follower {
                 }
             };
             drop(engine.input(Input::Peer(peer, PeerEvent::Ended(kind, ended))).await);
+        }
+    }
+
+    /// Asks for the forum's taxonomy, if it is missing and nobody else asks. Only over a connection that is there:
+    /// whom to dial, and when, is not decided here.
+    fn fetch_taxonomy(&self, fetching: &mut JoinSet<bool>) {
+        let shared = self.engine.shared();
+        let Some(client) = self.client.clone().filter(|_| shared.taxonomies().wanted().is_some()) else { return };
+        let is_connected = shared.replica().exchanges().get(&self.target.member).is_some_and(Exchange::is_connected);
+        if is_connected && let Some(turn) = shared.taxonomies().turn() {
+            fetching.spawn(labels::fetch(turn, Arc::clone(shared), client, self.target.name.clone()));
         }
     }
 

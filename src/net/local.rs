@@ -19,9 +19,8 @@ use super::limits::LOCAL_MESSAGE_BYTES_MAX;
 use super::report;
 use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
 use super::tls::{Connections, RefusedConnection, Sender, Tls};
-use super::{reviews, saying};
+use super::{labels, reviews, saying};
 use crate::clock;
-use crate::config::nearest;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
 use crate::policy::breaker::{Breaker, Trip};
@@ -37,9 +36,10 @@ use crate::replica::log::Log;
 use crate::replica::own::{Answer, RECORDS_PER_SUBMISSION_MAX, Receipt};
 use crate::replica::signal::{self, Alg, Subject};
 use crate::replica::suspension::SUSPENSION_DAYS_MAX;
+use crate::replica::taxonomy::Taxonomy;
 use crate::replica::verdict::Verdict;
 use crate::replica::view::{Entry, Said, Status as Standing};
-use crate::replica::{Health, Input, Replica, Settings, merkle, proto, record, taxonomy};
+use crate::replica::{Health, Input, Replica, Settings, merkle, proto, record};
 use crate::report::local::Counters;
 use crate::wire::local as l;
 use crate::wire::local_service::forum_server::{Forum, ForumServer};
@@ -157,7 +157,7 @@ impl Forum for LocalService {
         let class = class(request.lane())?;
         self.accounts.resolve(&self.shared().replica(), &mut request.statements)?;
         let marks = |member| marks(&self.shared().replica(), member);
-        let (records, keys) = records(&request, class, marks)?;
+        let (records, keys) = records(&request, class, &self.shared().taxonomy(), marks)?;
         saying::entitled(&self.shared().replica(), &records)?;
         let (answered, fresh) = self.already_said(records, &keys)?;
         let answer = match (fresh.is_empty(), answered) {
@@ -206,14 +206,15 @@ impl Forum for LocalService {
         let entry = self.entry(&mut request, now)?;
         let places: Vec<_> = entry.said.iter().map(|said| (said.block, u32::from(said.index))).collect();
         let stored = self.stored_receipts(&places);
+        let labels = self.shared().taxonomy();
         // Words are shown even where the store has lost their blocks.
-        let details = stored.iter().flatten().map(|receipt| saying::details(&receipt.record)).collect();
+        let details = stored.iter().flatten().map(|receipt| saying::details(&receipt.record, &labels)).collect();
         let receipts = if request.receipts { stored? } else { Vec::new() };
         let receipts = receipts.into_iter().map(receipt_to_proto).collect();
         let replica = self.shared().replica();
-        let mut shown = entry_to_proto(&entry, replica.charters().effective());
-        shown.resources = reviews::offers(&replica, &entry, now);
-        reviews::complete(&replica, &entry, details, &mut shown, now);
+        let mut shown = entry_to_proto(&entry, replica.charters().effective(), &labels);
+        shown.resources = reviews::offers(&replica, &entry, &labels, now);
+        reviews::complete(&replica, &entry, details, &labels, &mut shown, now);
         Ok(Response::new(l::GetEntryResponse { entry: Some(shown), receipts }))
     }
 
@@ -322,8 +323,10 @@ impl Forum for LocalService {
         &self,
         request: Request<l::ApplyCharterRequest>,
     ) -> Result<Response<l::ApplyCharterResponse>, Status> {
-        let charter: proto::SignedCharter = prost::Message::decode(request.into_inner().charter)
+        let request = request.into_inner();
+        let charter: proto::SignedCharter = prost::Message::decode(request.charter)
             .map_err(|e| bad_field("charter", format!("does not decode: {e}")))?;
+        self.stock_taxonomy(&charter, request.taxonomy).await?;
         let applied = self.engine.apply_charter(charter).await.map_err(|f| of_failure(&f))?;
         let version = applied.map_err(|e| refuse(Code::FailedPrecondition, "CHARTER", e.to_string()))?;
         let replica = self.shared().replica();
@@ -427,6 +430,13 @@ impl Forum for LocalService {
         request: Request<l::ListEntriesRequest>,
     ) -> Result<Response<Self::ExportEntriesStream>, Status> {
         export::export(self.shared(), request.get_ref()).map(Response::new)
+    }
+
+    async fn get_taxonomy(
+        &self,
+        _request: Request<l::GetTaxonomyRequest>,
+    ) -> Result<Response<l::GetTaxonomyResponse>, Status> {
+        Ok(Response::new(labels::answer(self.shared())))
     }
 
     async fn get_record(
@@ -536,6 +546,7 @@ type Keys = Vec<Option<record::ClientKey>>;
 fn records(
     request: &l::SubmitRequest,
     class: Class,
+    labels: &Taxonomy,
     marks: impl Fn(MemberId) -> Result<Vec<proto::Head>, Status>,
 ) -> Result<(Vec<Bytes>, Keys), Status> {
     let count = request.statements.len();
@@ -556,12 +567,12 @@ fn records(
             records.push(suspend(suspension, statement, index, class, &marks)?);
             continue;
         }
-        if let Some(said) = saying::record(statement, index, class)? {
+        if let Some(said) = saying::record(statement, index, class, labels)? {
             keys.push(None);
             records.push(said);
             continue;
         }
-        let opinion = opinion(statement, index)?;
+        let opinion = opinion(statement, index, labels)?;
         keys.push(opinion.client_key[..].try_into().ok());
         records.push(record::encode(proto::Kind::Opinion, clock::random(), &opinion));
     }
@@ -631,7 +642,7 @@ pub(super) fn reason(name: &str, field: &str) -> Result<u32, Status> {
     record::reason_number(name).map(u32::from).ok_or_else(unknown)
 }
 
-fn opinion(statement: &l::Statement, index: usize) -> Result<proto::Opinion, Status> {
+fn opinion(statement: &l::Statement, index: usize, taxonomy: &Taxonomy) -> Result<proto::Opinion, Status> {
     let field = |name: &str| format!("statements[{index}].{name}");
     let at_most = |name: &str, value: u32, max: u32| {
         if value <= max {
@@ -649,12 +660,12 @@ fn opinion(statement: &l::Statement, index: usize) -> Result<proto::Opinion, Sta
         stance => stance as u32,
     };
     let subject = subject(statement.signal.as_ref(), &field("signal"))?;
-    let mut labels = Vec::new();
+    let mut numbers = Vec::new();
     for label in &statement.labels {
-        labels.push(label_number(label, &field("labels"))?);
+        numbers.push(labels::said(taxonomy, label, &field("labels"))?);
     }
-    labels.sort_unstable();
-    labels.dedup();
+    numbers.sort_unstable();
+    numbers.dedup();
     if statement.languages.len() > TAGS_MAX {
         return Err(bad_field(field("languages"), format!("has more than {TAGS_MAX} entries")));
     }
@@ -664,7 +675,7 @@ fn opinion(statement: &l::Statement, index: usize) -> Result<proto::Opinion, Sta
     Ok(proto::Opinion {
         subject: Some(subject.to_proto()),
         stance,
-        labels,
+        labels: numbers,
         severity: at_most("severity", statement.severity, 4)?,
         expires_ms: expiry(statement.expires_ms).map_err(|why| bad_field(field("expires_ms"), why))?,
         review_ms: expiry(statement.review_ms).map_err(|why| bad_field(field("review_ms"), why))?,
@@ -686,21 +697,6 @@ fn expiry(expires_ms: u64) -> Result<u64, String> {
     } else {
         Err(format!("{expires_ms} lies in the past (now is {now})"))
     }
-}
-
-/// The number of a label's name.
-pub(super) fn label_number(name: &str, field: &str) -> Result<u32, Status> {
-    let unknown = || {
-        let nearest = nearest(name, taxonomy::LABELS.iter().map(|(_, name)| *name)).unwrap_or_default();
-        let known = known_labels();
-        let why = format!("{name:?} is not a label of the forum's taxonomy, did you mean {nearest}? known: {known}");
-        bad_field(field, why)
-    };
-    taxonomy::number(name).ok_or_else(unknown)
-}
-
-fn known_labels() -> String {
-    taxonomy::LABELS.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
 }
 
 fn known_reasons() -> String {
@@ -768,6 +764,15 @@ impl LocalService {
             return BTreeMap::new();
         }
         self.breaker.all_tripped(clock::now())
+    }
+
+    /// Whoever learns of the charter finds its taxonomy here.
+    async fn stock_taxonomy(&self, charter: &proto::SignedCharter, text: Bytes) -> Result<(), Status> {
+        // One that does not decode is refused with all the others that do not count.
+        let Ok(charter) = <proto::Charter as prost::Message>::decode(charter.body.clone()) else { return Ok(()) };
+        let shared = Arc::clone(self.shared());
+        let stocked = tokio::task::spawn_blocking(move || labels::stock(&shared, &charter.taxonomy, &text)).await;
+        stocked.map_err(|_panicked| bug())?
     }
 
     /// Ends the logs that this node writes.
@@ -894,6 +899,12 @@ impl LocalService {
         for (level, reason) in self.endings(now, |member| replica.name_of(member)) {
             health = health.max(level);
             reasons.push(reason);
+        }
+        let taxonomy = self.shared().taxonomy();
+        if let Some(why) = taxonomy.why_missing() {
+            health = health.max(Health::Yellow);
+            let named = taxonomy.named();
+            reasons.push(format!("labels are shown by their numbers and cannot be said: taxonomy {named}: {why}"));
         }
         if let Some(why) = self.policy.refused() {
             health = health.max(Health::Yellow);
@@ -1065,6 +1076,7 @@ fn lookup(
     threshold: u32,
 ) -> l::LookupResponse {
     let now = clock::now();
+    let labels = shared.taxonomy();
     let pdq = shared.replica().view().pdq().snapshot();
     let mut candidates: Vec<(u32, usize, Subject)> = Vec::new();
     for (index, query) in queries {
@@ -1097,23 +1109,24 @@ fn lookup(
     let (verdict, answer) = judge.answer(&weighed.collect::<Vec<_>>(), truncated);
     counters.looked_up(found.len(), verdict);
     let offers = |n: usize, entry: &Entry| {
-        if n < OFFERED_MATCHES_MAX { reviews::offers(&replica, entry, now) } else { Vec::new() }
+        if n < OFFERED_MATCHES_MAX { reviews::offers(&replica, entry, &labels, now) } else { Vec::new() }
     };
     let matches = found.iter().enumerate().map(|(n, (distance, index, entry))| l::Match {
         signal_index: u32::try_from(*index).unwrap_or(u32::MAX),
         distance: *distance,
         threshold: if entry.subject.alg() == Alg::Pdq.number() { threshold } else { 0 },
-        entry: Some(l::Entry { resources: offers(n, entry), ..entry_to_proto(entry, charter) }),
+        entry: Some(l::Entry { resources: offers(n, entry), ..entry_to_proto(entry, charter, &labels) }),
         flooding: flooding.get(n).copied().unwrap_or_default(),
     });
     l::LookupResponse { matches: matches.collect(), ..answer }
 }
 
-pub(super) fn entry_to_proto(entry: &Entry, charter: &Charter) -> l::Entry {
+/// An entry; its labels are called as `labels` has them.
+pub(super) fn entry_to_proto(entry: &Entry, charter: &Charter, labels: &Taxonomy) -> l::Entry {
     l::Entry {
         signal: Some(l::Signal { r#type: entry.subject.type_name().into_owned(), value: entry.subject.value() }),
         status: entry.status.name().into(),
-        labels: entry.labels.iter().map(|label| taxonomy::name(*label)).collect(),
+        labels: entry.labels.iter().map(|label| labels.name(*label)).collect(),
         languages: entry.languages.clone(),
         first_seen_ms: entry.said.iter().map(|s| s.time.0).min().unwrap_or(0),
         said: entry.said.iter().map(|said| said_to_proto(said, charter)).collect(),
@@ -1171,7 +1184,7 @@ impl Filter {
         let alg = given(&request.r#type).map(|t| Alg::from_name(&t).ok_or_else(|| unknown("type", &t))).transpose()?;
         let status =
             given(&request.status).map(|t| Standing::from_name(&t).ok_or_else(|| unknown("status", &t))).transpose()?;
-        let label = given(&request.label).map(|t| label_number(&t, "label")).transpose()?;
+        let label = given(&request.label).map(|t| labels::asked(&shared.taxonomy(), &t, "label")).transpose()?;
         let member = given(&request.member)
             .map(|t| {
                 let replica = shared.replica();
@@ -1196,6 +1209,7 @@ impl Filter {
 
     /// Looks at the next subjects under one hold of the lock; returns the last one looked at, or `None` at the end.
     fn scan(&self, shared: &Shared, after: Option<&Subject>, page: &mut Vec<l::Entry>) -> Option<Subject> {
+        let labels = shared.taxonomy();
         let replica = shared.replica();
         let charter = replica.charters().effective();
         let mut last = None;
@@ -1208,7 +1222,7 @@ impl Filter {
                 continue;
             }
             let entry = replica.view().entry(subject, self.now);
-            page.extend(entry.filter(|e| self.shows(e)).map(|e| entry_to_proto(&e, charter)));
+            page.extend(entry.filter(|e| self.shows(e)).map(|e| entry_to_proto(&e, charter, &labels)));
         }
         None
     }
@@ -1273,7 +1287,8 @@ mod tests {
             let mut statement = l::Statement { suspend: Some(suspension), ..Default::default() };
             change(&mut statement);
             let request = l::SubmitRequest { statements: vec![statement], ..Default::default() };
-            records(&request, lane, |_| Ok(Vec::new())).map_err(|status| status.message().to_owned())
+            records(&request, lane, &Taxonomy::built_in(), |_| Ok(Vec::new()))
+                .map_err(|status| status.message().to_owned())
         };
         let (made, keys) = asked(13, |_| (), Class::Urgent).unwrap();
         let said = record::parse(&made[0]);
@@ -1298,19 +1313,19 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_this_release_does_not_know_is_shown_by_its_number_and_never_said() {
+    fn a_label_that_the_taxonomy_does_not_have_is_shown_by_its_number_and_never_said() {
         let forum = TestForum::of_full(1);
         let mut view = crate::replica::view::View::new(&forum.charter(), START);
         let said = crate::replica::testing::opinion_with(1, 1, |o| o.labels = vec![13, 77]);
         let block = forum.log(1, 0, Class::Normal).block(&mut forum.keyring(), &[said]);
         view.fold(block.header(), block.records());
         let entry = view.entry(&crate::replica::testing::subject(1), START).unwrap();
-        assert_eq!(entry_to_proto(&entry, &forum.charter()).labels, ["symbol", "label-77"]);
+        assert_eq!(entry_to_proto(&entry, &forum.charter(), &Taxonomy::built_in()).labels, ["symbol", "label-77"]);
         for unknown in ["label-77", "simbol"] {
             let mut request = statements(0..1);
             request.statements[0].labels = vec![unknown.into()];
-            let why = records(&request, Class::Normal, |_| Ok(Vec::new())).unwrap_err();
-            assert!(why.message().contains("did you mean symbol?"), "{}", why.message());
+            let why = records(&request, Class::Normal, &Taxonomy::built_in(), |_| Ok(Vec::new())).unwrap_err();
+            assert!(why.message().contains("the nearest are symbol, "), "{}", why.message());
         }
     }
 

@@ -4,6 +4,7 @@ mod accounts;
 pub mod expiry;
 mod floods;
 pub mod follower;
+mod labels;
 pub mod limits;
 pub mod local;
 pub mod peer;

@@ -215,6 +215,21 @@ impl Peer for PeerService {
         Ok(Response::new(gate.guarded(headers)))
     }
 
+    async fn get_taxonomy(
+        &self,
+        request: Request<proto::TaxonomyRequest>,
+    ) -> Result<Response<proto::TaxonomyReply>, Status> {
+        let gate = self.caller(&request, &request.get_ref().forum_id)?;
+        let file = self.engine.shared().taxonomies().file(&request.get_ref().sha256);
+        let file = file.ok_or_else(|| refuse(Code::NotFound, "NOT_FOUND", "this node has no taxonomy of that hash"))?;
+        if let Some(size) = u32::try_from(file.len()).ok().and_then(std::num::NonZeroU32::new) {
+            // A file is far below the burst, so there is always room in the end.
+            let _always_room = self.bytes.until_key_n_ready(&gate.identity.pin, size).await;
+        }
+        gate.check()?;
+        Ok(Response::new(proto::TaxonomyReply { file }))
+    }
+
     async fn pull(&self, request: Request<proto::PullRequest>) -> Result<Response<Self::PullStream>, Status> {
         Ok(Response::new(self.outgoing(&request, false)?.into_stream()))
     }

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
+use super::labels;
 use super::limits::LOCAL_MESSAGE_BYTES_MAX;
 use super::status::{bad_field, of_store, refuse};
 use crate::clock;
@@ -21,6 +22,7 @@ use crate::replica::block::Frame;
 use crate::replica::charter::Charter;
 use crate::replica::ids::{BlockId, ForumId, Origin, Seq, TimeMs};
 use crate::replica::signed::VerifiedBlock;
+use crate::replica::taxonomy::Taxonomy;
 use crate::report::local::Counters;
 use crate::report::{Gathering, Period, PeriodError, Report};
 use crate::wire::local as l;
@@ -103,6 +105,7 @@ fn json(part: &impl serde::Serialize) -> Result<Bytes, Status> {
 struct Ends {
     forum: ForumId,
     charter: Charter,
+    taxonomy: Arc<Taxonomy>,
     logs: BTreeMap<Origin, Seq>,
     blocks: u64,
 }
@@ -115,6 +118,7 @@ impl Ends {
         Self {
             forum: replica.charters().forum(),
             charter: replica.law().clone(),
+            taxonomy: shared.taxonomy(),
             blocks: logs.values().map(|seq| seq.0).sum(),
             logs,
         }
@@ -128,7 +132,12 @@ impl Ends {
 /// A block cannot be read, or does not verify.
 fn forum_part(shared: &Shared, period: Period, mut told: impl FnMut(u64, u64) -> bool) -> Result<Report, Status> {
     let ends = Ends::of(shared, period.to());
-    let mut gathering = Gathering::new(&ends.charter, period);
+    // Who lacks the names would write another report than those who have them.
+    labels::known(&ends.taxonomy)?;
+    if ends.taxonomy.named() != ends.charter.taxonomy {
+        return Err(refuse(Code::Unavailable, "TAXONOMY", "the forum's taxonomy changes at this moment: ask again"));
+    }
+    let mut gathering = Gathering::new(&ends.charter, Arc::clone(&ends.taxonomy), period);
     let mut reading =
         Reading { ends: &ends, shared, next: BTreeMap::new(), past: BTreeSet::new(), read: 0, failed: None };
     let mut untold = 0;

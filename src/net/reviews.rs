@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tonic::Status;
 
 use super::floods;
-use super::local::{PAGE_DEFAULT, PAGE_MAX, SCAN_MAX, entry_to_proto, label_number, parse_token, token};
+use super::labels;
+use super::local::{PAGE_DEFAULT, PAGE_MAX, SCAN_MAX, entry_to_proto, parse_token, token};
 use super::status::bad_field;
 use crate::clock;
 use crate::engine::Shared;
@@ -20,7 +21,7 @@ use crate::replica::ids::{MemberId, TimeMs, hex};
 use crate::replica::notes::{self, Answered, IncidentWord, Note, Span};
 use crate::replica::record::{self, IncidentId, Resource, Stance};
 use crate::replica::signal::Subject;
-use crate::replica::taxonomy;
+use crate::replica::taxonomy::Taxonomy;
 use crate::replica::view::{Entry, Said, Status as Standing, Word};
 use crate::wire::local as l;
 
@@ -133,7 +134,7 @@ fn scan(
     size: usize,
     found: &mut Vec<l::Review>,
 ) -> Option<Subject> {
-    let now = clock::now();
+    let (now, labels) = (clock::now(), shared.taxonomy());
     let replica = shared.replica();
     let soon = now.plus(SOON_DAYS * TimeMs::DAY_MS);
     let (mut last, mut looked_at) = (None, 0);
@@ -144,7 +145,7 @@ fn scan(
         last = Some(subject.clone());
         if talked_about {
             looked_at += 1;
-            let reviews = reviews(&replica, subject, tripped.get(subject), now);
+            let reviews = reviews(&replica, subject, &labels, tripped.get(subject), now);
             found.extend(reviews.into_iter().filter(|review| fits(review, request)));
         }
     }
@@ -176,7 +177,13 @@ fn fits(review: &l::Review, request: &l::ListReviewsRequest) -> bool {
 }
 
 /// What of `subject` waits for our company at `now`.
-fn reviews(replica: &Replica, subject: &Subject, trip: Option<&Trip>, now: TimeMs) -> Vec<l::Review> {
+fn reviews(
+    replica: &Replica,
+    subject: &Subject,
+    labels: &Taxonomy,
+    trip: Option<&Trip>,
+    now: TimeMs,
+) -> Vec<l::Review> {
     let charter = replica.charters().effective();
     let Some(entry) = replica.view().entry(subject, now) else { return Vec::new() };
     let mut waiting = waiting(replica, charter, &entry, now);
@@ -184,7 +191,7 @@ fn reviews(replica: &Replica, subject: &Subject, trip: Option<&Trip>, now: TimeM
     let review = |w: Waiting| l::Review {
         id: format!("{}-{}", w.kind.name(), hex(&entry.subject.id().0[..8])),
         kind: w.kind.name().into(),
-        entry: Some(entry_to_proto(&entry, charter)),
+        entry: Some(entry_to_proto(&entry, charter, labels)),
         since_ms: w.since.0,
         deadline_ms: w.deadline.0,
         by: w.by.iter().map(|member| replica.name_of(*member)).collect(),
@@ -349,14 +356,14 @@ fn referrals<'a>(
 
 /// All incidents, those with the latest word first.
 pub(super) fn list_incidents(shared: &Shared) -> l::ListIncidentsResponse {
-    let now = clock::now();
+    let (now, labels) = (clock::now(), shared.taxonomy());
     let replica = shared.replica();
     let mut incidents: Vec<_> = replica.view().notes().incidents().collect();
     incidents.sort_by_key(|(_, words)| std::cmp::Reverse(words.values().map(|note| note.time).max()));
     let state = |(id, words): &(IncidentId, &BTreeMap<MemberId, Note<IncidentWord>>)| l::IncidentState {
         id: id.to_vec().into(),
         open: words.values().any(|note| note.what.is_open(now)),
-        words: words.values().map(|note| incident_word(&replica, note, now)).collect(),
+        words: words.values().map(|note| incident_word(&replica, note, &labels, now)).collect(),
         entries: replica.view().incident_subjects(id) as u64,
     };
     l::ListIncidentsResponse {
@@ -365,11 +372,11 @@ pub(super) fn list_incidents(shared: &Shared) -> l::ListIncidentsResponse {
     }
 }
 
-fn incident_word(replica: &Replica, note: &Note<IncidentWord>, now: TimeMs) -> l::IncidentWord {
+fn incident_word(replica: &Replica, note: &Note<IncidentWord>, labels: &Taxonomy, now: TimeMs) -> l::IncidentWord {
     l::IncidentWord {
         member: replica.name_of(note.member),
         member_id: note.member.0.to_vec().into(),
-        label: if note.what.code == 0 { String::new() } else { taxonomy::name(note.what.code) },
+        label: if note.what.code == 0 { String::new() } else { labels.name(note.what.code) },
         level: note.what.level,
         open: note.what.is_open(now),
         closes_ms: note.what.closes.0,
@@ -385,7 +392,11 @@ pub(super) fn list_resources(
     shared: &Shared,
     request: &l::ListResourcesRequest,
 ) -> Result<l::ListResourcesResponse, Status> {
-    let label = if request.label.is_empty() { None } else { Some(label_number(&request.label, "label")?) };
+    let taxonomy = shared.taxonomy();
+    let label = match request.label.as_str() {
+        "" => None,
+        label => Some(labels::asked(&taxonomy, label, "label")?),
+    };
     let now = clock::now();
     let replica = shared.replica();
     let fits = |note: &&Note<Resource>| {
@@ -400,14 +411,14 @@ pub(super) fn list_resources(
     let mut resources: Vec<_> = replica.view().notes().resources().filter(fits).take(SHOWN_MAX + 1).collect();
     let truncated = resources.len() > SHOWN_MAX;
     resources.truncate(SHOWN_MAX);
-    let resources = resources.into_iter().map(|note| resource_to_proto(&replica, note)).collect();
+    let resources = resources.into_iter().map(|note| resource_to_proto(&replica, note, &taxonomy)).collect();
     Ok(l::ListResourcesResponse { resources, truncated })
 }
 
-fn resource_to_proto(replica: &Replica, note: &Note<Resource>) -> l::Resource {
+fn resource_to_proto(replica: &Replica, note: &Note<Resource>, labels: &Taxonomy) -> l::Resource {
     l::Resource {
         url: note.what.url.clone(),
-        labels: note.what.labels.iter().map(|label| taxonomy::name(*label)).collect(),
+        labels: note.what.labels.iter().map(|label| labels.name(*label)).collect(),
         languages: note.what.languages.clone(),
         listed: note.what.listed,
         expires_ms: note.what.expires.0,
@@ -416,10 +427,10 @@ fn resource_to_proto(replica: &Replica, note: &Note<Resource>) -> l::Resource {
 }
 
 /// What active certifiers offer against an entry, for its labels and languages.
-pub(super) fn offers(replica: &Replica, entry: &Entry, now: TimeMs) -> Vec<l::Resource> {
+pub(super) fn offers(replica: &Replica, entry: &Entry, labels: &Taxonomy, now: TimeMs) -> Vec<l::Resource> {
     let offers = replica.view().notes().offers(&entry.labels, &entry.languages, now);
     let offers = offers.into_iter().filter(|note| is_active(replica.charters().effective(), note.member));
-    offers.map(|note| resource_to_proto(replica, note)).collect()
+    offers.map(|note| resource_to_proto(replica, note, labels)).collect()
 }
 
 /// Adds to an entry what is said beside its status: incidents, preserved copies, outcomes. `details` are those of its
@@ -428,6 +439,7 @@ pub(super) fn complete(
     replica: &Replica,
     entry: &Entry,
     details: Vec<Option<l::Details>>,
+    labels: &Taxonomy,
     shown: &mut l::Entry,
     now: TimeMs,
 ) {
@@ -441,7 +453,7 @@ pub(super) fn complete(
     let open_labels = |id: &IncidentId| {
         let words = notes.incident(id).into_iter().flat_map(|words| words.values());
         let codes: BTreeSet<_> = words.filter(|note| note.what.is_open(now)).map(|note| note.what.code).collect();
-        codes.into_iter().map(taxonomy::name).collect()
+        codes.into_iter().map(|code| labels.name(code)).collect()
     };
     shown.incidents =
         ids.iter().map(|id| l::EntryIncident { id: id.to_vec().into(), labels: open_labels(id) }).collect();

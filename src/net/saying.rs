@@ -5,13 +5,15 @@ use bytes::Bytes;
 use prost::Message as _;
 use tonic::{Code, Status};
 
-use super::local::{TAGS_MAX, label_number, reason, subject};
+use super::labels;
+use super::local::{TAGS_MAX, reason, subject};
 use super::status::{bad_field, refuse_with_fix};
 use crate::clock;
 use crate::replica::charter::{Charter, Member, Roles};
 use crate::replica::ids::{Class, TimeMs};
 use crate::replica::record::{self, ALLOW_DAYS_MAX, Parsed};
-use crate::replica::{Replica, admission, proto, taxonomy};
+use crate::replica::taxonomy::Taxonomy;
+use crate::replica::{Replica, admission, proto};
 use crate::wire::local as l;
 
 /// An incident that our node opens closes by itself after so many days at most: nobody remembers to close it, and
@@ -35,9 +37,14 @@ enum Kind<'a> {
 ///
 /// # Errors
 /// The field that is wrong, with what was expected.
-pub(super) fn record(statement: &l::Statement, index: usize, class: Class) -> Result<Option<Bytes>, Status> {
+pub(super) fn record(
+    statement: &l::Statement,
+    index: usize,
+    class: Class,
+    taxonomy: &Taxonomy,
+) -> Result<Option<Bytes>, Status> {
     let Some((name, kind)) = kind(statement) else { return Ok(None) };
-    let said = Saying { index, name, signal: statement.signal.as_ref() };
+    let said = Saying { index, name, signal: statement.signal.as_ref(), taxonomy };
     said.stands_alone(statement)?;
     match kind {
         Kind::Retract(vote) => said.retract(vote),
@@ -67,6 +74,7 @@ struct Saying<'a> {
     index: usize,
     name: &'static str,
     signal: Option<&'a l::Signal>,
+    taxonomy: &'a Taxonomy,
 }
 
 impl Saying<'_> {
@@ -182,7 +190,7 @@ impl Saying<'_> {
         }
         let terms = (notice.label.as_str(), notice.level, notice.closes_ms);
         let (code, closes_ms) = if notice.open {
-            let code = label_number(&notice.label, &self.field(".label"))?;
+            let code = labels::said(self.taxonomy, &notice.label, &self.field(".label"))?;
             (code, self.until(".closes_ms", notice.closes_ms, INCIDENT_DAYS_MAX)?)
         } else {
             self.no_terms(terms == ("", 0, 0))?;
@@ -225,8 +233,8 @@ impl Saying<'_> {
         if !resource.member.is_empty() {
             return Err(bad_field(self.field(".member"), "is set, expected nothing: it is our company's word"));
         }
-        let labels = resource.labels.iter().map(|label| label_number(label, &self.field(".labels")));
-        let mut labels = labels.collect::<Result<Vec<_>, _>>()?;
+        let numbers = resource.labels.iter().map(|label| labels::said(self.taxonomy, label, &self.field(".labels")));
+        let mut labels = numbers.collect::<Result<Vec<_>, _>>()?;
         labels.sort_unstable();
         labels.dedup();
         let said = proto::Resource {
@@ -311,13 +319,13 @@ fn role_missing(member: &Member, needed: Roles) -> Status {
 }
 
 /// What else a record says than what the view keeps of it.
-pub(super) fn details(bytes: &Bytes) -> Option<l::Details> {
+pub(super) fn details(bytes: &Bytes, labels: &Taxonomy) -> Option<l::Details> {
     let record = proto::Record::decode(bytes.clone()).ok()?;
     match proto::Kind::try_from(i32::try_from(record.kind).ok()?).ok()? {
         proto::Kind::Opinion => {
             let opinion = proto::Opinion::decode(record.body).ok()?;
             Some(l::Details {
-                labels: opinion.labels.iter().map(|label| taxonomy::name(*label)).collect(),
+                labels: opinion.labels.iter().map(|label| labels.name(*label)).collect(),
                 languages: opinion.languages,
                 confidence: opinion.confidence,
                 basis: record::code_name(&record::BASES, "basis", opinion.basis),
@@ -414,10 +422,14 @@ mod tests {
                 ..Default::default()
             },
         ] {
-            let made = record(&statement, 0, Class::Urgent).unwrap().unwrap();
+            let made = record(&statement, 0, Class::Urgent, &Taxonomy::built_in()).unwrap().unwrap();
             assert!(matches!(record::parse(&made), Parsed::Says(_)), "{:?} of {statement:?}", record::parse(&made));
         }
-        assert!(record(&l::Statement { signal: signal(), ..Default::default() }, 0, Class::Normal).unwrap().is_none());
+        assert!(
+            record(&l::Statement { signal: signal(), ..Default::default() }, 0, Class::Normal, &Taxonomy::built_in())
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]
@@ -438,7 +450,7 @@ mod tests {
             (with(incident(1), |s| s.incident.as_mut().unwrap().id = vec![1; 15].into()), "has 15 bytes, expected 16"),
             (
                 with(incident(1), |s| s.incident.as_mut().unwrap().label = "propoganda".into()),
-                "did you mean propaganda?",
+                "the nearest are propaganda, ",
             ),
             (with(incident(1), |s| s.signal = signal()), "stands beside other fields"),
             (resource("http://example.org"), "expected https"),
@@ -458,14 +470,14 @@ mod tests {
             (outcome("", 1), "is missing"),
             (outcome("kept", in_days(1)), "not later than now"),
         ] {
-            let why = record(&statement, 3, Class::Urgent).unwrap_err();
+            let why = record(&statement, 3, Class::Urgent, &Taxonomy::built_in()).unwrap_err();
             assert!(
                 why.message().contains(expected) && why.message().starts_with("statements[3]."),
                 "{}",
                 why.message()
             );
         }
-        let why = record(&incident(1), 0, Class::Normal).unwrap_err();
+        let why = record(&incident(1), 0, Class::Normal, &Taxonomy::built_in()).unwrap_err();
         assert!(why.message().contains("expected the urgent one"), "{}", why.message());
     }
 
@@ -492,6 +504,7 @@ mod tests {
 
     #[test]
     fn details_are_what_the_record_says_and_nothing_of_other_kinds() {
+        let details = |bytes: &Bytes| details(bytes, &Taxonomy::built_in());
         assert_eq!(details(&opinion(1, 1)).unwrap().confidence, 0);
         assert!(details(&retract(1, true)).is_none() && details(&Bytes::from_static(b"x")).is_none());
         assert!(clock::now() > START);

@@ -35,6 +35,21 @@ pub fn bad_field(field: impl Into<String>, why: impl Into<String>) -> Status {
     with_details(Code::InvalidArgument, "FIELD", message, details)
 }
 
+/// The same with a reason of its own and what to do about it.
+pub fn bad_field_with_fix(
+    field: impl Into<String>,
+    why: impl Into<String>,
+    reason: &str,
+    fix: impl Into<String>,
+) -> Status {
+    let (field, why) = (field.into(), why.into());
+    let message = format!("{field}: {why}");
+    let mut details = ErrorDetails::new();
+    details.add_bad_request_violation(field, why);
+    details.set_error_info(reason, DOMAIN, std::collections::HashMap::from([("fix".to_owned(), fix.into())]));
+    finished(Code::InvalidArgument, reason, message, details)
+}
+
 fn with_details(code: Code, reason: &str, message: impl Into<String>, mut details: ErrorDetails) -> Status {
     details.set_error_info(reason, DOMAIN, std::collections::HashMap::<String, String>::new());
     finished(code, reason, message, details)

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use toml::de::{DeTable, DeValue};
 
-use super::fields::{Field, File, Problem};
 use super::found::{Found, Voice};
-use super::read::{STATUSES, VALUES_MAX, label, matching_status, verdict};
+use super::read::{STATUSES, VALUES_MAX, matching_status, verdict};
 use super::{Decision, Explained, NAME_CHARS_MAX, Policy};
+use crate::fields::{Field, File, Problem};
 use crate::replica::charter::Roles;
 use crate::replica::record::Stance;
 use crate::replica::signal::{Alg, PDQ_DISTANCE_MAX};
+use crate::replica::taxonomy::Taxonomy;
 use crate::replica::verdict::Verdict;
 use crate::replica::view::{Status, Word};
 
@@ -76,13 +77,13 @@ struct Entry {
 }
 
 impl Cases {
-    /// Reads a file of cases.
+    /// Reads a file of cases; names of labels are those of `taxonomy`.
     ///
     /// # Errors
     /// Everything that is wrong with it, in the order of its lines.
-    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+    pub fn parse(text: &str, taxonomy: &Taxonomy) -> Result<Self, Vec<Problem>> {
         let mut file = File::new(text);
-        let cases = read(&mut file);
+        let cases = read(&mut file, taxonomy);
         let problems = file.into_problems();
         if problems.is_empty() { Ok(cases) } else { Err(problems) }
     }
@@ -145,7 +146,7 @@ fn status_of(voices: &[Voice<'_>]) -> Status {
     }
 }
 
-fn read(file: &mut File<'_>) -> Cases {
+fn read(file: &mut File<'_>, taxonomy: &Taxonomy) -> Cases {
     let table = file.parse();
     let mut cases = Cases { companies: BTreeMap::new(), cases: Vec::new() };
     let fields = file.fields(&table, &["company", "case"], "a file of cases");
@@ -154,7 +155,7 @@ fn read(file: &mut File<'_>) -> Cases {
     }
     for field in fields.iter().filter(|field| field.key == "case") {
         for (line, table) in file.tables(*field) {
-            let case = case(file, line, table, &cases.companies);
+            let case = case(file, line, table, &cases.companies, taxonomy);
             cases.cases.extend(case);
         }
     }
@@ -200,6 +201,7 @@ fn case<'t>(
     line: usize,
     table: &DeTable<'t>,
     companies: &BTreeMap<String, Company>,
+    taxonomy: &Taxonomy,
 ) -> Option<Case> {
     let (mut name, mut expected, mut rule, mut entries) = (None, None, None, Vec::new());
     let fields = file.fields(table, &["name", "verdict", "rule", "entry"], "a case");
@@ -210,7 +212,7 @@ fn case<'t>(
             "rule" => rule = file.name(*field, NAME_CHARS_MAX),
             _ => {
                 for (line, table) in file.tables(*field) {
-                    entries.push(entry(file, line, table, companies));
+                    entries.push(entry(file, line, table, companies, taxonomy));
                 }
             }
         }
@@ -235,13 +237,19 @@ const ENTRY_KEYS: [&str; 11] = [
     "referred_by",
 ];
 
-fn entry<'t>(file: &mut File<'t>, line: usize, table: &DeTable<'t>, companies: &BTreeMap<String, Company>) -> Entry {
+fn entry<'t>(
+    file: &mut File<'t>,
+    line: usize,
+    table: &DeTable<'t>,
+    companies: &BTreeMap<String, Company>,
+    taxonomy: &Taxonomy,
+) -> Entry {
     let mut entry = Entry { alg: Some(Alg::Sha256), ..Entry::default() };
     for field in file.fields(table, &ENTRY_KEYS, "an entry") {
         match field.key {
             "type" => entry.alg = one(file, field, &Alg::ALL.map(Alg::name), Alg::from_name),
             "status" => entry.status = one(file, field, &STATUSES.map(Status::name), matching_status),
-            "labels" => entry.labels = labels(file, field),
+            "labels" => entry.labels = labels(file, field, taxonomy),
             "languages" => {
                 let texts = file.texts(field, VALUES_MAX).unwrap_or_default();
                 entry.languages = texts.into_iter().map(|(_, text)| text).collect();
@@ -276,10 +284,10 @@ fn one<'t, T>(
     value
 }
 
-fn labels<'t>(file: &mut File<'t>, field: Field<'_, 't>) -> Vec<u32> {
+fn labels<'t>(file: &mut File<'t>, field: Field<'_, 't>, taxonomy: &Taxonomy) -> Vec<u32> {
     let mut labels = Vec::new();
     for (line, name) in file.texts(field, VALUES_MAX).unwrap_or_default() {
-        match label(&name) {
+        match taxonomy.number(&name) {
             Some(label) => labels.push(label),
             None => file.wrong(line, format!("labels has {name:?}, which no taxonomy here has")),
         }

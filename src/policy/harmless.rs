@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use thiserror::Error;
 
 use super::Problem;
-use super::fields::PROBLEMS_MAX;
+use crate::fields::PROBLEMS_MAX;
 use crate::replica::signal::{Alg, Subject, parse_any};
 
 /// Hashes of one file: what a company has in its templates, logos and fonts, many times over. They are held in memory.

@@ -1,7 +1,6 @@
 //! The policy that is in force on this node: read from its file, swapped whole, counted by rule.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +11,9 @@ use thiserror::Error;
 use super::{DEFAULT_TEXT, Decider, Decision, Found, Policy, Problem};
 use crate::clock;
 use crate::config::{Config, POLICY_FILE};
+use crate::fields::{read_text, summary};
 use crate::replica::ids::TimeMs;
+use crate::replica::taxonomy::Taxonomy;
 use crate::replica::verdict::Verdict;
 
 /// A policy is written by people: a hundred rules with their comments are a quarter of this.
@@ -30,25 +31,13 @@ pub enum PolicyError {
         source: io::Error,
     },
     /// It is not understood.
-    #[error("{}, {}{}; fix: staydown policy check {}", path.display(), first(problems), others(problems), path.display())]
+    #[error("{}, {}; fix: staydown policy check {}", path.display(), summary(problems), path.display())]
     Rules {
         /// The file.
         path: PathBuf,
         /// Everything that is wrong with it.
         problems: Vec<Problem>,
     },
-}
-
-fn first(problems: &[Problem]) -> String {
-    problems.first().map(ToString::to_string).unwrap_or_default()
-}
-
-fn others(problems: &[Problem]) -> String {
-    match problems.len() {
-        0 | 1 => String::new(),
-        2 => " (and 1 more mistake)".to_owned(),
-        more => format!(" (and {} more mistakes)", more - 1),
-    }
 }
 
 /// Where a node's policy comes from.
@@ -89,15 +78,7 @@ impl Source {
 /// # Errors
 /// It cannot be read, is no text, or is larger than [`POLICY_SIZE_MAX`].
 pub fn read_file(path: &Path) -> Result<String, PolicyError> {
-    let unreadable = |source| PolicyError::Read { path: path.to_owned(), source };
-    let mut text = String::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(POLICY_SIZE_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > POLICY_SIZE_MAX {
-        let what = format!("it has more than {POLICY_SIZE_MAX} bytes");
-        return Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, what)));
-    }
-    Ok(text)
+    read_text(path, POLICY_SIZE_MAX).map_err(|source| PolicyError::Read { path: path.to_owned(), source })
 }
 
 /// A policy with what it has decided so far. Counters only: nothing that was looked up is kept.
@@ -111,7 +92,7 @@ pub struct InForce {
     pub file: Option<PathBuf>,
     /// When they came into force.
     pub since: TimeMs,
-    counts: Vec<[AtomicU64; 3]>,
+    counts: Arc<[[AtomicU64; 3]]>,
 }
 
 /// How often a rule decided, by the verdict that came of it.
@@ -133,11 +114,20 @@ impl InForce {
         Self { policy, text, file, since: clock::now(), counts }
     }
 
-    fn read(source: &Source) -> Result<Self, PolicyError> {
+    fn read(source: &Source, taxonomy: &Arc<Taxonomy>) -> Result<Self, PolicyError> {
         let (file, text) = source.read()?;
         let path = || file.clone().unwrap_or_else(|| source.beside.clone());
-        let policy = Policy::parse(&text).map_err(|problems| PolicyError::Rules { path: path(), problems })?;
+        let policy =
+            Policy::parse(&text, taxonomy).map_err(|problems| PolicyError::Rules { path: path(), problems })?;
         Ok(Self::new(policy, text, file))
+    }
+
+    /// The same rules, their labels understood by another taxonomy; counters go on.
+    fn understood_by(&self, taxonomy: &Arc<Taxonomy>) -> Option<Self> {
+        let (text, file, counts) = (self.text.clone(), self.file.clone(), Arc::clone(&self.counts));
+        // What labels are called is no mistake in a file, so that one that was understood once always is.
+        let policy = Policy::parse(&text, taxonomy).ok()?;
+        Some(Self { policy, text, file, since: self.since, counts })
     }
 
     /// Decides, and counts it.
@@ -183,6 +173,8 @@ pub struct Standing {
     shadow: bool,
     current: ArcSwap<InForce>,
     refused: ArcSwapOption<String>,
+    /// Of the forum, as it was last known.
+    taxonomy: ArcSwap<Taxonomy>,
 }
 
 impl Standing {
@@ -192,14 +184,29 @@ impl Standing {
     /// [`PolicyError`], with all that is wrong with the file.
     pub fn load(config: &Config) -> Result<Self, PolicyError> {
         let source = Source::of(config);
-        let current = ArcSwap::from_pointee(InForce::read(&source)?);
-        Ok(Self { source: Some(source), shadow: config.policy.shadow, current, refused: ArcSwapOption::empty() })
+        let taxonomy = Arc::new(Taxonomy::built_in());
+        let current = ArcSwap::from_pointee(InForce::read(&source, &taxonomy)?);
+        let (source, shadow, refused) = (Some(source), config.policy.shadow, ArcSwapOption::empty());
+        Ok(Self { source, shadow, current, refused, taxonomy: ArcSwap::new(taxonomy) })
     }
 
     /// The built-in policy for good, as a node has it that was set up by a program.
     pub fn built_in() -> Self {
         let in_force = InForce::new(Policy::built_in(), DEFAULT_TEXT.to_owned(), None);
-        Self { source: None, shadow: false, current: ArcSwap::from_pointee(in_force), refused: ArcSwapOption::empty() }
+        let (source, current, refused) = (None, ArcSwap::from_pointee(in_force), ArcSwapOption::empty());
+        Self { source, shadow: false, current, refused, taxonomy: ArcSwap::from_pointee(Taxonomy::built_in()) }
+    }
+
+    /// Understands the labels of the rules by another taxonomy. While it is missing, the last one that was known is gone
+    /// by: numbers keep their meaning from version to version, and rules that name them keep theirs.
+    pub fn go_by(&self, taxonomy: &Arc<Taxonomy>) {
+        if taxonomy.why_missing().is_some() || self.taxonomy.load().named() == taxonomy.named() {
+            return;
+        }
+        self.taxonomy.store(Arc::clone(taxonomy));
+        if let Some(again) = self.in_force().understood_by(taxonomy) {
+            self.current.store(Arc::new(again));
+        }
     }
 
     /// Reads the file again. One that cannot be used leaves the old policy in force, and [`Standing::refused`] says so.
@@ -208,7 +215,7 @@ impl Standing {
     /// [`PolicyError`], with all that is wrong with the file.
     pub fn reload(&self) -> Result<Arc<InForce>, PolicyError> {
         let Some(source) = &self.source else { return Ok(self.in_force()) };
-        match InForce::read(source) {
+        match InForce::read(source, &self.taxonomy.load()) {
             Ok(read) => {
                 let read = Arc::new(read);
                 // Counters go on where the rules are those of before.
@@ -248,6 +255,7 @@ impl Standing {
 mod tests {
     use super::*;
     use crate::policy::cases::Cases;
+    use crate::replica::taxonomy::{Facet, Label};
 
     fn standing(folder: &Path, file: Option<&str>) -> Result<Standing, PolicyError> {
         let mut config = Config::default_in(folder.to_owned());
@@ -313,7 +321,7 @@ mod tests {
         let standing = standing(folder.path(), None).unwrap();
         let cases =
             "[[case]]\nname = \"c\"\nverdict = \"BLOCK\"\nentry = [{ supported_by = [\"acme\"] }]\n[company.acme]\n";
-        let cases = Cases::parse(cases).unwrap();
+        let cases = Cases::parse(cases, &Taxonomy::built_in()).unwrap();
         let entries = cases.found_in(&cases.cases[0]);
         standing.in_force().decide(&entries, false);
         standing.in_force().decide(&entries, true);
@@ -327,5 +335,40 @@ mod tests {
         std::fs::write(&path, rule("all")).unwrap();
         standing.reload().unwrap();
         assert_eq!(standing.in_force().counts()[1], count("all", 0, 0, 0));
+    }
+
+    #[test]
+    fn rules_are_understood_anew_by_another_taxonomy_and_their_counters_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(POLICY_FILE);
+        let of =
+            |label: &str| format!("[[rule]]\nname = \"{label}\"\nverdict = \"BLOCK\"\nlabels_any = [\"{label}\"]\n");
+        std::fs::write(&path, format!("{}{}", of("symbol"), of("org-example-front"))).unwrap();
+        let standing = standing(folder.path(), None).unwrap();
+        let warnings = || standing.in_force().policy.warnings().iter().map(ToString::to_string).collect::<Vec<_>>();
+        let odd =
+            |label: &str| warnings().iter().any(|w| w.contains(&format!("no taxonomy here has the label {label:?}")));
+        assert!(odd("org-example-front") && !odd("symbol"), "{:?}", warnings());
+        let cases = "[[case]]\nname = \"c\"\nverdict = \"BLOCK\"\nentry = [{ supported_by = [\"acme\"], labels = [\"label-1001\"] }]\n[company.acme]\n";
+        let cases = Cases::parse(cases, &Taxonomy::built_in()).unwrap();
+        let entries = cases.found_in(&cases.cases[0]);
+        let decided = || {
+            let in_force = standing.in_force();
+            in_force.policy.name(in_force.decide(&entries, false).decider).to_owned()
+        };
+        assert_eq!(decided(), crate::policy::NO_RULE);
+        let mut labels = Taxonomy::built_in().labels().clone();
+        labels.remove(&13);
+        labels.insert(1001, Label::new("org-example-front", Facet::Producer));
+        let new = Arc::new(Taxonomy::new("new-2".into(), labels));
+        standing.go_by(&new);
+        assert_eq!(decided(), "org-example-front");
+        assert!(odd("symbol") && !odd("org-example-front"), "a warning, not a failure");
+        standing.go_by(&Arc::new(Taxonomy::missing("newer-3".into(), "it is not here".into())));
+        assert_eq!(decided(), "org-example-front", "numbers keep their meaning while names are missing");
+        let blocks = standing.in_force().counts().into_iter().map(|count| count.block).sum::<u64>();
+        assert_eq!((blocks, standing.in_force().counts().last().unwrap().review), (2, 1));
+        std::fs::write(&path, of("org-example-front")).unwrap();
+        assert!(standing.reload().unwrap().policy.warnings().is_empty(), "what is read later goes by it too");
     }
 }

@@ -5,22 +5,23 @@
 //! counting are in `in_force.rs`.
 
 use std::fmt;
+use std::sync::Arc;
 
 pub mod breaker;
 pub mod cases;
-mod fields;
 mod found;
 pub mod harmless;
 pub mod in_force;
 mod read;
 mod rule;
 
-pub use self::fields::Problem;
 use self::found::Whole;
 pub use self::found::{Found, Voice};
 pub use self::read::{NAME_CHARS_MAX, RULES_MAX, VALUES_MAX};
 pub use self::rule::Rule;
+pub use crate::fields::Problem;
 use crate::replica::signal::Alg;
+use crate::replica::taxonomy::Taxonomy;
 use crate::replica::verdict::Verdict;
 
 /// The policy of a company that has written none.
@@ -37,6 +38,8 @@ pub struct Policy {
     breaker: breaker::Limits,
     /// What is odd about them, and harmless.
     warnings: Vec<Problem>,
+    /// By which its labels were understood.
+    taxonomy: Arc<Taxonomy>,
 }
 
 /// Which rule decided.
@@ -76,6 +79,8 @@ pub enum Floor {
     AccountDecides,
     /// Only a signal that matches far more often here than it used to would have it blocked (`breaker.rs`).
     Flooding,
+    /// The rule excepts a label that the taxonomy does not have, or that is not known yet.
+    ExceptionUnknown,
 }
 
 impl fmt::Display for Floor {
@@ -90,6 +95,9 @@ impl fmt::Display for Floor {
             }
             Self::Flooding => {
                 "it matches far more often here than it used to: people look first (staydown review list --kind flood)"
+            }
+            Self::ExceptionUnknown => {
+                "no taxonomy here has a label of its labels_none, so that nobody can tell what it excepts"
             }
         })
     }
@@ -111,21 +119,23 @@ pub struct Explained {
 }
 
 impl Policy {
-    /// Reads a policy file.
+    /// Reads a policy file; names of labels are those of `taxonomy`.
     ///
     /// # Errors
-    /// Everything that is wrong with it, in the order of its lines.
-    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
-        read::policy(text)
+    /// Everything that is wrong with it, in the order of its lines. A label that the taxonomy does not have is no mistake.
+    pub fn parse(text: &str, taxonomy: &Arc<Taxonomy>) -> Result<Self, Vec<Problem>> {
+        read::policy(text, taxonomy)
     }
 
     /// The policy of a company that has written none.
     pub fn built_in() -> Self {
         // A test reads the text; were it broken all the same, no rule means REVIEW for whatever matches.
-        Self::parse(DEFAULT_TEXT).unwrap_or(Self {
+        let taxonomy = Arc::new(Taxonomy::built_in());
+        Self::parse(DEFAULT_TEXT, &taxonomy).unwrap_or(Self {
             rules: Vec::new(),
             breaker: breaker::Limits::default(),
             warnings: Vec::new(),
+            taxonomy,
         })
     }
 
@@ -177,7 +187,7 @@ impl Policy {
         }
         for (place, rule) in self.rules.iter().enumerate() {
             let Ok(selected) = rule.holds(found, whole) else { continue };
-            let mut lowered = floor(rule.verdict, &selected, whole, truncated);
+            let mut lowered = floor(rule, &selected, whole, truncated);
             if rule.verdict == Verdict::Block && matches!(lowered, None | Some(Floor::AccountAlone)) {
                 match self.without_accounts(found, truncated) {
                     Some(posted) if posted.verdict != Verdict::Block => {
@@ -222,7 +232,7 @@ impl Policy {
                 Ok(selected) if fired => rule.says_why(&selected),
                 Ok(_) => "only an account meets it, and what was posted is blocked by itself".to_owned(),
                 Err(_) if fired => "what was posted meets it, whoever posted it".to_owned(),
-                Err(unmet) => rule.says_why_not(unmet),
+                Err(unmet) => rule.says_why_not(unmet, &self.taxonomy),
             };
             let lowered = decision.lowered.filter(|_| fired);
             let why = lowered.map_or_else(|| why.clone(), |floor| format!("{why}; lowered to REVIEW: {floor}"));
@@ -237,8 +247,8 @@ impl Policy {
 }
 
 /// What keeps a rule's BLOCK from being one.
-fn floor(verdict: Verdict, selected: &[&Found<'_>], whole: &Whole, truncated: bool) -> Option<Floor> {
-    if verdict != Verdict::Block {
+fn floor(rule: &Rule, selected: &[&Found<'_>], whole: &Whole, truncated: bool) -> Option<Floor> {
+    if rule.verdict != Verdict::Block {
         return None;
     }
     if whole.certified {
@@ -246,6 +256,9 @@ fn floor(verdict: Verdict, selected: &[&Found<'_>], whole: &Whole, truncated: bo
     }
     if truncated {
         return Some(Floor::Truncated);
+    }
+    if rule.conditions.excepts_unknown {
+        return Some(Floor::ExceptionUnknown);
     }
     match rule::stood_behind(selected) {
         (false, _) => Some(Floor::ReferralAlone),

@@ -1,18 +1,19 @@
 //! From the text of a policy file to rules: all mistakes at once, then what is odd.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
 use super::breaker::{self, Limits};
-use super::fields::{Field, File, Problem};
 use super::rule::{Conditions, Disputes, Rule};
 use super::{NO_RULE, NOTHING_MATCHES, Policy};
 use crate::config::nearest;
+use crate::fields::{Field, File, Problem};
 use crate::replica::charter::Roles;
 use crate::replica::record::is_language;
 use crate::replica::signal::{Alg, PDQ_DISTANCE_MAX};
-use crate::replica::taxonomy;
+use crate::replica::taxonomy::Taxonomy;
 use crate::replica::verdict::Verdict;
 use crate::replica::view::Status;
 
@@ -46,8 +47,8 @@ const KEYS: [&str; 16] = [
 
 const BREAKER_KEYS: [&str; 5] = ["off", "floor", "factor", "window_minutes", "hold_hours"];
 
-pub(super) fn policy(text: &str) -> Result<Policy, Vec<Problem>> {
-    let mut reader = Reader { file: File::new(text), warnings: Vec::new() };
+pub(super) fn policy(text: &str, taxonomy: &Arc<Taxonomy>) -> Result<Policy, Vec<Problem>> {
+    let mut reader = Reader { file: File::new(text), taxonomy, warnings: Vec::new() };
     let (rules, breaker) = reader.whole();
     reader.judge(&rules);
     let problems = reader.file.into_problems();
@@ -56,11 +57,12 @@ pub(super) fn policy(text: &str) -> Result<Policy, Vec<Problem>> {
     }
     let mut warnings = reader.warnings;
     warnings.sort();
-    Ok(Policy { rules, breaker, warnings })
+    Ok(Policy { rules, breaker, warnings, taxonomy: Arc::clone(taxonomy) })
 }
 
 struct Reader<'t> {
     file: File<'t>,
+    taxonomy: &'t Taxonomy,
     warnings: Vec<Problem>,
 }
 
@@ -145,7 +147,11 @@ impl<'t> Reader<'t> {
             "status" => c.status = file.listed(field, VALUES_MAX, &STATUSES.map(Status::name), matching_status),
             "type" => c.types = file.listed(field, VALUES_MAX, &Alg::ALL.map(Alg::name), Alg::from_name),
             "labels_any" => c.labels_any = self.labels(field),
-            "labels_none" => c.labels_none = self.labels(field),
+            "labels_none" => {
+                let warned = self.warnings.len();
+                c.labels_none = self.labels(field);
+                c.excepts_unknown = self.warnings.len() > warned;
+            }
             "languages" => c.languages = self.languages(field),
             "distance_max" => c.distance_max = file.number(field, 0..=PDQ_DISTANCE_MAX),
             "incident" => c.incident = file.truth(field),
@@ -163,11 +169,10 @@ impl<'t> Reader<'t> {
     fn labels(&mut self, field: Field<'_, 't>) -> Option<Vec<u32>> {
         let mut labels = Vec::new();
         for (line, name) in self.file.texts(field, VALUES_MAX)? {
-            match label(&name) {
+            match self.taxonomy.number(&name) {
                 Some(label) => labels.push(label),
                 None => {
-                    let near = nearest(&name, taxonomy::LABELS.iter().map(|(_, name)| *name)).unwrap_or_default();
-                    let message = format!("no taxonomy here has the label {name:?}; did you mean {near:?}?");
+                    let message = no_such_label(&name, self.taxonomy);
                     self.warnings.push(Problem { line, message });
                 }
             }
@@ -248,9 +253,15 @@ pub(super) fn matching_status(name: &str) -> Option<Status> {
     STATUSES.into_iter().find(|status| status.name() == name)
 }
 
-/// The number of a label: its name, or `label-N` for one that this release does not know.
-pub(super) fn label(name: &str) -> Option<u32> {
-    taxonomy::number(name).or_else(|| name.strip_prefix("label-")?.parse().ok())
+fn no_such_label(name: &str, taxonomy: &Taxonomy) -> String {
+    let why = match taxonomy.why_missing() {
+        Some(why) => why.to_owned(),
+        None => match nearest(name, taxonomy.sayable_names()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => "it has none".to_owned(),
+        },
+    };
+    format!("no taxonomy here has the label {name:?}; {why}")
 }
 
 /// A verdict by its name.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::found::{Found, Whole, companies};
 use crate::replica::charter::Roles;
 use crate::replica::signal::Alg;
-use crate::replica::taxonomy;
+use crate::replica::taxonomy::Taxonomy;
 use crate::replica::verdict::Verdict;
 use crate::replica::view::Status;
 
@@ -32,6 +32,8 @@ pub(super) struct Conditions {
     pub(super) types: Option<Vec<Alg>>,
     pub(super) labels_any: Option<Vec<u32>>,
     pub(super) labels_none: Option<Vec<u32>>,
+    /// The taxonomy does not have a label of `labels_none`: nobody can tell what the rule excepts.
+    pub(super) excepts_unknown: bool,
     pub(super) languages: Option<Vec<String>>,
     pub(super) distance_max: Option<u32>,
     pub(super) incident: Option<bool>,
@@ -102,15 +104,15 @@ impl Rule {
     }
 
     /// Why the rule did not fire.
-    pub(super) fn says_why_not(&self, unmet: Unmet) -> String {
+    pub(super) fn says_why_not(&self, unmet: Unmet, taxonomy: &Taxonomy) -> String {
         let c = &self.conditions;
         let is = |asked: Option<bool>, yes: &str, no: &str| if asked == Some(true) { no } else { yes }.to_owned();
         match unmet {
             Unmet::Status => format!("no entry is {}", one_of(&c.status, |s| s.name().to_owned())),
             Unmet::Type => format!("no entry is of type {}", one_of(&c.types, |t| t.name().to_owned())),
-            Unmet::LabelsAny => format!("no entry has the label {}", one_of(&c.labels_any, |l| taxonomy::name(*l))),
+            Unmet::LabelsAny => format!("no entry has the label {}", one_of(&c.labels_any, |l| taxonomy.name(*l))),
             Unmet::LabelsNone => {
-                format!("every entry has the label {}", one_of(&c.labels_none, |l| taxonomy::name(*l)))
+                format!("every entry has the label {}", one_of(&c.labels_none, |l| taxonomy.name(*l)))
             }
             Unmet::Languages => format!("no entry is in {}", one_of(&c.languages, Clone::clone)),
             Unmet::Distance(nearest) => {

@@ -31,12 +31,20 @@ unit = { jurisdictions = ["DE"], roles = ["REFERRAL"] }
 fn tried(policy: &Policy, entries: &[&str]) -> cases::Tried {
     let entries: Vec<_> = entries.iter().map(|entry| format!("{{ {entry} }}")).collect();
     let case = format!("[[case]]\nname = \"x\"\nverdict = \"ALLOW\"\nentry = [{}]\n", entries.join(", "));
-    let cases = Cases::parse(&format!("{case}{COMPANIES}")).unwrap();
+    let cases = read_cases(&format!("{case}{COMPANIES}")).unwrap();
     cases.try_on(&cases.cases[0], policy)
 }
 
+fn read(text: &str) -> Result<Policy, Vec<Problem>> {
+    Policy::parse(text, &Arc::new(Taxonomy::built_in()))
+}
+
+fn read_cases(text: &str) -> Result<Cases, Vec<Problem>> {
+    Cases::parse(text, &Taxonomy::built_in())
+}
+
 fn parse(text: &str) -> Policy {
-    Policy::parse(text).unwrap_or_else(|problems| panic!("{text}: {problems:?}"))
+    read(text).unwrap_or_else(|problems| panic!("{text}: {problems:?}"))
 }
 
 /// Whether a rule with `condition` fires for these entries, and what is said of it.
@@ -319,12 +327,12 @@ fn what_is_not_understood_is_named_with_its_line() {
         (format!("{rule}certified = yes"), 4, ""),
     ];
     for (text, line, expected) in cases {
-        let problems = Policy::parse(&text).unwrap_err();
+        let problems = read(&text).unwrap_err();
         let found = problems.iter().any(|problem| problem.line == line && problem.message.contains(expected));
         assert!(found, "{text:?}: expected line {line}, {expected:?}: {problems:?}");
     }
     let many = "[[rule]]\nnam = 1\nverdict = 2\nincident = 3\nlisted = 4\n";
-    let lines: Vec<_> = Policy::parse(many).unwrap_err().into_iter().map(|problem| problem.line).collect();
+    let lines: Vec<_> = read(many).unwrap_err().into_iter().map(|problem| problem.line).collect();
     assert_eq!(lines, [1, 2, 3, 4, 5], "all mistakes are told at once");
 }
 
@@ -340,10 +348,10 @@ fn a_block_that_could_only_be_lowered_is_refused() {
         ("type = [\"account\"]", "an account alone"),
     ] {
         let rule = |verdict| format!("\n[[rule]]\nname = \"r\"\nverdict = \"{verdict}\"\n{condition}\n");
-        let problems = Policy::parse(&rule("BLOCK")).unwrap_err();
+        let problems = read(&rule("BLOCK")).unwrap_err();
         assert!(problems[0].line == 2 && problems[0].message.contains(expected), "{condition}: {problems:?}");
         assert!(problems[0].message.contains("says BLOCK, expected REVIEW"), "{problems:?}");
-        assert!(Policy::parse(&rule("REVIEW")).is_ok(), "{condition}");
+        assert!(read(&rule("REVIEW")).is_ok(), "{condition}");
     }
 }
 
@@ -398,15 +406,15 @@ fn a_file_has_at_most_so_many_rules_and_values() {
         (0..n).map(rule).collect::<String>()
     };
     assert_eq!(parse(&rules(RULES_MAX)).rules().len(), RULES_MAX);
-    let problems = Policy::parse(&rules(RULES_MAX + 1)).unwrap_err();
+    let problems = read(&rules(RULES_MAX + 1)).unwrap_err();
     assert!(problems[0].message.contains("there are 101 rules, expected at most 100"), "{problems:?}");
     let labels =
         |n| format!("[[rule]]\nname = \"r\"\nverdict = \"REVIEW\"\nlabels_any = [{}]\n", "\"other\",".repeat(n));
-    assert!(Policy::parse(&labels(VALUES_MAX)).is_ok());
-    assert!(Policy::parse(&labels(VALUES_MAX + 1)).is_err());
+    assert!(read(&labels(VALUES_MAX)).is_ok());
+    assert!(read(&labels(VALUES_MAX + 1)).is_err());
     let name = |n| format!("[[rule]]\nname = \"{}\"\nverdict = \"REVIEW\"\n", "é".repeat(n));
-    assert!(Policy::parse(&name(NAME_CHARS_MAX)).is_ok() && Policy::parse(&name(NAME_CHARS_MAX + 1)).is_err());
-    assert_eq!(Policy::parse(&"x y\n".repeat(1_000)).unwrap_err().len(), fields::PROBLEMS_MAX);
+    assert!(read(&name(NAME_CHARS_MAX)).is_ok() && read(&name(NAME_CHARS_MAX + 1)).is_err());
+    assert_eq!(read(&"x y\n".repeat(1_000)).unwrap_err().len(), crate::fields::PROBLEMS_MAX);
 }
 
 #[test]
@@ -427,12 +435,12 @@ fn mistakes_in_cases_are_named_with_their_lines() {
         ("company = 1".to_owned(), 1, "expected tables [company.NAME]"),
         (format!("{case}[company.acme]\nroles = [\"BOSS\"]"), 5, "expected one of FULL, SMALL"),
     ] {
-        let problems = Cases::parse(&text).unwrap_err();
+        let problems = read_cases(&text).unwrap_err();
         let found = problems.iter().any(|problem| problem.line == line && problem.message.contains(expected));
         assert!(found, "{text:?}: expected line {line}, {expected:?}: {problems:?}");
     }
     let too_many = case.repeat(cases::CASES_MAX + 1);
-    assert!(Cases::parse(&too_many).unwrap_err()[0].message.contains("expected at most 1000"));
+    assert!(read_cases(&too_many).unwrap_err()[0].message.contains("expected at most 1000"));
 }
 
 /// Members 1 to 3: FULL in FR, FR and DE, the first and the third of one owner; 4 FULL in DE; 5 SMALL in DE;
@@ -608,10 +616,26 @@ fn the_examples_of_the_handbook_hold() {
     let blocks: Vec<_> = section.split("```").skip(1).step_by(2).filter_map(|b| b.strip_prefix("toml\n")).collect();
     let policy = parse(&format!("{}{DEFAULT_TEXT}", blocks[0]));
     assert!(policy.warnings().is_empty(), "{:?}", policy.warnings());
-    let cases = Cases::parse(blocks[1]).unwrap();
+    let cases = read_cases(blocks[1]).unwrap();
     assert_eq!(cases.cases.len(), 2);
     for case in &cases.cases {
         let tried = cases.try_on(case, &policy);
         assert!(tried.holds, "{}: {tried:?}", case.name);
     }
+}
+
+/// A name that is written wrong, or a taxonomy that is not here yet, must not turn an exception into a block.
+#[test]
+fn a_block_that_excepts_a_label_nobody_knows_is_lowered() {
+    let rule =
+        |label: &str| format!("[[rule]]\nname = \"r\"\nverdict = \"BLOCK\"\nlabels_none = [\"symbol\", \"{label}\"]\n");
+    let entry = "supported_by = [\"acme\"]";
+    let lowered = |policy: &Policy| tried(policy, &[entry]).decision.lowered;
+    assert_eq!(lowered(&parse(&rule("other"))), None);
+    assert_eq!(lowered(&parse(&rule("label-77"))), None, "a number is known");
+    assert_eq!(lowered(&parse(&rule("othr"))), Some(Floor::ExceptionUnknown));
+    let missing = Arc::new(Taxonomy::missing("forum-2".into(), "its file is not here yet".into()));
+    let policy = Policy::parse(&rule("other"), &missing).unwrap();
+    assert_eq!(lowered(&policy), Some(Floor::ExceptionUnknown));
+    assert!(policy.warnings()[0].message.contains("its file is not here yet"), "{:?}", policy.warnings());
 }

@@ -1,6 +1,7 @@
 //! From spells to figures: each subject is looked at once, and then forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::history::{Change, Deed, Done, Event, IncidentEvent, Moment, Seat, Spell, changes, spells, supports};
 use super::{
@@ -11,9 +12,11 @@ use crate::replica::charter::Roles;
 use crate::replica::ids::{SubjectId, TimeMs, hex};
 use crate::replica::record::{IncidentId, RESULTS, Stance, reason_name};
 use crate::replica::signal::Subject;
-use crate::replica::taxonomy;
+use crate::replica::taxonomy::{Facet, Taxonomy};
 use crate::replica::view::{Counts, Status, View, Word};
 
+/// The facet of labels that the taxonomy does not have.
+const UNKNOWN: &str = "(unknown)";
 /// Labels that an incident is shown with: each of its openings may give it another.
 const LABELS_SHOWN_MAX: usize = 8;
 /// What became of a dispute, in the order in which the first that fits is taken.
@@ -28,10 +31,12 @@ pub(super) struct Figures {
     seats: Vec<Seat>,
     view: View,
     tags: Vec<Tags>,
+    taxonomy: Arc<Taxonomy>,
     rows: Vec<MemberRow>,
     statuses: BTreeMap<Status, [u64; 2]>,
     by_type: BTreeMap<String, [u64; 2]>,
     by_label: BTreeMap<String, [u64; 2]>,
+    by_facet: BTreeMap<String, [u64; 2]>,
     by_language: BTreeMap<String, [u64; 2]>,
     days: Vec<Day>,
     dispute_reasons: BTreeMap<String, u64>,
@@ -173,7 +178,8 @@ fn column(word: Word, seat: &Seat) -> Option<usize> {
 impl Figures {
     /// Counts what was gathered.
     pub(super) fn of(gathered: Gathering) -> Self {
-        let Gathering { period, seats, rows, view, subjects, mut deeds, incidents, ties, tags, .. } = gathered;
+        let Gathering { taxonomy, period, seats, rows, view, subjects, mut deeds, incidents, ties, tags, .. } =
+            gathered;
         let mut by_number: Vec<_> = tags.into_iter().collect();
         by_number.sort_by_key(|(_, number)| *number);
         let mut figures = Self {
@@ -182,10 +188,12 @@ impl Figures {
             seats,
             view,
             tags: by_number.into_iter().map(|(tags, _)| tags).collect(),
+            taxonomy,
             rows,
             statuses: BTreeMap::new(),
             by_type: BTreeMap::new(),
             by_label: BTreeMap::new(),
+            by_facet: BTreeMap::new(),
             by_language: BTreeMap::new(),
             days: days(period.from(), period.to()),
             dispute_reasons: BTreeMap::new(),
@@ -330,7 +338,7 @@ impl Figures {
         }
         self.by_type.entry(subject.type_name().into_owned()).or_default()[0] += 1;
         let (labels, languages) = self.tags.get(first.tags as usize).cloned().unwrap_or_default();
-        tally(&mut self.by_label, labels.iter().map(|label| taxonomy::name(*label)), 0);
+        self.labelled(&labels, 0);
         tally(&mut self.by_language, languages.into_iter(), 0);
     }
 
@@ -342,13 +350,21 @@ impl Figures {
             return;
         }
         self.by_type.entry(subject.type_name().into_owned()).or_default()[1] += 1;
-        tally(&mut self.by_label, entry.labels.iter().map(|label| taxonomy::name(*label)), 1);
+        self.labelled(&entry.labels, 1);
         tally(&mut self.by_language, entry.languages.into_iter(), 1);
         for said in entry.said.iter().filter(|said| said.counts && supports(said.word)) {
             if let Some(at) = self.seats.iter().position(|seat| seat.id == said.member) {
                 self.rows[at].at_end += 1;
             }
         }
+    }
+
+    /// Counts an entry under each of its labels, and once under each of their facets.
+    fn labelled(&mut self, labels: &[u32], column: usize) {
+        let taxonomy = Arc::clone(&self.taxonomy);
+        tally(&mut self.by_label, labels.iter().map(|label| taxonomy.name(*label)), column);
+        let facets = labels.iter().map(|label| taxonomy.facet(*label).map_or(UNKNOWN, Facet::name).to_owned());
+        tally(&mut self.by_facet, facets.collect::<BTreeSet<_>>().into_iter(), column);
     }
 
     /// What a member said on a subject, and what became of it.
@@ -473,7 +489,8 @@ impl Figures {
             // Closing names no label.
             let openings = said.iter().filter(|s| !s.event.word.is_neutral());
             let labels: BTreeSet<_> = openings.map(|s| s.code).collect();
-            let labels: Vec<_> = labels.into_iter().take(LABELS_SHOWN_MAX).map(taxonomy::name).collect();
+            let labels: Vec<_> =
+                labels.into_iter().take(LABELS_SHOWN_MAX).map(|label| self.taxonomy.name(label)).collect();
             let mut events: Vec<_> = said.into_iter().map(|s| s.event).collect();
             let spells = spells(&mut events, self.to.at);
             for (opened, seat, closed) in open_times(&spells) {
@@ -523,6 +540,7 @@ impl Figures {
                 by_status,
                 by_type: tallies(self.by_type),
                 by_label: tallies(self.by_label),
+                by_facet: tallies(self.by_facet),
                 by_language: tallies(self.by_language),
             },
             members,

@@ -17,6 +17,7 @@ mod tests;
 pub mod time;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -29,6 +30,7 @@ use crate::replica::charter::Charter;
 use crate::replica::ids::{Class, ForumId, HeaderHash, MemberId, Origin, Seq, SubjectId, TimeMs};
 use crate::replica::record::{ALLOW_DAYS_MAX, IncidentId, Opinion, Parsed, Statement};
 use crate::replica::signal::Subject;
+use crate::replica::taxonomy::Taxonomy;
 use crate::replica::view::{View, Word};
 
 /// Days of one report: five years; a day has a row.
@@ -235,6 +237,8 @@ pub struct Entries {
     pub by_status: Vec<StatusRow>,
     pub by_type: Vec<Tally>,
     pub by_label: Vec<Tally>,
+    #[serde(default)]
+    pub by_facet: Vec<Tally>,
     pub by_language: Vec<Tally>,
 }
 
@@ -365,6 +369,7 @@ type Tags = (Vec<u32>, Vec<String>);
 /// What was said, while the logs are being read.
 pub struct Gathering {
     charter: Charter,
+    taxonomy: Arc<Taxonomy>,
     period: Period,
     seats: Vec<Seat>,
     rows: Vec<MemberRow>,
@@ -382,8 +387,8 @@ pub struct Gathering {
 }
 
 impl Gathering {
-    /// Nothing read yet, under the charter in force.
-    pub fn new(charter: &Charter, period: Period) -> Self {
+    /// Nothing read yet, under the charter in force, with the names of its taxonomy.
+    pub fn new(charter: &Charter, taxonomy: Arc<Taxonomy>, period: Period) -> Self {
         let groups: BTreeSet<_> = charter.members.values().map(|m| m.group.as_str()).collect();
         let number = |name: &str| groups.iter().position(|g| *g == name).and_then(|at| u16::try_from(at).ok());
         let seat = |m: &crate::replica::charter::Member| Seat {
@@ -399,6 +404,7 @@ impl Gathering {
             ..MemberRow::default()
         };
         Self {
+            taxonomy,
             period,
             seats: charter.members.values().map(seat).collect(),
             rows: charter.members.values().map(row).collect(),

@@ -53,6 +53,7 @@ pub fn tables(report: &Report) -> Vec<Table> {
         by_status(report),
         tally("entries-by-type", "Entries by type", "type", &report.entries.by_type),
         tally("entries-by-label", "Entries by label", "label", &report.entries.by_label),
+        tally("entries-by-facet", "Entries by facet of their labels", "facet", &report.entries.by_facet),
         tally("entries-by-language", "Entries by language", "language", &report.entries.by_language),
         members(report),
         counts(

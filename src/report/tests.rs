@@ -1,6 +1,7 @@
 //! Worked examples: what members say at which minute, and each figure that follows from it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -11,6 +12,7 @@ use crate::replica::ids::{Class, TimeMs};
 use crate::replica::proto;
 use crate::replica::record::encode;
 use crate::replica::signed::{Keyring, VerifiedBlock};
+use crate::replica::taxonomy::Taxonomy;
 use crate::replica::testing::{
     CERTIFIER, FULL, REFERRAL, SMALL, START, STEWARD, TestForum, TestLog, allow, incident, opinion, opinion_with,
     referral, retract, subject,
@@ -74,7 +76,7 @@ impl World {
         blocks.sort_by_key(|b| b.id());
         let hour = |n: u64| START.plus(n * HOUR);
         let period = Period::new(hour(from), hour(to), false, START.plus(TimeMs::DAY_MS * 900)).unwrap();
-        let mut gathering = Gathering::new(&self.forum.charter(), period);
+        let mut gathering = Gathering::new(&self.forum.charter(), Arc::new(Taxonomy::built_in()), period);
         for block in blocks {
             gathering.take(block.header(), block.hash(), block.records());
         }
@@ -168,6 +170,8 @@ fn entries_are_new_once_and_counted_by_what_was_said_first() {
     assert_eq!(tally(&report.entries.by_label, "propaganda"), (1, 1));
     assert_eq!(tally(&report.entries.by_label, "incitement"), (0, 1));
     assert_eq!(tally(&report.entries.by_label, "(none)"), (1, 2));
+    let facets = ["content-type", "behaviour", "(none)"].map(|facet| tally(&report.entries.by_facet, facet));
+    assert_eq!(facets, [(1, 1), (0, 1), (1, 2)], "propaganda is a type of content, incitement a behaviour");
     assert_eq!(tally(&report.entries.by_language, "de"), (1, 0));
     assert_eq!(tally(&report.entries.by_language, "fr"), (1, 1));
     let member = |name: &str| report.members.iter().find(|m| m.member == name).unwrap();

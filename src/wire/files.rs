@@ -30,6 +30,8 @@ pub const REQUEST_SIZE_MAX: usize = 64 * 1024;
 pub const CHARTERS_SIZE_MAX: usize = 144 * 1024 * 1024;
 /// Charters of one chain in a file; a forum that changes every week for fifty years has fewer.
 pub const CHARTERS_MAX: usize = 4_096;
+/// Taxonomy files that come with a charter: its own, and that of the version before.
+pub const TAXONOMIES_MAX: usize = 2;
 /// Characters of a company's or group's name: what fits into a line of a table.
 pub const NAME_CHARS_MAX: usize = 64;
 /// Endpoints of a node: two roads for each of two address families.
@@ -236,6 +238,8 @@ pub struct Invitation {
     pub forum: ForumId,
     /// Versions 1, 2, ...
     pub charters: Vec<proto::SignedCharter>,
+    /// The file of the taxonomy that the newest charter names. Empty: it names none, or it was not at hand.
+    pub taxonomy: Bytes,
 }
 
 impl Invitation {
@@ -253,7 +257,7 @@ impl Invitation {
         if charters.is_empty() {
             return Err(malformed(damaged("there is no charter in it")));
         }
-        Ok(Self { forum, charters })
+        Ok(Self { forum, charters, taxonomy: file.taxonomy })
     }
 
     /// Writes it to `path`.
@@ -267,13 +271,14 @@ impl Invitation {
     /// What is inside the armour.
     pub fn encode(&self) -> Vec<u8> {
         let forum_id = Bytes::copy_from_slice(&self.forum.0);
-        local::InvitationFile { forum_id, charters: encoded(&self.charters) }.encode_to_vec()
+        let taxonomy = self.taxonomy.clone();
+        local::InvitationFile { forum_id, charters: encoded(&self.charters), taxonomy }.encode_to_vec()
     }
 
-    /// The invitation to the forum of `chain`.
+    /// The invitation to the forum of `chain`, without the file of its taxonomy.
     pub fn of(chain: &CharterChain) -> Self {
         let charters = chain.from(1).iter().map(|(signed, _)| signed.clone()).collect();
-        Self { forum: chain.forum(), charters }
+        Self { forum: chain.forum(), charters, taxonomy: Bytes::new() }
     }
 
     /// The chain, verified from version 1 against a fingerprint that did not come from this file.
@@ -305,6 +310,8 @@ pub struct CharterFile {
     pub proposed: proto::SignedCharter,
     /// The versions before it; none for a first charter.
     pub before: Vec<proto::SignedCharter>,
+    /// Files of the taxonomies that the charter and the one before name, as far as they are at hand.
+    pub taxonomies: Vec<Bytes>,
 }
 
 impl CharterFile {
@@ -318,6 +325,7 @@ impl CharterFile {
         Ok(Self {
             proposed: decode(&file.proposed, Kind::Charter).map_err(malformed)?,
             before: charters(&file.before, Kind::Charter).map_err(malformed)?,
+            taxonomies: file.taxonomies.into_iter().take(TAXONOMIES_MAX).collect(),
         })
     }
 
@@ -326,7 +334,11 @@ impl CharterFile {
     /// # Errors
     /// [`FileError::Io`].
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
-        let file = local::CharterFile { proposed: self.proposed.encode_to_vec().into(), before: encoded(&self.before) };
+        let file = local::CharterFile {
+            proposed: self.proposed.encode_to_vec().into(),
+            before: encoded(&self.before),
+            taxonomies: self.taxonomies.clone(),
+        };
         write(path, Kind::Charter, &file.encode_to_vec())
     }
 
@@ -711,9 +723,10 @@ mod tests {
     fn an_invitation_without_charters_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("invite.sdi");
-        Invitation { forum: ForumId([1; 32]), charters: Vec::new() }.write(&path).unwrap();
+        Invitation { forum: ForumId([1; 32]), charters: Vec::new(), taxonomy: Bytes::new() }.write(&path).unwrap();
         assert!(Invitation::read(&path).unwrap_err().to_string().contains("there is no charter in it"));
-        let file = local::InvitationFile { forum_id: vec![1; 31].into(), charters: vec![Bytes::new()] };
+        let file =
+            local::InvitationFile { forum_id: vec![1; 31].into(), charters: vec![Bytes::new()], ..Default::default() };
         write(&path, Kind::Invitation, &file.encode_to_vec()).unwrap();
         assert!(Invitation::read(&path).unwrap_err().to_string().contains("forum_id has not 32 bytes"));
     }
@@ -723,7 +736,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("charter-2.sdc");
         let signed = |byte: u8| proto::SignedCharter { body: vec![byte; 3].into(), sigs: Vec::new() };
-        let file = CharterFile { proposed: signed(2), before: vec![signed(1)] };
+        let file =
+            CharterFile { proposed: signed(2), before: vec![signed(1)], taxonomies: vec![Bytes::from_static(b"name")] };
         file.write(&path).unwrap();
         assert_eq!(CharterFile::read(&path).unwrap(), file);
         assert!(file.body().is_err());

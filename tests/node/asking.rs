@@ -95,7 +95,7 @@ async fn a_malformed_question_is_refused_with_its_field() {
     }
     let entry = l::GetEntryRequest { signal: Some(signal(&hash(1))), receipts: false };
     assert_eq!(node.client.get_entry(entry).await.unwrap_err().code(), Code::NotFound);
-    let charter = l::ApplyCharterRequest { charter: vec![0xff].into() };
+    let charter = l::ApplyCharterRequest { charter: vec![0xff].into(), ..Default::default() };
     assert_eq!(node.client.apply_charter(charter).await.unwrap_err().code(), Code::InvalidArgument);
 }
 

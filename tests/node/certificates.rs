@@ -35,7 +35,7 @@ async fn acme_has(forum: &mut Forum, pins: &[&TlsIdentity], node: &mut Node) -> 
     let next = forum.next_charter(|charter| {
         charter.members.iter_mut().find(|m| m.id[..] == id).unwrap().nodes[0].tls_spki_sha256 = pins;
     });
-    let request = l::ApplyCharterRequest { charter: next.encode_to_vec().into() };
+    let request = l::ApplyCharterRequest { charter: next.encode_to_vec().into(), ..Default::default() };
     node.client.apply_charter(request).await.unwrap().into_inner().version
 }
 

@@ -18,7 +18,7 @@ async fn a_fourth_company_is_admitted_and_catches_up_while_the_others_run() {
     forum.companies.push(delta);
     let next = forum.next_charter(|charter| charter.members.push(member));
     forum.invite(&forum.companies[3]);
-    let request = l::ApplyCharterRequest { charter: next.encode_to_vec().into() };
+    let request = l::ApplyCharterRequest { charter: next.encode_to_vec().into(), ..Default::default() };
     assert_eq!(nodes[1].client.apply_charter(request).await.unwrap().into_inner().version, 2);
     for node in &mut nodes {
         wait_for!("charter 2 arrives", node.status().await.charter_version == 2);
@@ -49,12 +49,12 @@ async fn a_suspended_company_is_cut_off_at_once_and_a_charter_without_signatures
     let gone = of(&suspended);
     let stays = (gone + 1) % 3;
 
-    let request = l::ApplyCharterRequest { charter: unsigned.encode_to_vec().into() };
+    let request = l::ApplyCharterRequest { charter: unsigned.encode_to_vec().into(), ..Default::default() };
     let refused = nodes[stays].client.apply_charter(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("1 valid signatures"), "{}", refused.message());
 
-    let request = l::ApplyCharterRequest { charter: signed.encode_to_vec().into() };
+    let request = l::ApplyCharterRequest { charter: signed.encode_to_vec().into(), ..Default::default() };
     nodes[stays].client.apply_charter(request).await.unwrap();
     wait_for!("the suspended node loses its peers", nodes[gone].status().await.peers_connected == 0);
     nodes[stays].say(Stance::Submit, "sha256", &hash(9)).await;
@@ -74,7 +74,7 @@ async fn a_company_whose_keys_change_is_followed_again_at_once() {
             member.nodes[0].tls_spki_sha256.push(vec![number; 32].into());
         }
     });
-    let request = l::ApplyCharterRequest { charter: next.encode_to_vec().into() };
+    let request = l::ApplyCharterRequest { charter: next.encode_to_vec().into(), ..Default::default() };
     nodes[0].client.apply_charter(request).await.unwrap();
     for node in &mut nodes {
         wait_for!("charter 2 arrives", node.status().await.charter_version == 2);

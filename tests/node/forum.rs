@@ -181,7 +181,8 @@ impl Forum {
     }
 
     pub fn invite(&self, company: &Company) {
-        let invitation = Invitation { forum: self.forum, charters: self.charters.clone() };
+        let invitation =
+            Invitation { forum: self.forum, charters: self.charters.clone(), taxonomy: Default::default() };
         invitation.write(&company.data.join(node::FORUM_FILE)).unwrap();
     }
 

@@ -222,7 +222,10 @@ async fn a_node_that_the_charter_no_longer_lists_reads_why_and_so_do_the_others(
     let next = forum.next_charter(|charter| {
         charter.members.iter_mut().find(|m| m.id[..] == id).unwrap().status = 2;
     });
-    acme.client.apply_charter(l::ApplyCharterRequest { charter: next.encode_to_vec().into() }).await.unwrap();
+    acme.client
+        .apply_charter(l::ApplyCharterRequest { charter: next.encode_to_vec().into(), ..Default::default() })
+        .await
+        .unwrap();
     // Its invitation is of charter 1.
     let mut cyan = forum.start(2).await;
     let text = "acme refused our certificate: key not in the charter (AccessDenied); fix: ask a founder to admit";

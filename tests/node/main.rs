@@ -13,6 +13,7 @@ mod outsider;
 mod reporting;
 mod revocation;
 mod strangers;
+mod taxonomy;
 
 use forum::{Forum, hash};
 use staydown::wire::local::{Stance, Verdict};

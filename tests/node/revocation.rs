@@ -138,7 +138,7 @@ fn with_status(forum: &mut Forum, status: u32) -> l::ApplyCharterRequest {
         let member = charter.members.iter_mut().find(|m| m.id[..] == cyan).unwrap();
         member.status = status;
     });
-    l::ApplyCharterRequest { charter: next.encode_to_vec().into() }
+    l::ApplyCharterRequest { charter: next.encode_to_vec().into(), ..Default::default() }
 }
 
 async fn charter_arrives(node: &mut Node, version: u64) {

@@ -24,4 +24,5 @@ mod policy;
 mod privacy;
 mod readme;
 mod report;
+mod taxonomy;
 mod verifying;

@@ -9,14 +9,16 @@ use prost::Message as _;
 use super::member_words;
 use crate::cli::drafting::governing::{ACTIVE, FORMER, Kept, SUSPENDED, log_no};
 use crate::cli::drafting::peppers;
-use crate::cli::show;
+use crate::cli::{show, taxonomy};
 use crate::replica::charter::Roles;
 use crate::replica::ids::{CharterHash, KeyId, TimeMs, hex, sha256};
 use crate::replica::{proto, record};
+use crate::taxonomy::compare;
 
-/// A line each; none when nothing changes. `hash` is that of the charter before.
-pub(super) fn changes(old: &proto::Charter, hash: CharterHash, new: &proto::Charter) -> Vec<String> {
-    let mut diff = Diff { old, new, lines: Vec::new() };
+/// A line each; none when nothing changes. `hash` is that of the charter before, `files` are those of taxonomies that are
+/// at hand.
+pub(super) fn changes(old: &proto::Charter, hash: CharterHash, new: &proto::Charter, files: &[Bytes]) -> Vec<String> {
+    let mut diff = Diff { old, new, files, lines: Vec::new() };
     diff.chain(hash);
     diff.numbers();
     diff.section("founders", old.founder_keys != new.founder_keys, Diff::founders);
@@ -103,6 +105,7 @@ fn pepper_warnings(charter: &proto::Charter) -> Vec<String> {
 struct Diff<'a> {
     old: &'a proto::Charter,
     new: &'a proto::Charter,
+    files: &'a [Bytes],
     lines: Vec<String>,
 }
 
@@ -159,11 +162,33 @@ impl Diff<'_> {
             self.say(format!("~ threshold {way} from {} to {} founders", old.threshold, new.threshold));
         }
         self.compare("taxonomy", old.taxonomy != new.taxonomy, &old.taxonomy, &new.taxonomy);
+        if old.taxonomy != new.taxonomy {
+            self.labels();
+        }
         let valid = |c: &proto::Charter| {
             format!("{} (issued {})", show::date(TimeMs(c.valid_until_ms)), show::time(TimeMs(c.issued_ms)))
         };
         let changed = (old.issued_ms, old.valid_until_ms) != (new.issued_ms, new.valid_until_ms);
         self.compare("valid until", changed, valid(old), valid(new));
+    }
+
+    /// What the other taxonomy changes, where both files are at hand.
+    fn labels(&mut self) {
+        let named = [&self.old.taxonomy, &self.new.taxonomy];
+        match named.map(|named| taxonomy::among(named, self.files)) {
+            [Some(old), Some(new)] => {
+                let changes = compare(&old, &new);
+                changes.lines.iter().for_each(|line| self.say(format!("  {line}")));
+                changes.refused.iter().for_each(|line| self.say(format!("! {line}")));
+            }
+            found => {
+                for (named, _) in named.into_iter().zip(found).filter(|(_, found)| found.is_none()) {
+                    self.say(format!(
+                        "! the file of {named} is not in this charter file: ask for it, and judge it yourself"
+                    ));
+                }
+            }
+        }
     }
 
     fn founders(&mut self) {
@@ -785,13 +810,13 @@ mod tests {
         let old = whole();
         assert_eq!(unset(&old.encode_to_vec(), &CHARTER), [] as [&str; 0], "the test misses a field");
         let (next, hash) = follower(&old);
-        assert_eq!(changes(&old, hash, &next), [] as [&str; 0]);
+        assert_eq!(changes(&old, hash, &next, &[]), [] as [&str; 0]);
         let variants = variants(&next.encode_to_vec(), &CHARTER, "charter");
         assert!(variants.len() > 200, "{}", variants.len());
         let mut silent = Vec::new();
         for (what, bytes) in variants {
             let Ok(changed) = proto::Charter::decode(&bytes[..]) else { continue };
-            if changed != next && changes(&old, hash, &changed).is_empty() {
+            if changed != next && changes(&old, hash, &changed, &[]).is_empty() {
                 silent.push(what);
             }
         }
@@ -804,7 +829,23 @@ mod tests {
         let old = whole();
         let (mut next, hash) = follower(&old);
         change(&mut next);
-        changes(&old, hash, &next)
+        changes(&old, hash, &next, &[])
+    }
+
+    #[test]
+    fn labels_that_come_and_go_are_told_where_their_files_are_at_hand() {
+        let file = crate::taxonomy::TaxonomyFile::parse(crate::taxonomy::EXAMPLE_TEXT).unwrap();
+        let old = whole();
+        let (mut next, hash) = follower(&old);
+        next.taxonomy = file.named.to_string();
+        let told = |files: &[Bytes]| changes(&old, hash, &next, files).join("\n");
+        assert!(told(&[]).contains(&format!("! the file of {} is not in this charter file", next.taxonomy)));
+        assert!(
+            told(&[Bytes::from("name = 1")]).contains("is not in this charter file"),
+            "it must be the one that is named"
+        );
+        let told = told(&[file.text.clone().into()]);
+        assert!(told.contains("+ label 1001 org-example-front (producer)") && !told.contains("! "), "{told}");
     }
 
     #[test]

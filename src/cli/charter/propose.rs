@@ -11,10 +11,11 @@ use crate::cli::drafting::governing::{self, Erased, Kept, LogEnd, MemberChange, 
 use crate::cli::drafting::{self, Standing, peppers};
 use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::log::Heads;
-use crate::cli::{Invocation, init, show};
+use crate::cli::{Invocation, init, show, taxonomy};
 use crate::replica::charter::Charter;
 use crate::replica::ids::{Head, HeaderHash, LogNo, MemberId, Origin, Seq, TimeMs};
 use crate::replica::{merkle, record};
+use crate::taxonomy::TaxonomyFile;
 use crate::wire::files::CharterFile;
 use crate::wire::local;
 use crate::{clock, keys};
@@ -37,8 +38,18 @@ impl DraftArgs {
     pub(super) async fn begin(&self, now: TimeMs, at: &Invocation) -> Result<CharterFile, Failure> {
         match (&self.into, &self.after) {
             (Some(path), _) => Ok(CharterFile::read(path)?),
-            (None, Some(path)) => drafting::next(&drafting::chain(&read_either(path)?)?, now),
-            (None, None) => drafting::next(&current_chain(at).await?, now),
+            (None, Some(path)) => {
+                let after = read_either(path)?;
+                Ok(CharterFile {
+                    taxonomies: after.taxonomies.clone(),
+                    ..drafting::next(&drafting::chain(&after)?, now)?
+                })
+            }
+            (None, None) => {
+                let file = drafting::next(&current_chain(at).await?, now)?;
+                let taxonomy = Some(taxonomy::file_of_this_place(at).await?).filter(|file| !file.is_empty());
+                Ok(CharterFile { taxonomies: taxonomy.into_iter().collect(), ..file })
+            }
         }
     }
 
@@ -127,6 +138,13 @@ pub(in crate::cli) enum Proposal {
     },
     /// Change the forum's numbers: quorums, quotas, sizes
     SetPolicy(PolicyArgs),
+    /// Put other labels in force: the charter names the file by its bytes, and carries it to every member
+    SetTaxonomy {
+        /// The taxonomy file
+        file: PathBuf,
+        #[command(flatten)]
+        draft: DraftArgs,
+    },
     /// Switch a level of meaning on, when every member's node knows it
     SetSemantics {
         /// The level
@@ -358,6 +376,11 @@ pub(super) async fn propose(change: Proposal, at: &Invocation) -> Outcome {
             let change = policy_change(&args)?;
             let begun = args.draft.begin(clock::now(), at).await?;
             written(&begun, &governing::set_policy(&begun, &change)?, &args.draft, at)
+        }
+        Proposal::SetTaxonomy { file, draft } => {
+            let taxonomy = TaxonomyFile::read(&file)?;
+            let begun = draft.begin(clock::now(), at).await?;
+            written(&begun, &governing::set_taxonomy(&begun, &taxonomy)?, &draft, at)
         }
         Proposal::SetSemantics { level, draft } => {
             let begun = draft.begin(clock::now(), at).await?;

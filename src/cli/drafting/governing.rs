@@ -7,11 +7,14 @@ use prost::Message as _;
 
 use super::{FOUNDERS_MAX, body, check_have_vector, unsigned};
 use crate::cli::failure::{Exit, Failure};
+use crate::cli::taxonomy::among;
 use crate::replica::block::RECORDS_PER_BLOCK_MAX;
 use crate::replica::charter::{ACCOUNT_TTL_DAYS_MAX, ACCOUNTS_LEVEL, Charter, Roles, SEMANTICS_MAX};
 use crate::replica::heads::origin_to_proto;
-use crate::replica::ids::{Head, HeaderHash, KeyId, LogNo, MemberId, Origin, Seq, TimeMs, hex};
+use crate::replica::ids::{Head, HeaderHash, KeyId, LogNo, MemberId, Origin, Seq, TimeMs, hex, sha256};
+use crate::replica::taxonomy::Named;
 use crate::replica::{proto, record};
+use crate::taxonomy::{TaxonomyFile, compare};
 use crate::wire::endpoint::check_endpoint;
 use crate::wire::files::{self, CharterFile};
 
@@ -100,7 +103,7 @@ pub(super) fn edit(
 
 fn unsigned_again(file: &CharterFile, new: &proto::Charter) -> Result<CharterFile, Failure> {
     check_have_vector(new)?;
-    let file = CharterFile { proposed: unsigned(new), before: file.before.clone() };
+    let file = CharterFile { proposed: unsigned(new), ..file.clone() };
     // A founding draft is no charter before it has members.
     if !new.members.is_empty() {
         Charter::decode(&file.proposed.body)?;
@@ -356,6 +359,38 @@ pub(in crate::cli) fn set_semantics(file: &CharterFile, level: u32) -> Result<Ch
         charter.semantics = level;
         Ok(())
     })
+}
+
+/// Puts another taxonomy in force. Once members have signed, a number keeps its meaning: the version before must be at
+/// hand, or nobody could tell.
+pub(in crate::cli) fn set_taxonomy(file: &CharterFile, taxonomy: &TaxonomyFile) -> Result<CharterFile, Failure> {
+    let named = taxonomy.named.to_string();
+    // What is in force, not what another proposal in this file says.
+    let old = file.before.last().map(|signed| proto::Charter::decode(signed.body.clone())).transpose();
+    let old = old.map_err(|error| Failure::new(Exit::BadInput, error.to_string()))?.map(|old| old.taxonomy);
+    if let Some(old) = &old {
+        let Some(before) = among(old, &file.taxonomies) else {
+            let cause = format!("the file of {old}, which is in force, is not at hand: nobody can tell what changes");
+            return Err(refused(cause).fix(
+                "draw the charter up at a running node, or with --after a charter file or invitation that has it",
+            ));
+        };
+        let changes = compare(&before, &taxonomy.taxonomy);
+        if !changes.refused.is_empty() {
+            let failure = refused("the taxonomy would give old words another meaning");
+            return Err(changes.refused.into_iter().fold(failure, Failure::culprit));
+        }
+    }
+    let mut new = edit(file, |charter| {
+        charter.taxonomy.clone_from(&named);
+        Ok(())
+    })?;
+    new.taxonomies.retain(|text| {
+        let digest = Some(sha256(&[text]));
+        digest != taxonomy.named.sha256 && old.as_deref().and_then(Named::parse).is_some_and(|old| old.sha256 == digest)
+    });
+    new.taxonomies.push(Bytes::copy_from_slice(taxonomy.text.as_bytes()));
+    Ok(new)
 }
 
 /// Changes what the charter says of a company, but for its keys.
@@ -840,5 +875,31 @@ mod tests {
         assert_eq!(body(&file).unwrap().erasures.len(), 1);
         assert_eq!(erase(&file, &erased(2, 0), 7).unwrap_err().exit, Exit::Refused);
         assert!(set_semantics(&file, 1).unwrap_err().cause.contains("erasure orders"));
+    }
+
+    #[test]
+    fn a_taxonomy_is_named_by_its_bytes_and_never_gives_old_words_another_meaning() {
+        let read = |text: &str| TaxonomyFile::parse(text).unwrap();
+        let example = read(crate::taxonomy::EXAMPLE_TEXT);
+        let set = set_taxonomy(&second(), &example).unwrap();
+        assert_eq!(body(&set).unwrap().taxonomy, example.named.to_string());
+        assert_eq!(set.taxonomies, [Bytes::from(example.text.clone())]);
+        assert_eq!(set_taxonomy(&set, &example).unwrap_err().exit, Exit::Refused, "nothing would change");
+
+        // The next version is held against it, if the file is at hand.
+        let third = read(&example.text.replace("version = 2", "version = 3").replace("\"symbol\"", "\"emblem\""));
+        let next = CharterFile { taxonomies: set.taxonomies.clone(), ..after(&set) };
+        let reused = set_taxonomy(&next, &third).unwrap_err();
+        assert!(reused.culprits[0].contains("label 13 is emblem, and was symbol"), "{reused:?}");
+        let third = read(&third.text.replace("name = \"emblem\"", "name = \"emblem\"\nformerly = [\"symbol\"]"));
+        assert!(set_taxonomy(&after(&set), &third).unwrap_err().cause.contains("is not at hand"));
+        let both = set_taxonomy(&next, &third).unwrap();
+        assert_eq!(both.taxonomies.len(), files::TAXONOMIES_MAX, "founders see the one before and this one");
+
+        // Before anybody has signed anything a forum may have any labels.
+        let own = read("name = \"own\"\nversion = 1\n[[label]]\nnumber = 1\nname = \"a\"\nfacet = \"incident\"\n");
+        assert!(set_taxonomy(&second(), &own).is_err());
+        let draft = crate::cli::drafting::tests::draft();
+        assert_eq!(body(&set_taxonomy(&draft, &own).unwrap()).unwrap().taxonomy, own.named.to_string());
     }
 }

@@ -25,6 +25,7 @@ use crate::replica::ids::{BlockId, Class, TimeMs, sha256};
 use crate::replica::own::{Answer, RECORDS_PER_SUBMISSION_MAX, Refusal};
 use crate::replica::record::{self, ClientKey, Parsed, Stance, Statement};
 use crate::replica::signal::Subject;
+use crate::replica::taxonomy::Taxonomy;
 use crate::replica::view::{Said, Word};
 use crate::replica::{Replica, proto};
 use crate::report::local::Counters;
@@ -135,9 +136,10 @@ impl Importing {
     /// Tells what has to be signed from what has been said or cannot be.
     fn weigh(&self, statements: &[l::Statement]) -> Result<Weighed, Status> {
         let mut rows = vec![outcome(l::RowOutcome::NotTried); statements.len()];
+        let labels = self.shared().taxonomy();
         let mut read: Vec<(usize, proto::Opinion, Subject, ClientKey)> = Vec::with_capacity(statements.len());
         for (at, statement) in statements.iter().enumerate() {
-            match understood(statement, at) {
+            match understood(statement, at, &labels) {
                 Ok((opinion, subject, key)) => read.push((at, opinion, subject, key)),
                 Err(why) => rows[at] = refused(why),
             }
@@ -497,7 +499,11 @@ fn bare(mut opinion: proto::Opinion) -> proto::Opinion {
 }
 
 /// The opinion of a row, its subject and key, or what is wrong with it.
-fn understood(statement: &l::Statement, at: usize) -> Result<(proto::Opinion, Subject, ClientKey), String> {
+fn understood(
+    statement: &l::Statement,
+    at: usize,
+    labels: &Taxonomy,
+) -> Result<(proto::Opinion, Subject, ClientKey), String> {
     let key = statement.client_key[..].try_into();
     let key = key.map_err(|_wrong| format!("client_key: has {} bytes, expected 16", statement.client_key.len()))?;
     let of_others = [
@@ -513,7 +519,7 @@ fn understood(statement: &l::Statement, at: usize) -> Result<(proto::Opinion, Su
     if of_others.contains(&true) {
         return Err("is no opinion, expected only opinions".to_owned());
     }
-    let opinion = opinion(statement, at).map_err(|status| {
+    let opinion = opinion(statement, at, labels).map_err(|status| {
         let told = status.message();
         told.strip_prefix(&format!("statements[{at}].")).unwrap_or(told).to_owned()
     })?;

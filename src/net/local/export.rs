@@ -92,10 +92,11 @@ fn add_qualities(shared: &Shared, entries: &mut [l::Entry]) -> Result<(), Status
     }
     places.sort_unstable();
     let mut frames = Frames::default();
+    let labels = shared.taxonomy();
     for (block, index, at, which) in places {
         let Ok(index) = u16::try_from(index) else { continue };
         let record = frames.record(shared, block, index)?;
-        entries[at].said[which].details = record.and_then(|record| saying::details(&record));
+        entries[at].said[which].details = record.and_then(|record| saying::details(&record, &labels));
     }
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! Reading a TOML file that people write: every mistake is kept, each with its line, what stands there and what may.
 
 use std::fmt;
+use std::fs;
+use std::io::{self, Read as _};
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -9,7 +12,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 use crate::config::nearest;
 
 /// Mistakes that are told of one file: who has more has taken the wrong file.
-pub(super) const PROBLEMS_MAX: usize = 50;
+pub(crate) const PROBLEMS_MAX: usize = 50;
 /// Characters of a value that a message repeats.
 const SHOWN_CHARS_MAX: usize = 60;
 
@@ -28,27 +31,50 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Mistakes in one line: the first of them, and how many there are more.
+pub fn summary(problems: &[Problem]) -> String {
+    let first = problems.first().map(ToString::to_string).unwrap_or_default();
+    match problems.len() {
+        0 | 1 => first,
+        2 => format!("{first} (and 1 more mistake)"),
+        more => format!("{first} (and {} more mistakes)", more - 1),
+    }
+}
+
+/// The text of a file that people wrote.
+///
+/// # Errors
+/// It cannot be read, is no text, or has more than `bytes_max` bytes.
+pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(bytes_max + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {bytes_max} bytes")));
+    }
+    Ok(text)
+}
+
 /// A file that is being read.
-pub(super) struct File<'t> {
+pub(crate) struct File<'t> {
     text: &'t str,
     problems: Vec<Problem>,
 }
 
 /// A value with its key and its line.
 #[derive(Clone, Copy)]
-pub(super) struct Field<'v, 't> {
-    pub(super) key: &'v str,
-    pub(super) line: usize,
-    pub(super) value: &'v DeValue<'t>,
+pub(crate) struct Field<'v, 't> {
+    pub(crate) key: &'v str,
+    pub(crate) line: usize,
+    pub(crate) value: &'v DeValue<'t>,
 }
 
 impl<'t> File<'t> {
-    pub(super) fn new(text: &'t str) -> Self {
+    pub(crate) fn new(text: &'t str) -> Self {
         Self { text, problems: Vec::new() }
     }
 
     /// The whole file as a table.
-    pub(super) fn parse(&mut self) -> DeTable<'t> {
+    pub(crate) fn parse(&mut self) -> DeTable<'t> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
         for error in errors {
             let line = self.line_of(error.span().map_or(0, |span| span.start));
@@ -57,24 +83,24 @@ impl<'t> File<'t> {
         table.into_inner()
     }
 
-    pub(super) fn wrong(&mut self, line: usize, message: impl Into<String>) {
+    pub(crate) fn wrong(&mut self, line: usize, message: impl Into<String>) {
         self.problems.push(Problem { line, message: message.into() });
     }
 
     /// What is wrong, in the order of the lines; the first are the ones to mend first.
-    pub(super) fn into_problems(mut self) -> Vec<Problem> {
+    pub(crate) fn into_problems(mut self) -> Vec<Problem> {
         self.problems.sort();
         self.problems.dedup();
         self.problems.truncate(PROBLEMS_MAX);
         self.problems
     }
 
-    pub(super) fn line_of(&self, at: usize) -> usize {
+    pub(crate) fn line_of(&self, at: usize) -> usize {
         self.text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
     }
 
     /// The fields of a table, in the order of their lines. A key that is not among `known` is a mistake.
-    pub(super) fn fields<'v>(&mut self, table: &'v DeTable<'t>, known: &[&str], of: &str) -> Vec<Field<'v, 't>> {
+    pub(crate) fn fields<'v>(&mut self, table: &'v DeTable<'t>, known: &[&str], of: &str) -> Vec<Field<'v, 't>> {
         let mut fields = self.all_fields(table);
         fields.retain(|field| {
             let is_known = known.contains(&field.key);
@@ -89,7 +115,7 @@ impl<'t> File<'t> {
     }
 
     /// The fields of a table, whatever they are called.
-    pub(super) fn all_fields<'v>(&self, table: &'v DeTable<'t>) -> Vec<Field<'v, 't>> {
+    pub(crate) fn all_fields<'v>(&self, table: &'v DeTable<'t>) -> Vec<Field<'v, 't>> {
         let field = |(key, value): (&'v Spanned<_>, &'v Spanned<DeValue<'t>>)| {
             let (line, key): (_, &std::borrow::Cow<'_, str>) = (self.line_of(key.span().start), key.get_ref());
             Field { key: key.as_ref(), line, value: value.get_ref() }
@@ -100,7 +126,7 @@ impl<'t> File<'t> {
     }
 
     /// The tables of `[[rule]]`, each with its line.
-    pub(super) fn tables<'v>(&mut self, field: Field<'v, 't>) -> Vec<(usize, &'v DeTable<'t>)> {
+    pub(crate) fn tables<'v>(&mut self, field: Field<'v, 't>) -> Vec<(usize, &'v DeTable<'t>)> {
         let expected = format!("[[{}]]", field.key);
         let DeValue::Array(array) = field.value else {
             return self.wrong_type(field, &expected).unwrap_or_default();
@@ -118,7 +144,7 @@ impl<'t> File<'t> {
         tables
     }
 
-    pub(super) fn text(&mut self, field: Field<'_, 't>) -> Option<String> {
+    pub(crate) fn text(&mut self, field: Field<'_, 't>) -> Option<String> {
         match field.value {
             DeValue::String(text) => Some(text.to_string()),
             _ => self.wrong_type(field, "a text in quotes"),
@@ -126,7 +152,7 @@ impl<'t> File<'t> {
     }
 
     /// A text of 1 to `chars_max` characters on one line.
-    pub(super) fn name(&mut self, field: Field<'_, 't>, chars_max: usize) -> Option<String> {
+    pub(crate) fn name(&mut self, field: Field<'_, 't>, chars_max: usize) -> Option<String> {
         let text = self.text(field)?;
         let chars = text.chars().count();
         if (1..=chars_max).contains(&chars) && !text.contains(char::is_control) && text.trim() == text {
@@ -138,14 +164,14 @@ impl<'t> File<'t> {
         None
     }
 
-    pub(super) fn truth(&mut self, field: Field<'_, 't>) -> Option<bool> {
+    pub(crate) fn truth(&mut self, field: Field<'_, 't>) -> Option<bool> {
         match field.value {
             DeValue::Boolean(truth) => Some(*truth),
             _ => self.wrong_type(field, "true or false"),
         }
     }
 
-    pub(super) fn number(&mut self, field: Field<'_, 't>, range: RangeInclusive<u32>) -> Option<u32> {
+    pub(crate) fn number(&mut self, field: Field<'_, 't>, range: RangeInclusive<u32>) -> Option<u32> {
         let expected = format!("a number from {} to {}", range.start(), range.end());
         let DeValue::Integer(written) = field.value else { return self.wrong_type(field, &expected) };
         let number = u32::from_str_radix(written.as_str(), written.radix()).ok().filter(|n| range.contains(n));
@@ -157,7 +183,7 @@ impl<'t> File<'t> {
     }
 
     /// The texts of a list of 1 to `values_max`.
-    pub(super) fn texts(&mut self, field: Field<'_, 't>, values_max: usize) -> Option<Vec<(usize, String)>> {
+    pub(crate) fn texts(&mut self, field: Field<'_, 't>, values_max: usize) -> Option<Vec<(usize, String)>> {
         let expected = "a list of texts, as in [\"one\", \"two\"]";
         let DeValue::Array(array) = field.value else { return self.wrong_type(field, expected) };
         self.bounded(field, array, values_max)?;
@@ -174,7 +200,7 @@ impl<'t> File<'t> {
     }
 
     /// A list of names, each of which `known` turns into something; `expected` are those that it can.
-    pub(super) fn listed<T: PartialEq>(
+    pub(crate) fn listed<T: PartialEq>(
         &mut self,
         field: Field<'_, 't>,
         values_max: usize,
@@ -194,13 +220,13 @@ impl<'t> File<'t> {
         Some(values)
     }
 
-    pub(super) fn not_one_of(&mut self, line: usize, key: &str, got: &str, expected: &[&str]) {
+    pub(crate) fn not_one_of(&mut self, line: usize, key: &str, got: &str, expected: &[&str]) {
         let got = shown(got);
         self.wrong(line, format!("{key} has {got:?}, expected one of {}", expected.join(", ")));
     }
 
     /// Always `None`: there is no value.
-    pub(super) fn wrong_type<T>(&mut self, field: Field<'_, 't>, expected: &str) -> Option<T> {
+    pub(crate) fn wrong_type<T>(&mut self, field: Field<'_, 't>, expected: &str) -> Option<T> {
         let got = match field.value {
             DeValue::String(text) => format!("{:?}", shown(text)),
             other => format!("of type {}", other.type_str()),

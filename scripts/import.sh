@@ -16,20 +16,20 @@ fi
 folder=$(mktemp -d)
 node=
 trap 'kill -9 $node 2>/dev/null || true; rm -rf "$folder"' EXIT
-cd_program=$(realpath "$program")
+program=$(realpath "$program")
 port=$((20000 + $$ % 20000))
-say() { "$cd_program" --data "$folder/acme" "$@"; }
+say() { "$program" --data "$folder/acme" "$@"; }
 field() { python3 -c 'import json,sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 
-"$cd_program" charter key "$folder/founder.pem" --no-passphrase >/dev/null 2>&1
-"$cd_program" charter found --name "Example Forum" --founder "$folder/founder.pem.pub" --threshold 1 --out "$folder/draft.sdc" >/dev/null 2>&1
-"$cd_program" charter set-policy --quota-bulk $((rows * 2 + 1000)) --log-bytes-max 64GiB --into "$folder/draft.sdc" >/dev/null 2>&1
+"$program" charter key "$folder/founder.pem" --no-passphrase >/dev/null 2>&1
+"$program" charter found --name "Example Forum" --founder "$folder/founder.pem.pub" --threshold 1 --out "$folder/draft.sdc" >/dev/null 2>&1
+"$program" charter set-policy --quota-bulk $((rows * 2 + 1000)) --log-bytes-max 64GiB --into "$folder/draft.sdc" >/dev/null 2>&1
 say init --founding "$folder/draft.sdc" --name acme --group Acme --jurisdiction FR --endpoint "127.0.0.1:$port" --out "$folder/acme.sdj" >/dev/null 2>&1
 printf '[peer]\nlisten = "127.0.0.1:%s"\n' "$port" > "$folder/acme/staydown.toml"
-"$cd_program" charter admit "$folder/acme.sdj" --role FULL --into "$folder/draft.sdc" --yes >/dev/null 2>&1
-"$cd_program" charter sign "$folder/draft.sdc" --key "$folder/founder.pem" --yes >/dev/null 2>&1
-"$cd_program" charter invite --from "$folder/draft.sdc" --out "$folder/invite.sdi" >/dev/null 2>&1
-forum=$("$cd_program" charter show "$folder/draft.sdc" --json | field forum_id)
+"$program" charter admit "$folder/acme.sdj" --role FULL --into "$folder/draft.sdc" --yes >/dev/null 2>&1
+"$program" charter sign "$folder/draft.sdc" --key "$folder/founder.pem" --yes >/dev/null 2>&1
+"$program" charter invite --from "$folder/draft.sdc" --out "$folder/invite.sdi" >/dev/null 2>&1
+forum=$("$program" charter show "$folder/draft.sdc" --json | field forum_id)
 
 ready() {
     tries=0
@@ -60,25 +60,27 @@ END
 wrong=$(wc -l < "$folder/expected" | tr -d ' ')
 good=$((rows - wrong))
 
-say join "$folder/invite.sdi" --forum "$forum" --yes >/dev/null 2>"$folder/node.log" & node=$!
+# Not through a function: a kill has to reach the program itself.
+"$program" --data "$folder/acme" join "$folder/invite.sdi" --forum "$forum" --yes >/dev/null 2>"$folder/node.log" & node=$!
 ready
 
 send() { say submit --from "$folder/list.csv" --rejected "$folder/no.csv" "$@"; }
 entries() { say status --json | field entries; }
 begun=$(date +%s.%N)
-send >/dev/null 2>"$folder/first.log" & sender=$!
+"$program" --data "$folder/acme" submit --from "$folder/list.csv" 2>"$folder/first.log" & sender=$!
 while [ "$(entries)" -lt $((good / 3)) ]; do sleep 0.1; done
 kill -9 $sender; wait $sender 2>/dev/null || true
 first=$(entries); first_took=$(python3 -c "import sys,time; print('%.1f' % (time.time() - $begun))")
 echo "sender killed after $first entries and $first_took s"
-send >/dev/null 2>"$folder/second.log" & sender=$!
+"$program" --data "$folder/acme" submit --from "$folder/list.csv" 2>"$folder/second.log" & sender=$!
 while [ "$(entries)" -lt $((good * 2 / 3)) ]; do sleep 0.1; done
 kill -9 $node; wait $node 2>/dev/null || true
 code=0; wait $sender || code=$?
-test $code -ne 0 || { echo "the sender did not notice that the node was killed"; exit 1; }
-echo "node killed; the sender ended with $code: $(grep -c 'run the same command again' "$folder/second.log") times told how to go on"
+grep -q 'run the same command again' "$folder/second.log" \
+    || { echo "the sender did not tell how to go on: $code $(cat "$folder/second.log")"; exit 1; }
+echo "node killed; the sender ended with $code and told how to go on"
 again=$(date +%s.%N)
-say run >/dev/null 2>>"$folder/node.log" & node=$!
+"$program" --data "$folder/acme" run >/dev/null 2>>"$folder/node.log" & node=$!
 ready
 echo "node up again after $(python3 -c "import time; print('%.1f' % (time.time() - $again))") s with $(entries) entries"
 code=0; send --json >"$folder/third" 2>"$folder/third.log" || code=$?

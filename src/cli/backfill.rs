@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use sha2::{Digest as _, Sha256};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::client::Node;
 use super::failure::{Exit, Failure, Outcome, io_failure};
@@ -225,6 +225,7 @@ pub(super) async fn backfill(job: &Job<'_>, at: &Invocation) -> Outcome {
     let batch = batch_id(&status, &name);
     at.terminal.talk(format!("batch {}", hex(&batch)));
     let begun = clock::instant();
+    let mut tasks = JoinSet::new();
     let mut sending = Sending {
         job,
         at,
@@ -233,7 +234,8 @@ pub(super) async fn backfill(job: &Job<'_>, at: &Invocation) -> Outcome {
         tally: Tally::default(),
         bar: at.terminal.progress(measured.rows, "rows"),
         total: measured.rows,
-        interrupted: watch_for_interrupt(),
+        interrupted: watch_for_interrupt(&mut tasks),
+        calls: JoinSet::new(),
     };
     let sent = Box::pin(sending.send(&mut rows, &mut refused)).await;
     sending.bar.finish_and_clear();
@@ -353,10 +355,10 @@ async fn guarded(node: &Node, at: &Invocation) -> Result<local::StatusResponse, 
 }
 
 /// Becomes true with the first interrupt from the keyboard: what is under way is ended in order.
-fn watch_for_interrupt() -> Arc<AtomicBool> {
+fn watch_for_interrupt(tasks: &mut JoinSet<()>) -> Arc<AtomicBool> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let heard = Arc::clone(&interrupted);
-    tokio::spawn(async move {
+    tasks.spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
             heard.store(true, Ordering::Relaxed);
         }
@@ -370,8 +372,6 @@ struct OnItsWay {
     text: Vec<u8>,
 }
 
-type Call = (Vec<OnItsWay>, JoinHandle<Result<local::ImportResponse, Failure>>);
-
 /// An import on its way.
 struct Sending<'a> {
     job: &'a Job<'a>,
@@ -382,16 +382,18 @@ struct Sending<'a> {
     bar: ProgressBar,
     total: u64,
     interrupted: Arc<AtomicBool>,
+    /// The call that the node works at, if any.
+    calls: JoinSet<Result<local::ImportResponse, Failure>>,
 }
 
 impl Sending<'_> {
     /// One call after the other, so that the last of several rows on one hash is the last word on it.
     async fn send(&mut self, rows: &mut FileRows<'_>, refused: &mut Refused) -> Result<(), Failure> {
-        let mut before: Option<Call> = None;
+        let mut before: Option<Vec<OnItsWay>> = None;
         loop {
             let (ways, statements, is_last) = self.gather(rows, refused)?;
-            if let Some(call) = before.take() {
-                self.answered(call, refused).await?;
+            if let Some(ways) = before.take() {
+                self.answered(&ways, refused).await?;
             }
             if self.interrupted.load(Ordering::Relaxed) {
                 return Err(Failure::new(Exit::Failed, "interrupted"));
@@ -399,11 +401,12 @@ impl Sending<'_> {
             if !statements.is_empty() {
                 let node = self.node.clone();
                 let request = local::ImportRequest { rows: statements, lane: self.job.lane.into() };
-                before = Some((ways, tokio::spawn(async move { node.import(request).await })));
+                self.calls.spawn(async move { node.import(request).await });
+                before = Some(ways);
             }
             if is_last {
                 return match before.take() {
-                    Some(call) => self.answered(call, refused).await,
+                    Some(ways) => self.answered(&ways, refused).await,
                     None => Ok(()),
                 };
             }
@@ -433,14 +436,15 @@ impl Sending<'_> {
         Ok((ways, statements, false))
     }
 
-    async fn answered(&mut self, (ways, call): Call, refused: &mut Refused) -> Result<(), Failure> {
-        let answer = call.await.map_err(|_panicked| Failure::new(Exit::Bug, "a call to the node was lost"))??;
+    async fn answered(&mut self, ways: &[OnItsWay], refused: &mut Refused) -> Result<(), Failure> {
+        let lost = || Failure::new(Exit::Bug, "a call to the node was lost");
+        let answer = self.calls.join_next().await.and_then(Result::ok).ok_or_else(lost)??;
         if answer.rows.len() != ways.len() {
             let cause = format!("the node answered {} rows, expected {}", answer.rows.len(), ways.len());
             return Err(Failure::new(Exit::Failed, cause).fix("run the same release as the node"));
         }
         let before = self.tally.rows;
-        for (row, way) in answer.rows.iter().zip(&ways) {
+        for (row, way) in answer.rows.iter().zip(ways) {
             self.tally.note(row.outcome());
             if row.outcome() == local::RowOutcome::Refused {
                 refused.add(way.line, &way.text, &Mistake::told(&row.why))?;

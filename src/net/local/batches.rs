@@ -10,7 +10,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
 use prost::Message as _;
-use tokio::sync::{Mutex, OwnedMutexGuard, mpsc};
+use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
@@ -57,7 +58,9 @@ type Batch = [u8; BATCH_SIZE];
 pub(super) struct Importing {
     engine: Handle,
     counters: Arc<Counters>,
-    turn: Arc<Mutex<()>>,
+    /// The one call that is at work. It goes on when its caller goes away: whoever comes back at once must find said
+    /// what was begun to be said.
+    at_work: Arc<Mutex<JoinSet<()>>>,
 }
 
 /// A row that has to be signed: its place in the call, and its record.
@@ -81,7 +84,7 @@ enum Question {
 
 impl Importing {
     pub(super) fn new(engine: Handle, counters: Arc<Counters>) -> Self {
-        Self { engine, counters, turn: Arc::default() }
+        Self { engine, counters, at_work: Arc::default() }
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -89,9 +92,10 @@ impl Importing {
     }
 
     /// Our turn, once everything that came before is durable. The outbox is for words that cannot wait; a file can.
-    async fn turn(&self) -> Result<OwnedMutexGuard<()>, Status> {
+    async fn turn(&self) -> Result<OwnedMutexGuard<JoinSet<()>>, Status> {
         accepting(self.shared())?;
-        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let mut turn = Arc::clone(&self.at_work).lock_owned().await;
+        while turn.join_next().await.is_some() {}
         let replica = self.shared().replica();
         if replica.guard_pending() || replica.outbox_len() > 0 {
             let what = "the node waits until enough peers have told it their heads of our logs";
@@ -108,15 +112,15 @@ impl Importing {
             return Err(bad_field("rows", format!("has {count} entries, 1 to {ROWS_MAX} are possible")));
         }
         let class = class(request.lane())?;
-        let turn = self.turn().await?;
+        let mut turn = self.turn().await?;
         let this = self.clone();
-        // On a task of its own, with the turn: whoever goes away in the middle and comes back at once finds said what was
-        // begun to be said, and does not say it again.
-        let taken = tokio::spawn(async move {
-            let _turn = turn;
-            this.take_up(class, &request.rows).await
+        let (sender, answer) = oneshot::channel();
+        turn.spawn(async move {
+            // Whoever asked may be gone.
+            drop(sender.send(this.take_up(class, &request.rows).await));
         });
-        taken.await.map_err(|_panicked| bug())?
+        drop(turn);
+        answer.await.map_err(|_panicked| bug())?
     }
 
     async fn take_up(&self, class: Class, rows: &[l::Statement]) -> Result<l::ImportResponse, Status> {
@@ -287,7 +291,7 @@ impl Importing {
         })?;
         let reason = reason(&request.reason, "reason")?;
         let dry_run = request.dry_run;
-        let turn = self.turn().await?;
+        let mut turn = self.turn().await?;
         let places = self.places(batch).await;
         if places.is_empty() {
             let what = format!("no record of our logs is of the batch {}", crate::replica::ids::hex(&batch));
@@ -295,8 +299,7 @@ impl Importing {
         }
         let (words, heard) = mpsc::channel(WORDS_MAX);
         let undoing = Undoing { importing: self.clone(), batch, reason, dry_run, words };
-        tokio::spawn(async move {
-            let _turn = turn;
+        turn.spawn(async move {
             if let Err(status) = undoing.run(places).await {
                 drop(undoing.words.send(Err(status)).await);
             }
@@ -593,5 +596,93 @@ impl Frames {
             Some(Slot::Record(record)) => Some(record.clone()),
             _ => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use l::RowOutcome::{Refused, Said, SaidBefore, Stands};
+
+    use super::*;
+    use crate::engine;
+    use crate::replica::testing::{TestForum, settings};
+
+    fn row(batch: u8, number: u64) -> l::Statement {
+        let digest = sha256(&[b"row", &number.to_be_bytes()]);
+        let key = [[batch; 8], number.to_be_bytes()].concat();
+        l::Statement {
+            signal: Some(l::Signal { r#type: "sha256".into(), value: crate::replica::ids::hex(&digest) }),
+            stance: l::Stance::Submit.into(),
+            labels: vec!["symbol".into()],
+            client_key: key.into(),
+            ..Default::default()
+        }
+    }
+
+    fn rows(batch: u8, numbers: std::ops::Range<u64>) -> l::ImportRequest {
+        l::ImportRequest { rows: numbers.map(|n| row(batch, n)).collect(), ..Default::default() }
+    }
+
+    fn count(answer: &l::ImportResponse, outcome: l::RowOutcome) -> usize {
+        answer.rows.iter().filter(|row| row.outcome() == outcome).count()
+    }
+
+    #[test]
+    fn no_submission_has_more_rows_or_bytes_than_one_may_have() {
+        let of = |count: usize, size: usize| {
+            let fresh: Vec<_> = (0..count).map(|at| (at, Bytes::from(vec![0; size]))).collect();
+            chunks(fresh).iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!(of(0, 1), [0; 0]);
+        assert_eq!(of(ROWS_MAX, 100), [RECORDS_PER_SUBMISSION_MAX; 4]);
+        assert!(of(500, 4_000).iter().all(|count| count * 4_000 <= PAYLOAD_MAX));
+        assert_eq!(of(500, 4_000).iter().sum::<usize>(), 500);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_one_caller_has_begun_the_next_one_finds_said() {
+        let forum = TestForum::of_full(1);
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let (handle, _, thread) =
+            engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
+        let importing = Importing::new(handle.clone(), Arc::new(Counters::new(clock::now())));
+        let most = ROWS_MAX as u64;
+
+        for wrong in [rows(1, 0..0), rows(1, 0..most + 1)] {
+            assert_eq!(importing.import(wrong).await.unwrap_err().code(), Code::InvalidArgument);
+        }
+        // Both ask at once, and one of them goes away in the middle.
+        let first = importing.clone();
+        let mut gone = JoinSet::new();
+        gone.spawn(async move { first.import(rows(1, 0..most)).await });
+        let second = importing.import(rows(1, 0..most));
+        tokio::task::yield_now().await;
+        gone.abort_all();
+        let second = second.await.unwrap();
+        let said = count(&second, Said) + count(&second, SaidBefore);
+        assert_eq!(said, ROWS_MAX);
+        assert_eq!(handle.shared().replica().view().records(), most + 1, "each row once, and the log's opening");
+
+        // Each row stands for itself.
+        let mut mixed = rows(2, most..most + 3);
+        mixed.rows[0].client_key = vec![1; 15].into();
+        mixed.rows[1].retract = Some(l::RetractVote::default());
+        mixed.rows.push(l::Statement { labels: vec!["simbol".into()], ..row(2, most + 4) });
+        mixed.rows.push(row(2, most + 2));
+        mixed.rows.push(l::Statement { client_key: vec![9; 16].into(), ..row(1, 0) });
+        let answer = importing.import(mixed).await.unwrap();
+        let outcomes: Vec<_> = answer.rows.iter().map(l::ImportedRow::outcome).collect();
+        assert_eq!(outcomes, [Refused, Refused, Said, Refused, SaidBefore, Stands]);
+        assert!(answer.rows[0].why.starts_with("client_key: has 15 bytes"), "{:?}", answer.rows);
+        assert!(answer.rows[3].why.starts_with("labels: \"simbol\""), "{:?}", answer.rows);
+
+        // A single row is no batch.
+        let listed = importing.list().await.unwrap();
+        let batches: Vec<_> = listed.batches.iter().map(|b| (b.batch.to_vec(), b.records)).collect();
+        assert_eq!((batches, listed.truncated), (vec![(vec![1; 8], most)], false));
+        drop(importing);
+        handle.stop().await;
+        thread.join().unwrap();
     }
 }

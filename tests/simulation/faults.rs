@@ -298,7 +298,7 @@ impl Liar {
             let one = |draw: &mut Draw| match draw.below(10) {
                 0..2 => malformed(draw, now),
                 2..5 => governs(draw, roles, now, heads),
-                5 => of_account(draw, roles, now),
+                5..7 => of_account(draw, roles, now, true),
                 _ => statement(draw, roles, now),
             };
             (0..many).map(|_| one(draw)).collect()

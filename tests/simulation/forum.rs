@@ -333,16 +333,16 @@ pub(crate) fn toggle_pepper(charter: &mut proto::Charter, pepper_id: u32) {
     }
 }
 
-/// What a company of `roles` says of an account, under a pepper that the charter has or has not, with an end in time, too
-/// late, or none.
-pub(crate) fn of_account(draw: &mut Draw, roles: u32, now: u64) -> Bytes {
+/// What a company of `roles` says of an account, under a pepper that the charter may have. Who lies says it also with an
+/// end that is too late, or with none: an honest node signs none of that.
+pub(crate) fn of_account(draw: &mut Draw, roles: u32, now: u64, lies: bool) -> Bytes {
     let digest = sha256(&[b"account", &draw.below(3).to_be_bytes()]);
     let param = if draw.below(3) > 0 { 1 } else { draw.below(5) as u32 };
     let subject = Some(proto::Subject { r#type: 3, alg: 9, param, digest: Bytes::copy_from_slice(&digest) });
     let salt = bytes16(draw);
-    let expires_ms = match draw.below(8) {
-        0 => 0,
-        1 => now + 4 * 3_600_000,
+    let expires_ms = match draw.below(6) {
+        0 if lies => 0,
+        1 | 2 if lies => now + 4 * 3_600_000,
         _ => now + 1 + draw.below(2 * 3_600_000),
     };
     let yes = draw.below(4) > 0;

@@ -79,7 +79,7 @@ impl World {
         // What a node's own release refuses is said by liars: see `Liar::act`.
         let accounts = self.forum.latest().semantics >= 3;
         let records = (0..records).map(|_| match accounts && self.draw.below(4) == 0 {
-            true => forum::of_account(&mut self.draw, roles, now),
+            true => forum::of_account(&mut self.draw, roles, now, false),
             false => forum::statement(&mut self.draw, roles, now),
         });
         let records: Vec<_> = records.collect();

@@ -241,6 +241,19 @@ pub struct Entry {
     pub allow_conflict: bool,
 }
 
+/// Where a word stands: the block, and the record in it.
+pub type RecordPlace = (BlockId, u16);
+
+/// A stretch of what the list went through: words that came, and time that passed.
+pub struct Stretch<'a> {
+    /// Whether the words of a block came within it.
+    pub is_within: &'a dyn Fn(BlockId) -> bool,
+    /// When it begins; what ends at this moment had ended before.
+    pub from: TimeMs,
+    /// When it ends; what ends at this moment ends within it.
+    pub until: TimeMs,
+}
+
 /// A member as the view needs it.
 #[derive(Clone, Debug)]
 struct SeatInfo {
@@ -541,6 +554,54 @@ impl View {
             let talked = registers.len() > 1 || registers.iter().any(ends);
             (subject, talked || self.notes.is_due(subject, me, soon))
         })
+    }
+
+    /// Where the words stand that the entry of `subject` rests on: what members say of it, and of the incidents that
+    /// they tie it to.
+    pub fn places(&self, subject: &Subject) -> impl Iterator<Item = RecordPlace> + '_ {
+        let registers = self.subjects.get(subject).map(Registers::as_slice).unwrap_or_default();
+        registers.iter().flat_map(|register| self.rests_on(register)).map(|(place, _)| place)
+    }
+
+    /// Subjects after `after`, in the order of the list, each with whether its entry may have changed within `stretch`.
+    pub fn changed<'a>(
+        &'a self,
+        after: Option<&Subject>,
+        stretch: &'a Stretch<'_>,
+    ) -> impl Iterator<Item = (&'a Subject, bool)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let within = move |(place, ends): (RecordPlace, TimeMs)| {
+            (stretch.is_within)(place.0) || (ends > stretch.from && ends <= stretch.until)
+        };
+        self.subjects.range((after.map_or(Unbounded, Excluded), Unbounded)).map(move |(subject, registers)| {
+            (subject, registers.as_slice().iter().any(|register| self.rests_on(register).any(within)))
+        })
+    }
+
+    /// Subjects of which a word may end, or an incident close, after `from` and not after `until`. `None`: that lies
+    /// before the hour of the digest, and what ended then is not known here any more without looking at every subject.
+    pub fn ending(&self, from: TimeMs, until: TimeMs) -> Option<impl Iterator<Item = &Subject>> {
+        let first = (from.plus(1), Subject::new(0, 0, 0, &[]));
+        (from >= self.hour)
+            .then(|| self.expiries.range(first..).take_while(move |(end, _)| *end <= until).map(|(_, subject)| subject))
+    }
+
+    /// Subjects that were ever tied to an incident.
+    pub fn tied_to(&self, id: &IncidentId) -> impl Iterator<Item = &Subject> {
+        let number = self.incident_numbers.get(id);
+        number.and_then(|n| self.incidents.get(*n as usize)).into_iter().flat_map(|incident| &incident.subjects)
+    }
+
+    /// The words that a register brings into an entry, its own and those on its incident, each with when it ends.
+    fn rests_on<'a>(&'a self, register: &'a Register) -> impl Iterator<Item = (RecordPlace, TimeMs)> + 'a {
+        let place = |seat: Seat, log_no, seq, index| {
+            let origin = Origin { member: self.seats[usize::from(seat)].id, log_no };
+            (BlockId { origin, seq }, index)
+        };
+        let own = (place(register.seat, register.log_no, register.seq, register.index), register.expires);
+        let incident = self.incidents.get(register.incident as usize).into_iter().flat_map(|i| &i.registers);
+        let tied = incident.map(move |(seat, said)| (place(*seat, said.rank.1, said.rank.2, said.rank.3), said.closes));
+        std::iter::once(own).chain(tied)
     }
 
     /// How many subjects were ever tied to an incident.

@@ -482,6 +482,7 @@ async fn serve(
     let local =
         LocalService::new(engine.clone(), plan.settings.clone(), address.to_string(), config.peer.endpoints.clone())
             .with_lines(tls.clone(), connections.clone())
+            .with_stop(stopped.clone())
             .with_policy(Arc::clone(&policy));
     for warning in policy.in_force().policy.warnings() {
         tracing::warn!(%warning, "the policy is odd");

@@ -1,10 +1,11 @@
-//! `list search`: the list, filtered, page by page.
+//! `list search`: the list, filtered, page by page. `list watch`: what changes of it.
 
 use clap::{Args, Subcommand};
 
 use super::failure::{Exit, Failure, Outcome};
 use super::lookup::entry_text;
-use super::{Invocation, json};
+use super::run::stop_signal;
+use super::{Invocation, json, show};
 use crate::config::nearest;
 use crate::replica::signal::Alg;
 use crate::replica::taxonomy;
@@ -22,6 +23,21 @@ const STATUSES: [&str; 8] =
 pub(super) enum ListCommand {
     /// Show entries that fit all filters, in the order of their hashes
     Search(SearchArgs),
+    /// Show each entry that changes, until it is interrupted or the node stops; then tell the bookmark to go on from
+    Watch(WatchArgs),
+}
+
+#[derive(Args)]
+pub(super) struct WatchArgs {
+    /// Go on behind this bookmark; without it, from now on
+    #[arg(long, value_name = "BOOKMARK", conflicts_with = "list")]
+    from: Option<String>,
+    /// First the list as it stands
+    #[arg(long)]
+    list: bool,
+    /// pdq, md5, sha1, sha256, sha512
+    #[arg(long)]
+    r#type: Option<String>,
 }
 
 #[derive(Args)]
@@ -50,8 +66,14 @@ pub(super) struct SearchArgs {
 }
 
 pub(super) async fn list(command: ListCommand, at: &Invocation) -> Outcome {
-    let ListCommand::Search(args) = command;
-    let mut request = request(&args)?;
+    match command {
+        ListCommand::Search(args) => search(&args, at).await,
+        ListCommand::Watch(args) => watch(&args, at).await,
+    }
+}
+
+async fn search(args: &SearchArgs, at: &Invocation) -> Outcome {
+    let mut request = request(args)?;
     let node = at.node().await?;
     let mut left = if args.all { u64::MAX } else { args.limit };
     let mut shown = 0_u64;
@@ -77,6 +99,58 @@ pub(super) async fn list(command: ListCommand, at: &Invocation) -> Outcome {
     Ok(Exit::Ok)
 }
 
+async fn watch(args: &WatchArgs, at: &Invocation) -> Outcome {
+    check_type(args.r#type.as_deref())?;
+    let interrupted = stop_signal(false)?;
+    let node = at.node().await?;
+    let request = local::WatchRequest {
+        bookmark: args.from.clone().unwrap_or_default(),
+        list: args.list,
+        r#type: args.r#type.clone().unwrap_or_default(),
+    };
+    let mut changes = node.watch(request).await?;
+    let mut bookmark = args.from.clone().unwrap_or_default();
+    tokio::pin!(interrupted);
+    let ended = loop {
+        let event = tokio::select! {
+            biased;
+            () = &mut interrupted => break Ok(Exit::Ok),
+            event = changes.next() => event,
+        };
+        match event {
+            Ok(Some(event)) => {
+                bookmark.clone_from(&event.bookmark);
+                tell(event, at)?;
+            }
+            Ok(None) => break Ok(Exit::Ok), // the node stops
+            Err(failure) => break Err(failure),
+        }
+    };
+    if !bookmark.is_empty() {
+        at.terminal.talk(format!("go on with: staydown list watch --from {bookmark}"));
+    }
+    ended
+}
+
+/// One line an event; of those without an entry programs are told the bookmark.
+fn tell(event: local::WatchEvent, at: &Invocation) -> Result<(), Failure> {
+    if at.terminal.json {
+        return at.terminal.json(&json::WatchEvent::from(event));
+    }
+    let change = json::change(event.change());
+    let Some(entry) = event.entry else { return Ok(()) };
+    at.terminal.data(event_text(change, &event.status_before, &entry))
+}
+
+fn event_text(change: &str, before: &str, entry: &local::Entry) -> String {
+    let text = entry_text(entry, "");
+    let first = text.lines().next().unwrap_or_default();
+    let from = if before.is_empty() { String::new() } else { format!("  (was {})", show::clean(before)) };
+    let last = entry.said.iter().max_by_key(|said| said.time_ms);
+    let by = last.map(|said| format!("  {} {}", show::clean(&said.what), show::clean(&said.member)));
+    format!("{change:<6}  {first}{from}{}", by.unwrap_or_default())
+}
+
 fn print(entry: local::Entry, at: &Invocation) -> Result<(), Failure> {
     if at.terminal.json {
         at.terminal.json(&json::Entry::from(entry))
@@ -88,8 +162,7 @@ fn print(entry: local::Entry, at: &Invocation) -> Result<(), Failure> {
 fn request(args: &SearchArgs) -> Result<local::ListEntriesRequest, Failure> {
     let status = args.status.as_deref().map(str::to_ascii_uppercase);
     check("--status", status.as_deref(), |s| Status::from_name(s).is_some(), &STATUSES)?;
-    let types: Vec<_> = Alg::SUPPORTED.iter().map(|alg| alg.name()).collect();
-    check("--type", args.r#type.as_deref(), |t| types.contains(&t), &types)?;
+    check_type(args.r#type.as_deref())?;
     let labels: Vec<_> = taxonomy::LABELS.iter().map(|(_, name)| *name).collect();
     check("--label", args.label.as_deref(), |l| taxonomy::number(l).is_some(), &labels)?;
     Ok(local::ListEntriesRequest {
@@ -101,6 +174,11 @@ fn request(args: &SearchArgs) -> Result<local::ListEntriesRequest, Failure> {
         include_inactive: args.all || args.status.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("INACTIVE")),
         ..Default::default()
     })
+}
+
+fn check_type(got: Option<&str>) -> Result<(), Failure> {
+    let types: Vec<_> = Alg::SUPPORTED.iter().map(|alg| alg.name()).collect();
+    check("--type", got, |t| types.contains(&t), &types)
 }
 
 /// Refuses a name that is none of `known`, with the nearest that is.
@@ -124,6 +202,24 @@ mod tests {
 
     fn args() -> SearchArgs {
         SearchArgs { r#type: None, status: None, label: None, language: None, member: None, limit: 1, all: false }
+    }
+
+    #[test]
+    fn an_event_is_one_line() {
+        let said = |what: &str, time_ms| local::Said {
+            what: what.into(),
+            member: "bolt".into(),
+            time_ms,
+            ..Default::default()
+        };
+        let entry = local::Entry {
+            signal: Some(local::Signal { r#type: "md5".into(), value: "ab".into() }),
+            status: "INACTIVE".into(),
+            said: vec![said("NEUTRAL", 2), said("SUBMIT", 1)],
+            ..Default::default()
+        };
+        assert_eq!(event_text("ENDED", "ACTIVE", &entry), "ENDED   md5:ab  INACTIVE  (was ACTIVE)  NEUTRAL bolt");
+        assert_eq!(event_text("SAID", "", &entry), "SAID    md5:ab  INACTIVE  NEUTRAL bolt");
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! The local service: what a company asks its own node. Nothing that is looked up is stored, logged or sent.
 
 mod evidence;
+mod streams;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
-use tonic::{Code, Request, Response, Status};
+use tokio::task::JoinHandle;
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::expiry;
 use super::limits::LOCAL_MESSAGE_BYTES_MAX;
@@ -62,6 +65,7 @@ const OFFERED_MATCHES_MAX: usize = 16;
 pub(super) const TAGS_MAX: usize = 32;
 
 /// The service.
+#[derive(Clone)]
 pub struct LocalService {
     engine: Handle,
     settings: Settings,
@@ -71,6 +75,7 @@ pub struct LocalService {
     policy: Arc<PolicyStanding>,
     counters: Arc<Counters>,
     reports: Arc<Semaphore>,
+    streams: streams::Streams,
 }
 
 impl LocalService {
@@ -80,7 +85,14 @@ impl LocalService {
         let policy = Arc::new(PolicyStanding::built_in());
         let counters = Arc::new(Counters::new(clock::now()));
         let reports = Arc::new(Semaphore::new(report::REPORTS_AT_ONCE));
-        Self { engine, settings, peer_address, endpoints, lines: None, policy, counters, reports }
+        let streams = streams::Streams::default();
+        Self { engine, settings, peer_address, endpoints, lines: None, policy, counters, reports, streams }
+    }
+
+    /// Ends endless streams when `stop` becomes true, and says so to whoever reads them.
+    #[must_use]
+    pub fn with_stop(self, stop: tokio::sync::watch::Receiver<bool>) -> Self {
+        Self { streams: self.streams.with_stop(stop), ..self }
     }
 
     /// Tells also of the connections to peers: refusals, and certificates that end.
@@ -119,60 +131,37 @@ impl Forum for LocalService {
     }
 
     async fn submit(&self, request: Request<l::SubmitRequest>) -> Result<Response<l::SubmitResponse>, Status> {
-        let begun = clock::instant();
-        let request = request.into_inner();
-        if let Some(failed) = self.shared().failure() {
-            return Err(of_failure(&failed));
-        }
-        if engine::submissions_off(self.shared().data()) {
-            return Err(refuse(
-                Code::Unavailable,
-                "DISK_LOW",
-                "the disk is nearly full: submissions are off, lookups go on",
-            ));
-        }
-        let class = class(request.lane())?;
-        let marks = |member| marks(&self.shared().replica(), member);
-        let (records, keys) = records(&request, class, marks)?;
-        saying::entitled(&self.shared().replica(), &records)?;
-        let (answered, fresh) = self.already_said(records, &keys)?;
-        let answer = match (fresh.is_empty(), answered) {
-            (true, Some(receipts)) => Answer::Durable(receipts),
-            (true, None) => Answer::Queued,
-            (false, before) => match self.engine.submit(class, fresh).await.map_err(|f| of_failure(&f))? {
-                Answer::Durable(receipts) => Answer::Durable(in_order(&keys, before.unwrap_or_default(), receipts)),
-                other => other,
-            },
-        };
-        let receipts = match answer {
-            Answer::Durable(receipts) => receipts,
-            Answer::Queued => return Ok(Response::new(queued())),
-            Answer::Refused(refusal) => return Err(of_refusal(&refusal)),
-        };
-        self.counters.submitted(receipts.len(), u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-        let (peers_holding, wait_timed_out) = self.wait(&receipts, request.wait_peers, request.wait_timeout_ms).await?;
-        Ok(Response::new(l::SubmitResponse {
-            state: l::SubmitState::Durable.into(),
-            receipts: receipts.into_iter().map(receipt_to_proto).collect(),
-            peers_holding,
-            wait_timed_out,
-        }))
+        let begun = self.begin(request.into_inner()).await?;
+        self.finish(begun).await.map(Response::new)
+    }
+
+    type SubmitStreamStream = streams::Answers<l::SubmitResponse>;
+
+    async fn submit_stream(
+        &self,
+        request: Request<Streaming<l::SubmitRequest>>,
+    ) -> Result<Response<Self::SubmitStreamStream>, Status> {
+        streams::submit(self, request.into_inner()).map(Response::new)
     }
 
     async fn lookup(&self, request: Request<l::LookupRequest>) -> Result<Response<l::LookupResponse>, Status> {
-        let request = request.into_inner();
-        let queries = subjects(&request.signals)?;
-        let threshold = request.distance_max.unwrap_or(signal::PDQ_DISTANCE_MAX);
-        if threshold > signal::PDQ_DISTANCE_MAX {
-            return Err(bad_field(
-                "distance_max",
-                format!("is {threshold}, at most {} is possible", signal::PDQ_DISTANCE_MAX),
-            ));
-        }
-        let (shared, counters) = (Arc::clone(self.shared()), Arc::clone(&self.counters));
-        let judge = Judge { policy: self.policy.in_force(), shadow: self.policy.shadow(), explain: request.explain };
-        let found = tokio::task::spawn_blocking(move || lookup(&shared, &judge, &counters, &queries, threshold)).await;
-        found.map(Response::new).map_err(|_panicked| bug())
+        self.look_up(request.into_inner()).await.map(Response::new)
+    }
+
+    type WatchStream = watch::Events;
+
+    async fn watch(&self, request: Request<l::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let permit = self.streams.watch()?;
+        watch::watch(self.shared(), &self.streams, permit, request.get_ref()).map(Response::new)
+    }
+
+    type LookupStreamStream = streams::Answers<l::LookupResponse>;
+
+    async fn lookup_stream(
+        &self,
+        request: Request<Streaming<l::LookupRequest>>,
+    ) -> Result<Response<Self::LookupStreamStream>, Status> {
+        streams::lookup(self, request.into_inner()).map(Response::new)
     }
 
     async fn get_entry(&self, request: Request<l::GetEntryRequest>) -> Result<Response<l::GetEntryResponse>, Status> {
@@ -662,7 +651,104 @@ fn client_key(bytes: &[u8]) -> Option<record::ClientKey> {
     }
 }
 
+/// A submission that stands on the engine's queue, or was made before.
+struct Begun {
+    since: Instant,
+    keys: Keys,
+    /// Receipts of what was said before under the same keys; none: it is under way.
+    before: Option<Vec<Receipt>>,
+    /// What the engine makes of the rest; none: there is no rest.
+    rest: Option<JoinHandle<Result<Answer, engine::Failed>>>,
+    wait_peers: u32,
+    wait_timeout_ms: u64,
+}
+
+/// Waits for the answer, also when the caller goes: until it is there, nobody else may say it under the same keys.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the task ends with the engine's answer, and the engine gives one or ends"
+)]
+fn answered(asked: engine::Asked, keys: streams::KeysTaken) -> JoinHandle<Result<Answer, engine::Failed>> {
+    tokio::spawn(async move {
+        let answer = asked.answer().await;
+        drop(keys);
+        answer
+    })
+}
+
 impl LocalService {
+    /// Understands a submission and puts it on the engine's queue: what is begun later is carried out later.
+    async fn begin(&self, request: l::SubmitRequest) -> Result<Begun, Status> {
+        let since = clock::instant();
+        if let Some(failed) = self.shared().failure() {
+            return Err(of_failure(&failed));
+        }
+        if engine::submissions_off(self.shared().data()) {
+            return Err(refuse(
+                Code::Unavailable,
+                "DISK_LOW",
+                "the disk is nearly full: submissions are off, lookups go on",
+            ));
+        }
+        let class = class(request.lane())?;
+        let marks = |member| marks(&self.shared().replica(), member);
+        let (records, keys) = records(&request, class, marks)?;
+        saying::entitled(&self.shared().replica(), &records)?;
+        let guard = self.streams.keys.take(&keys).await;
+        let (before, fresh) = self.already_said(records, &keys)?;
+        let rest = if fresh.is_empty() {
+            None
+        } else {
+            let asked = self.engine.begin_submission(class, fresh).await.map_err(|f| of_failure(&f))?;
+            Some(answered(asked, guard))
+        };
+        let (wait_peers, wait_timeout_ms) = (request.wait_peers, request.wait_timeout_ms);
+        Ok(Begun { since, keys, before, rest, wait_peers, wait_timeout_ms })
+    }
+
+    /// The answer to a submission.
+    async fn finish(&self, begun: Begun) -> Result<l::SubmitResponse, Status> {
+        let answer = match (begun.rest, begun.before) {
+            (None, Some(receipts)) => Answer::Durable(receipts),
+            (None, None) => Answer::Queued,
+            (Some(rest), before) => match rest.await.map_err(|_panicked| bug())?.map_err(|f| of_failure(&f))? {
+                Answer::Durable(receipts) => {
+                    Answer::Durable(in_order(&begun.keys, before.unwrap_or_default(), receipts))
+                }
+                other => other,
+            },
+        };
+        let receipts = match answer {
+            Answer::Durable(receipts) => receipts,
+            Answer::Queued => return Ok(queued()),
+            Answer::Refused(refusal) => return Err(of_refusal(&refusal)),
+        };
+        self.counters.submitted(receipts.len(), u64::try_from(begun.since.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let (peers_holding, wait_timed_out) = self.wait(&receipts, begun.wait_peers, begun.wait_timeout_ms).await?;
+        Ok(l::SubmitResponse {
+            state: l::SubmitState::Durable.into(),
+            receipts: receipts.into_iter().map(receipt_to_proto).collect(),
+            peers_holding,
+            wait_timed_out,
+            ..Default::default()
+        })
+    }
+
+    async fn look_up(&self, request: l::LookupRequest) -> Result<l::LookupResponse, Status> {
+        let queries = subjects(&request.signals)?;
+        let threshold = request.distance_max.unwrap_or(signal::PDQ_DISTANCE_MAX);
+        if threshold > signal::PDQ_DISTANCE_MAX {
+            return Err(bad_field(
+                "distance_max",
+                format!("is {threshold}, at most {} is possible", signal::PDQ_DISTANCE_MAX),
+            ));
+        }
+        let (shared, counters) = (Arc::clone(self.shared()), Arc::clone(&self.counters));
+        let judge = Judge { policy: self.policy.in_force(), shadow: self.policy.shadow(), explain: request.explain };
+        let found = tokio::task::spawn_blocking(move || lookup(&shared, &judge, &counters, &queries, threshold)).await;
+        found.map_err(|_panicked| bug())
+    }
+
     /// Ends the logs that this node writes.
     async fn end_logs(&self, next_seed: Option<[u8; 32]>, reason: u32) -> Result<Vec<l::RotatedLog>, Status> {
         let before: Vec<_> = self.shared().replica().lanes().collect();
@@ -918,7 +1004,7 @@ impl Judge {
             lowered: decision.lowered.map(|floor| floor.to_string()).unwrap_or_default(),
             explained: explained.collect(),
             truncated,
-            matches: Vec::new(),
+            ..Default::default()
         };
         (decision.verdict, answer)
     }

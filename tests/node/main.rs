@@ -12,6 +12,7 @@ mod impostors;
 mod outsider;
 mod revocation;
 mod strangers;
+mod streams;
 
 use forum::{Forum, hash};
 use staydown::wire::local::{Stance, Verdict};

@@ -19,4 +19,5 @@ mod opinions;
 mod policy;
 mod readme;
 mod report;
+mod streams;
 mod verifying;

@@ -223,7 +223,7 @@ pub struct WatchEvent {
     /// STANDS, SAID or ENDED.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub change: Option<&'static str>,
-    /// With ENDED.
+    /// Where the node remembers it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_before: Option<String>,
     /// The records that it comes from.

@@ -293,6 +293,7 @@ impl Replica {
         self.standing.suspensions = rebuild.suspensions;
         self.standing.counted = rebuild.counted;
         self.view = rebuild.view;
+        self.view.remember_replaced();
         self.standing.dropped = false;
         let again = self.weigh(now, effects);
         self.standing.due = again;

@@ -328,7 +328,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn one_key_is_said_once_wherever_it_comes_from() {
         let node = Node::start();
-        let same = || requests((0..40).map(|n| says(1, l::Stance::Submit, (n % 2) as u8 + 1)));
+        let same = || requests((0..40_u8).map(|n| says(1, l::Stance::Submit, n % 2 + 1)));
         let streams = (0..3).map(|_| submit(&node.service, same()).unwrap().collect::<Vec<_>>());
         let alone = node.service.submit(Request::new(says(1, l::Stance::Submit, 1)));
         let (answers, alone) = tokio::join!(futures_util::future::join_all(streams), alone);
@@ -351,7 +351,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_caller_that_goes_loses_nothing_that_was_acknowledged() {
         let node = Node::start();
-        let said = |n: u64| says(n, l::Stance::Submit, n as u8 + 1);
+        let said = |n: u8| says(u64::from(n), l::Stance::Submit, n + 1);
         let mut answers = submit(&node.service, requests((0..100).map(said))).unwrap();
         let mut acknowledged = Vec::new();
         while acknowledged.len() < 20 {

@@ -228,6 +228,9 @@ struct Watcher {
     start: Option<Start>,
     way: Way,
     law: Law,
+    /// Whether this watch saw the list as it is at the beginning of the stride, and at its end, and told all of it: every
+    /// word of the stride came later then, and what it took the place of is what was told before.
+    seen: [bool; 2],
     candidates: Option<Candidates>,
     /// The bookmark of the stride, but for its last part.
     head: Vec<u8>,
@@ -327,24 +330,36 @@ impl Watcher {
             text => Start::Behind(Box::new(Bookmark::parse(text)?)),
         };
         let (way, law) = Default::default();
-        Ok(Self { shared, limits: LIMITS, alg, start: Some(start), way, law, candidates: None, head: Vec::new() })
+        Ok(Self {
+            shared,
+            limits: LIMITS,
+            alg,
+            start: Some(start),
+            way,
+            law,
+            seen: [false; 2],
+            candidates: None,
+            head: Vec::new(),
+        })
     }
 
     /// One look at the list, as it is at `now`.
     fn step(&mut self, now: TimeMs) -> Result<Step, Status> {
         let shared = Arc::clone(&self.shared);
         if self.candidates.is_none() {
+            let is_new;
             let set_out = {
                 let replica = shared.replica();
                 if self.is_unsettled(&replica)? {
                     return Ok(Step::Unsettled);
                 }
                 self.begin(&replica, now)?;
+                is_new = self.way.is_done();
                 self.set_out(&replica, now)?
             };
             let candidates = self.candidates(set_out)?;
             if matches!(&candidates, Candidates::These(these) if these.is_empty()) {
-                return Ok(self.pass_by());
+                return Ok(self.pass_by(is_new));
             }
             self.candidates = Some(candidates);
         }
@@ -371,6 +386,7 @@ impl Watcher {
         let Some(start) = self.start.take() else { return Ok(()) };
         let taken_in = replica.taken_in().unwrap_or_default();
         self.law = Law::of(replica);
+        self.seen = [matches!(start, Start::Now), !matches!(start, Start::Behind(_))];
         self.way = match start {
             Start::Now => Way { from: taken_in.clone(), to: taken_in, since: now, until: now, after: None },
             Start::List => Way { to: taken_in, until: now, ..Way::default() },
@@ -387,7 +403,8 @@ impl Watcher {
         let way = &mut self.way;
         if way.is_done() {
             let taken_in = replica.taken_in().unwrap_or_default();
-            way.to = stride(&way.from, taken_in, replica, self.limits);
+            way.to = stride(&way.from, &taken_in, replica, self.limits);
+            self.seen = [self.seen[1], way.to == taken_in];
             way.until = now.max(way.since);
             way.after = None;
         }
@@ -431,11 +448,11 @@ impl Watcher {
         Ok(if these.len() > max { Candidates::All } else { Candidates::These(these) })
     }
 
-    /// Nothing is to be told of the stride.
-    fn pass_by(&mut self) -> Step {
+    /// Nothing is to be told of the stride. The end of one that was begun earlier is not where the list is now.
+    fn pass_by(&mut self, is_new: bool) -> Step {
         let moved = self.way.to != self.way.from;
         self.way.close();
-        if moved { Step::Told(Vec::new()) } else { Step::Level(Bookmark::finish(&self.head, None)) }
+        if moved || !is_new { Step::Told(Vec::new()) } else { Step::Level(Bookmark::finish(&self.head, None)) }
     }
 
     /// The next events of the stride. Under the lock, for some hundred microseconds.
@@ -448,7 +465,10 @@ impl Watcher {
         let mut look = |subject: &Subject, may_have_changed: bool| {
             self.way.after = Some(subject.clone());
             let wanted = may_have_changed && self.alg.is_none_or(|alg| alg.number() == subject.alg());
-            let event = wanted.then(|| self.way.event(replica, subject)).flatten();
+            // Of what a later stride tells, it is not said then what was told before.
+            let is_left = wanted && way.is_left(replica, subject);
+            self.seen[1] &= !is_left;
+            let event = (wanted && !is_left).then(|| way.event(replica, subject, self.seen[0])).flatten();
             events.extend(
                 event.map(|event| l::WatchEvent { bookmark: Bookmark::finish(&self.head, Some(subject)), ..event }),
             );
@@ -476,16 +496,17 @@ impl Watcher {
 }
 
 impl Way {
-    /// What the stride did to the entry of `subject`, if it did anything.
-    fn event(&self, replica: &Replica, subject: &Subject) -> Option<l::WatchEvent> {
+    /// Whether words came beyond the end of the stride: a later one tells all of it.
+    fn is_left(&self, replica: &Replica, subject: &Subject) -> bool {
+        replica.view().places(subject).any(|(block, _)| block.seq > self.to.seq(block.origin))
+    }
+
+    /// What the stride did to the entry of `subject`, if it did anything. `seen`: the list was seen at its beginning.
+    fn event(&self, replica: &Replica, subject: &Subject, seen: bool) -> Option<l::WatchEvent> {
         let (view, charter) = (replica.view(), replica.charters().effective());
-        let places: Vec<_> = view.places(subject).collect();
-        if places.iter().any(|(block, _)| block.seq > self.to.seq(block.origin)) {
-            return None; // a later stride tells all of it
-        }
         let entry = view.entry(subject, self.until)?;
         let is_fresh = |block: BlockId| block.seq > self.from.seq(block.origin);
-        let records: BTreeSet<_> = places.into_iter().filter(|(block, _)| is_fresh(*block)).collect();
+        let records: BTreeSet<_> = view.places(subject).filter(|(block, _)| is_fresh(*block)).collect();
         let shown = |entry: &Entry| entry_to_proto(entry, charter);
         if self.is_whole_list() {
             let stands = entry.status != Standing::Inactive;
@@ -505,9 +526,11 @@ impl Way {
                 ..Default::default()
             });
         }
+        let before = seen.then(|| view.status_before(subject, is_fresh, self.since)).flatten();
         Some(l::WatchEvent {
             entry: Some(shown(&entry)),
             change: l::Change::Said.into(),
+            status_before: before.map(|status| status.name().to_owned()).unwrap_or_default(),
             records: records.into_iter().map(|(block, index)| place_to_proto(block, index)).collect(),
             ..Default::default()
         })
@@ -555,10 +578,10 @@ fn spoken_of(record: &[u8], subjects: &mut BTreeSet<Subject>, incidents: &mut BT
 }
 
 /// The end of the next stride: few blocks on, or all of what was taken in when that is too much to be read.
-fn stride(from: &Have, taken_in: Have, replica: &Replica, limits: Limits) -> Have {
+fn stride(from: &Have, taken_in: &Have, replica: &Replica, limits: Limits) -> Have {
     let blocks = taken_in.blocks_beyond(from);
     if blocks <= limits.blocks_at_once || blocks > limits.blocks_read {
-        return taken_in;
+        return taken_in.clone();
     }
     let (mut to, mut room) = (from.clone(), limits.blocks_at_once);
     for (origin, head) in taken_in.iter() {
@@ -901,6 +924,8 @@ mod tests {
         list: BTreeMap<Bytes, l::Entry>,
         bookmark: String,
         told: usize,
+        /// Words that came of which it was told what was before.
+        from_to: usize,
     }
 
     impl Consumer {
@@ -918,9 +943,11 @@ mod tests {
             let own = change != l::Change::Said || event.records.iter().any(said);
             assert!(!own || self.list.get(&subject) != Some(&entry), "told twice: {entry:?}");
             assert_eq!(change == l::Change::Said, !event.records.is_empty());
-            if change == l::Change::Ended {
+            assert!(change != l::Change::Ended || !event.status_before.is_empty());
+            if !event.status_before.is_empty() {
                 let before = self.list.get(&subject).map_or("INACTIVE", |held| &held.status);
-                assert_eq!(event.status_before, before);
+                assert_eq!(event.status_before, before, "{change:?}: {entry:?}");
+                self.from_to += usize::from(change == l::Change::Said);
             }
             if entry.status == "INACTIVE" {
                 self.list.remove(&subject);
@@ -954,7 +981,7 @@ mod tests {
 
         /// Begins anew, with the list.
         fn anew(&mut self, node: &Node, now: TimeMs) {
-            *self = Self::default();
+            *self = Self { from_to: self.from_to, ..Self::default() };
             let level = self.follow(&mut node.watcher("", true).unwrap(), now, usize::MAX).unwrap();
             assert!(level && self.list == node.list(now));
         }
@@ -987,6 +1014,7 @@ mod tests {
     /// another charter it is told to begin anew.
     #[tokio::test(flavor = "multi_thread")]
     async fn whoever_follows_the_events_has_the_list() {
+        let mut from_to = 0;
         for seed in 0..8 {
             let (mut draw, mut limits) = (Draw(seed), Draw(seed + 1_000));
             let mut node = Node::start(TestForum::of(&MEMBERS));
@@ -1046,6 +1074,7 @@ mod tests {
             }
             assert!(consumer.follow(&mut watcher, now, usize::MAX).unwrap());
             assert_eq!(consumer.list, node.list(now), "seed {seed}, at the end");
+            from_to += consumer.from_to;
             assert!(
                 broken_off > 5 && consumer.told > 20 && !consumer.list.is_empty(),
                 "{broken_off}, {}",
@@ -1054,6 +1083,7 @@ mod tests {
             drop(watcher);
             node.end().await;
         }
+        assert!(from_to > 20, "{from_to} words came of which it was told what was before");
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -1091,13 +1121,13 @@ mod tests {
         let none = Vec::<String>::new;
         assert_eq!(
             told(now, &mut watcher),
-            [("CHANGE_SAID", "PROVISIONAL".into(), String::new(), none(), vec![(4, 1, 1)])]
+            [("CHANGE_SAID", "PROVISIONAL".into(), "INACTIVE".into(), none(), vec![(4, 1, 1)])]
         );
         node.say(7, incident(7, 12, true, later)).await;
         let listed = vec![crate::replica::taxonomy::name(12)];
         assert_eq!(
             told(now, &mut watcher),
-            [("CHANGE_SAID", "PROVISIONAL".into(), String::new(), listed.clone(), vec![(7, 1, 1)])]
+            [("CHANGE_SAID", "PROVISIONAL".into(), "PROVISIONAL".into(), listed.clone(), vec![(7, 1, 1)])]
         );
         // Nothing of it concerns an entry, or changes what stands.
         node.say(3, incident(9, 12, true, later)).await;
@@ -1109,14 +1139,10 @@ mod tests {
         node.say_in(2, 0, &[opinion(2, 2), opinion(1, 4)]).await;
         let rows = told(soon, &mut watcher);
         assert_eq!(rows.len(), 2, "{rows:?}");
-        assert!(
-            rows.contains(&("CHANGE_SAID", "ACTIVE".into(), String::new(), none(), vec![(2, 2, 0), (7, 1, 1)]))
-                || rows.iter().any(|r| r.1 == "ACTIVE")
-        );
-        assert!(
-            rows.iter().any(|row| row.1 == "INACTIVE" && row.0 == "CHANGE_SAID"),
-            "withdrawn is not listed any more"
-        );
+        let at = |from: &str, to: &str| {
+            rows.iter().filter(|row| (row.0, &row.1[..], &row.2[..]) == ("CHANGE_SAID", to, from)).count()
+        };
+        assert_eq!((at("INACTIVE", "ACTIVE"), at("ACTIVE", "INACTIVE")), (1, 1), "{rows:?}");
         drop(watcher);
         node.end().await;
     }

@@ -207,7 +207,16 @@ impl Handle {
     /// # Errors
     /// [`Failed`]: whether the records are durable is not known; they were not acknowledged.
     pub async fn submit(&self, class: Class, records: Vec<Bytes>) -> Result<Answer, Failed> {
-        self.ask(|answer| Message::Submit(class, records, answer)).await
+        self.begin_submission(class, records).await?.answer().await
+    }
+
+    /// As [`Handle::submit`], up to the place on the queue: what is begun later is carried out later, though its answer
+    /// is not waited for.
+    ///
+    /// # Errors
+    /// [`Failed`]: nothing was begun.
+    pub async fn begin_submission(&self, class: Class, records: Vec<Bytes>) -> Result<Asked, Failed> {
+        self.put(|answer| Message::Submit(class, records, answer)).await
     }
 
     /// Ends the logs that this node writes; new ones have keys from `next_seed`, if there is one.
@@ -231,13 +240,19 @@ impl Handle {
         &self,
         message: impl FnOnce(oneshot::Sender<Result<Answer, Failed>>) -> Message,
     ) -> Result<Answer, Failed> {
+        self.put(message).await?.answer().await
+    }
+
+    async fn put(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<Answer, Failed>>) -> Message,
+    ) -> Result<Asked, Failed> {
         if let Some(failed) = self.shared.failure() {
             return Err(failed);
         }
         let (sender, answer) = oneshot::channel();
-        let stopped = || self.shared.failure().unwrap_or_else(|| Failed("the engine has stopped".into()));
-        self.inputs.send(message(sender)).await.map_err(|_closed| stopped())?;
-        answer.await.map_err(|_dropped| stopped())?
+        self.inputs.send(message(sender)).await.map_err(|_closed| stopped(&self.shared))?;
+        Ok(Asked { answer, shared: Arc::clone(&self.shared) })
     }
 
     /// Applies a charter.
@@ -256,6 +271,26 @@ impl Handle {
         // An engine that has stopped already is what was asked for.
         drop(self.inputs.send(Message::Stop).await);
     }
+}
+
+/// Something that stands on the engine's queue.
+pub struct Asked {
+    answer: oneshot::Receiver<Result<Answer, Failed>>,
+    shared: Arc<Shared>,
+}
+
+impl Asked {
+    /// What became of it.
+    ///
+    /// # Errors
+    /// [`Failed`]: whether the records are durable is not known; they were not acknowledged.
+    pub async fn answer(self) -> Result<Answer, Failed> {
+        self.answer.await.map_err(|_dropped| stopped(&self.shared))?
+    }
+}
+
+fn stopped(shared: &Shared) -> Failed {
+    shared.failure().unwrap_or_else(|| Failed("the engine has stopped".into()))
 }
 
 /// What a start found.

@@ -590,6 +590,7 @@ async fn serve(
     let local =
         LocalService::new(engine.clone(), plan.settings.clone(), address.to_string(), config.peer.endpoints.clone())
             .with_lines(tls.clone(), connections.clone())
+            .with_stop(stopped.clone())
             .with_policy(Arc::clone(&policy))
             .with_harmless(Arc::clone(&harmless));
     let taxonomies = Arc::clone(engine.shared().taxonomies());

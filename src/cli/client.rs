@@ -177,7 +177,32 @@ impl Pieces {
     }
 }
 
+/// What changes of the list, as the node sends it.
+pub(super) struct Changes(Streaming<local::WatchEvent>);
+
+impl Changes {
+    /// The next event, however long that takes; none: the node stops.
+    ///
+    /// # Errors
+    /// What the node answers.
+    pub(super) async fn next(&mut self) -> Result<Option<local::WatchEvent>, Failure> {
+        match self.0.message().await {
+            Err(status) if reason(&status).as_deref() == Some("DRAINING") => Ok(None),
+            event => event.map_err(|status| refused(&status)),
+        }
+    }
+}
+
 impl Node {
+    /// What changes of the list.
+    ///
+    /// # Errors
+    /// What the node answers.
+    pub(super) async fn watch(&self, request: local::WatchRequest) -> Result<Changes, Failure> {
+        let mut forum = self.forum.clone();
+        within(CALL_TIMEOUT, forum.watch(request)).await.map(Changes)
+    }
+
     /// The whole list, or some records.
     ///
     /// # Errors
@@ -211,6 +236,10 @@ async fn within<T>(limit: Duration, call: impl Future<Output = Result<Response<T
     }
 }
 
+fn reason(status: &Status) -> Option<String> {
+    status.get_error_details().error_info().map(|told| told.reason.clone())
+}
+
 /// The node's refusal as message and exit code. The one place where gRPC codes are translated.
 fn refused(status: &Status) -> Failure {
     let details = status.get_error_details();
@@ -227,7 +256,7 @@ fn refused(status: &Status) -> Failure {
         Code::DataLoss => Exit::Storage,
         Code::Ok | Code::Unknown | Code::Unimplemented | Code::Internal => Exit::Failed,
     };
-    let reason = details.error_info().map(|told| told.reason.clone());
+    let reason = reason(status);
     let cause = match &reason {
         Some(reason) if !reason.is_empty() => format!("{} ({reason})", status.message()),
         _ => status.message().to_owned(),

@@ -295,6 +295,35 @@ pub struct Entry {
     pub receipts: Vec<Receipt>,
 }
 
+/// One line of `list watch`. Without a change and an entry, it says only that everything up to the bookmark was told.
+#[derive(Serialize)]
+pub struct WatchEvent {
+    /// STANDS, SAID or ENDED.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<&'static str>,
+    /// Where the node remembers it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_before: Option<String>,
+    /// The records that it comes from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub records: Vec<RecordPlace>,
+    /// As it is by now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<Entry>,
+    /// To go on behind this event.
+    pub bookmark: String,
+}
+
+/// Where a record stands.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of GetRecordRequest in forum.proto")]
+pub struct RecordPlace {
+    pub member_id: String,
+    pub log_no: u32,
+    pub seq: u64,
+    pub index: u32,
+}
+
 /// One member's word.
 #[derive(Serialize)]
 #[expect(missing_docs, reason = "the fields are those of Said in forum.proto")]
@@ -665,6 +694,35 @@ impl From<local::Entry> for Entry {
                 .map(|d| Done { member: d.member, time_ms: d.time_ms, result: d.result, acted_ms: d.acted_ms })
                 .collect(),
             receipts: Vec::new(),
+        }
+    }
+}
+
+/// The name of what happened to an entry; empty where there is none.
+pub fn change(change: local::Change) -> &'static str {
+    match change {
+        local::Change::Unspecified => "",
+        local::Change::Stands => "STANDS",
+        local::Change::Said => "SAID",
+        local::Change::Ended => "ENDED",
+    }
+}
+
+impl From<local::WatchEvent> for WatchEvent {
+    fn from(e: local::WatchEvent) -> Self {
+        let name = change(e.change());
+        let place = |place: local::GetRecordRequest| RecordPlace {
+            member_id: hex(&place.member_id),
+            log_no: place.log_no,
+            seq: place.seq,
+            index: place.index,
+        };
+        Self {
+            change: (!name.is_empty()).then_some(name),
+            status_before: (!e.status_before.is_empty()).then_some(e.status_before),
+            records: e.records.into_iter().map(place).collect(),
+            entry: e.entry.map(Entry::from),
+            bookmark: e.bookmark,
         }
     }
 }

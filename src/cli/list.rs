@@ -1,11 +1,12 @@
-//! `list search`: the list, filtered, page by page.
+//! `list search`: the list, filtered, page by page. `list watch`: what changes of it.
 
 use clap::{Args, Subcommand};
 
 use super::export::ExportArgs;
 use super::failure::{Exit, Failure, Outcome};
 use super::lookup::entry_text;
-use super::{Invocation, export, json};
+use super::run::stop_signal;
+use super::{Invocation, export, json, show};
 use crate::config::nearest;
 use crate::replica::signal::Alg;
 use crate::replica::view::Status;
@@ -24,6 +25,21 @@ pub(super) enum ListCommand {
     Search(SearchArgs),
     /// Write the list, or a part of it, in a form that other programs read
     Export(ExportArgs),
+    /// Show each entry that changes, until it is interrupted or the node stops; then tell the bookmark to go on from
+    Watch(WatchArgs),
+}
+
+#[derive(Args)]
+pub(super) struct WatchArgs {
+    /// Go on behind this bookmark; without it, from now on
+    #[arg(long, value_name = "BOOKMARK", conflicts_with = "list")]
+    from: Option<String>,
+    /// First the list as it stands
+    #[arg(long)]
+    list: bool,
+    /// pdq, md5, sha1, sha256, sha512
+    #[arg(long)]
+    r#type: Option<String>,
 }
 
 /// Which entries are meant.
@@ -62,6 +78,7 @@ pub(super) async fn list(command: ListCommand, at: &Invocation) -> Outcome {
     match command {
         ListCommand::Search(args) => search(&args, at).await,
         ListCommand::Export(args) => export::export(&args, at).await,
+        ListCommand::Watch(args) => watch(&args, at).await,
     }
 }
 
@@ -92,6 +109,58 @@ async fn search(args: &SearchArgs, at: &Invocation) -> Outcome {
     Ok(Exit::Ok)
 }
 
+async fn watch(args: &WatchArgs, at: &Invocation) -> Outcome {
+    check_type(args.r#type.as_deref())?;
+    let interrupted = stop_signal(false)?;
+    let node = at.node().await?;
+    let request = local::WatchRequest {
+        bookmark: args.from.clone().unwrap_or_default(),
+        list: args.list,
+        r#type: args.r#type.clone().unwrap_or_default(),
+    };
+    let mut changes = node.watch(request).await?;
+    let mut bookmark = args.from.clone().unwrap_or_default();
+    tokio::pin!(interrupted);
+    let ended = loop {
+        let event = tokio::select! {
+            biased;
+            () = &mut interrupted => break Ok(Exit::Ok),
+            event = changes.next() => event,
+        };
+        match event {
+            Ok(Some(event)) => {
+                bookmark.clone_from(&event.bookmark);
+                tell(event, at)?;
+            }
+            Ok(None) => break Ok(Exit::Ok), // the node stops
+            Err(failure) => break Err(failure),
+        }
+    };
+    if !bookmark.is_empty() {
+        at.terminal.talk(format!("go on with: staydown list watch --from {bookmark}"));
+    }
+    ended
+}
+
+/// One line an event; of those without an entry programs are told the bookmark.
+fn tell(event: local::WatchEvent, at: &Invocation) -> Result<(), Failure> {
+    if at.terminal.json {
+        return at.terminal.json(&json::WatchEvent::from(event));
+    }
+    let change = json::change(event.change());
+    let Some(entry) = event.entry else { return Ok(()) };
+    at.terminal.data(event_text(change, &event.status_before, &entry))
+}
+
+fn event_text(change: &str, before: &str, entry: &local::Entry) -> String {
+    let text = entry_text(entry, "");
+    let first = text.lines().next().unwrap_or_default();
+    let from = if before.is_empty() { String::new() } else { format!("  (was {})", show::clean(before)) };
+    let last = entry.said.iter().max_by_key(|said| said.time_ms);
+    let by = last.map(|said| format!("  {} {}", show::clean(&said.what), show::clean(&said.member)));
+    format!("{change:<6}  {first}{from}{}", by.unwrap_or_default())
+}
+
 fn print(entry: local::Entry, at: &Invocation) -> Result<(), Failure> {
     if at.terminal.json {
         at.terminal.json(&json::Entry::from(entry))
@@ -104,8 +173,7 @@ fn print(entry: local::Entry, at: &Invocation) -> Result<(), Failure> {
 pub(super) fn request(args: &Which, all: bool) -> Result<local::ListEntriesRequest, Failure> {
     let status = args.status.as_deref().map(str::to_ascii_uppercase);
     check("--status", status.as_deref(), |s| Status::from_name(s).is_some(), &STATUSES)?;
-    let types: Vec<_> = Alg::SUPPORTED.iter().chain([&Alg::Account]).map(|alg| alg.name()).collect();
-    check("--type", args.r#type.as_deref(), |t| types.contains(&t), &types)?;
+    check_type(args.r#type.as_deref())?;
     Ok(local::ListEntriesRequest {
         r#type: args.r#type.clone().unwrap_or_default(),
         status: status.unwrap_or_default(),
@@ -115,6 +183,11 @@ pub(super) fn request(args: &Which, all: bool) -> Result<local::ListEntriesReque
         include_inactive: all || args.status.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("INACTIVE")),
         ..Default::default()
     })
+}
+
+fn check_type(got: Option<&str>) -> Result<(), Failure> {
+    let types: Vec<_> = Alg::SUPPORTED.iter().chain([&Alg::Account]).map(|alg| alg.name()).collect();
+    check("--type", got, |t| types.contains(&t), &types)
 }
 
 /// Refuses a name that is none of `known`, with the nearest that is.
@@ -135,6 +208,24 @@ pub(super) fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_one_line() {
+        let said = |what: &str, time_ms| local::Said {
+            what: what.into(),
+            member: "bolt".into(),
+            time_ms,
+            ..Default::default()
+        };
+        let entry = local::Entry {
+            signal: Some(local::Signal { r#type: "md5".into(), value: "ab".into() }),
+            status: "INACTIVE".into(),
+            said: vec![said("NEUTRAL", 2), said("SUBMIT", 1)],
+            ..Default::default()
+        };
+        assert_eq!(event_text("ENDED", "ACTIVE", &entry), "ENDED   md5:ab  INACTIVE  (was ACTIVE)  NEUTRAL bolt");
+        assert_eq!(event_text("SAID", "", &entry), "SAID    md5:ab  INACTIVE  NEUTRAL bolt");
+    }
 
     #[test]
     fn filters_that_nothing_can_fit_are_refused_with_the_nearest() {

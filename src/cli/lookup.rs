@@ -281,6 +281,7 @@ mod tests {
                 decided: true,
                 why: "it holds".to_owned(),
             }],
+            ..Default::default()
         };
         let item = Item::read("md5:900150983cd24fb0d6963f7d28e17f72").unwrap();
         let text = as_text(&item, &answer, true);

@@ -358,6 +358,8 @@ mod tests {
             "staydown resource list --label recruitment --language fr",
             "staydown list search --type pdq --status ACTIVE --label symbol --member acme --limit 5",
             "staydown list search --all",
+            "staydown list watch --list --type sha256 --json",
+            "staydown list watch --from AbC-_9",
             "staydown key show",
             "staydown key rotate --tls --out change.sdj",
             "staydown key rotate --log",
@@ -446,6 +448,7 @@ mod tests {
             "staydown --demo a --data b status",
             "staydown match",
             "staydown verify list.sde",
+            "staydown list watch --list --from AbC",
             "staydown key rotate",
             "staydown key rotate --tls --root",
         ] {

@@ -46,6 +46,17 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 pub const LOCAL_STREAMS_MAX: u32 = 1_024;
 /// A message on the local socket; 511 statements fit.
 pub const LOCAL_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Streams of submissions at once on the local socket: an importer has one or two, and each may hold
+/// [`SUBMISSIONS_AHEAD`] messages.
+pub const SUBMIT_STREAMS_MAX: usize = 8;
+/// Submissions of one stream under way: as many as one group commit covers.
+pub const SUBMISSIONS_AHEAD: usize = 32;
+/// Streams of lookups at once on the local socket: upload services have one a process.
+pub const LOOKUP_STREAMS_MAX: usize = 64;
+/// Lookups of one stream under way: more than a machine has cores for, and too few to starve everything else.
+pub const LOOKUPS_AHEAD: usize = 16;
+/// Watches at once on the local socket: each reads the whole list once an hour, for what ended.
+pub const WATCHES_MAX: usize = 16;
 
 /// A gRPC server with every limit set.
 pub fn server() -> Server {
@@ -128,6 +139,8 @@ mod tests {
         assert_eq!((OUTBOX_MAX, RECORDS_PER_SUBMISSION_MAX), (10_000, 511));
         assert_eq!((HEADERS_MAX, MATCHES_MAX, PAGE_MAX, SIGNALS_MAX), (256, 1_000, 1_000, 64));
         assert_eq!((QUEUE_MAX, LOCAL_STREAMS_MAX, LOCAL_MESSAGE_BYTES_MAX), (32, 1_024, 4 << 20));
+        assert_eq!((SUBMIT_STREAMS_MAX, LOOKUP_STREAMS_MAX, WATCHES_MAX), (8, 64, 16));
+        assert_eq!((SUBMISSIONS_AHEAD, LOOKUPS_AHEAD), (32, 16));
     }
 
     /// A page of entries, a whole submission and a whole block fit into the messages that carry them.

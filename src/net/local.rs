@@ -3,14 +3,17 @@
 mod batches;
 mod evidence;
 mod export;
+mod streams;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
-use tonic::{Code, Request, Response, Status};
+use tokio::task::JoinHandle;
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::accounts::Accounts;
 use super::expiry;
@@ -68,6 +71,7 @@ const OFFERED_MATCHES_MAX: usize = 16;
 pub(super) const TAGS_MAX: usize = 32;
 
 /// The service.
+#[derive(Clone)]
 pub struct LocalService {
     engine: Handle,
     settings: Settings,
@@ -81,6 +85,7 @@ pub struct LocalService {
     breaker: Arc<Breaker>,
     harmless: Arc<Harmless>,
     importing: batches::Importing,
+    streams: streams::Streams,
 }
 
 impl LocalService {
@@ -93,6 +98,7 @@ impl LocalService {
         let accounts = Arc::new(Accounts::new(engine.shared().data().join(KEYS_FOLDER)));
         let breaker = Arc::new(Breaker::new(u64::from_be_bytes(clock::random()), clock::now()));
         let importing = batches::Importing::new(engine.clone(), Arc::clone(&counters));
+        let streams = streams::Streams::default();
         Self {
             engine,
             settings,
@@ -103,10 +109,17 @@ impl LocalService {
             counters,
             reports,
             importing,
+            streams,
             accounts,
             breaker,
             harmless: Arc::default(),
         }
+    }
+
+    /// Ends endless streams when `stop` becomes true, and says so to whoever reads them.
+    #[must_use]
+    pub fn with_stop(self, stop: tokio::sync::watch::Receiver<bool>) -> Self {
+        Self { streams: self.streams.with_stop(stop), ..self }
     }
 
     /// Tells also of the connections to peers: refusals, and certificates that end.
@@ -151,53 +164,37 @@ impl Forum for LocalService {
     }
 
     async fn submit(&self, request: Request<l::SubmitRequest>) -> Result<Response<l::SubmitResponse>, Status> {
-        let begun = clock::instant();
-        let mut request = request.into_inner();
-        accepting(self.shared())?;
-        let class = class(request.lane())?;
-        self.accounts.resolve(&self.shared().replica(), &mut request.statements)?;
-        let marks = |member| marks(&self.shared().replica(), member);
-        let (records, keys) = records(&request, class, &self.shared().taxonomy(), marks)?;
-        saying::entitled(&self.shared().replica(), &records)?;
-        let (answered, fresh) = self.already_said(records, &keys)?;
-        let answer = match (fresh.is_empty(), answered) {
-            (true, Some(receipts)) => Answer::Durable(receipts),
-            (true, None) => Answer::Queued,
-            (false, before) => match self.engine.submit(class, fresh).await.map_err(|f| of_failure(&f))? {
-                Answer::Durable(receipts) => Answer::Durable(in_order(&keys, before.unwrap_or_default(), receipts)),
-                other => other,
-            },
-        };
-        let receipts = match answer {
-            Answer::Durable(receipts) => receipts,
-            Answer::Queued => return Ok(Response::new(queued())),
-            Answer::Refused(refusal) => return Err(of_refusal(&refusal)),
-        };
-        self.counters.submitted(receipts.len(), u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-        let (peers_holding, wait_timed_out) = self.wait(&receipts, request.wait_peers, request.wait_timeout_ms).await?;
-        Ok(Response::new(l::SubmitResponse {
-            state: l::SubmitState::Durable.into(),
-            receipts: receipts.into_iter().map(receipt_to_proto).collect(),
-            peers_holding,
-            wait_timed_out,
-        }))
+        let begun = self.begin(request.into_inner()).await?;
+        self.finish(begun).await.map(Response::new)
+    }
+
+    type SubmitStreamStream = streams::Answers<l::SubmitResponse>;
+
+    async fn submit_stream(
+        &self,
+        request: Request<Streaming<l::SubmitRequest>>,
+    ) -> Result<Response<Self::SubmitStreamStream>, Status> {
+        streams::submit(self, request.into_inner()).map(Response::new)
     }
 
     async fn lookup(&self, request: Request<l::LookupRequest>) -> Result<Response<l::LookupResponse>, Status> {
-        let mut request = request.into_inner();
-        check_count(&request.signals)?;
-        let queries = self.accounts.queries(&self.shared().replica(), &mut request.signals)?;
-        let threshold = request.distance_max.unwrap_or(signal::PDQ_DISTANCE_MAX);
-        if threshold > signal::PDQ_DISTANCE_MAX {
-            return Err(bad_field(
-                "distance_max",
-                format!("is {threshold}, at most {} is possible", signal::PDQ_DISTANCE_MAX),
-            ));
-        }
-        let (shared, counters) = (Arc::clone(self.shared()), Arc::clone(&self.counters));
-        let judge = self.judge(request.explain);
-        let found = tokio::task::spawn_blocking(move || lookup(&shared, &judge, &counters, &queries, threshold)).await;
-        found.map(Response::new).map_err(|_panicked| bug())
+        self.look_up(request.into_inner()).await.map(Response::new)
+    }
+
+    type WatchStream = watch::Events;
+
+    async fn watch(&self, request: Request<l::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let permit = self.streams.watch()?;
+        watch::watch(self.shared(), &self.streams, permit, request.get_ref()).map(Response::new)
+    }
+
+    type LookupStreamStream = streams::Answers<l::LookupResponse>;
+
+    async fn lookup_stream(
+        &self,
+        request: Request<Streaming<l::LookupRequest>>,
+    ) -> Result<Response<Self::LookupStreamStream>, Status> {
+        streams::lookup(self, request.into_inner()).map(Response::new)
     }
 
     async fn get_entry(&self, request: Request<l::GetEntryRequest>) -> Result<Response<l::GetEntryResponse>, Status> {
@@ -736,6 +733,31 @@ fn client_key(bytes: &[u8]) -> Option<record::ClientKey> {
     }
 }
 
+/// A submission that stands on the engine's queue, or was made before.
+struct Begun {
+    since: Instant,
+    keys: Keys,
+    /// Receipts of what was said before under the same keys; none: it is under way.
+    before: Option<Vec<Receipt>>,
+    /// What the engine makes of the rest; none: there is no rest.
+    rest: Option<JoinHandle<Result<Answer, engine::Failed>>>,
+    wait_peers: u32,
+    wait_timeout_ms: u64,
+}
+
+/// Waits for the answer, also when the caller goes: until it is there, nobody else may say it under the same keys.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the task ends with the engine's answer, and the engine gives one or ends"
+)]
+fn answered(asked: engine::Asked, keys: streams::KeysTaken) -> JoinHandle<Result<Answer, engine::Failed>> {
+    tokio::spawn(async move {
+        let answer = asked.answer().await;
+        drop(keys);
+        answer
+    })
+}
+
 impl LocalService {
     /// The entry that is asked for. An account may be listed under several peppers: one that matches goes before one that
     /// does not, and the newest before the others.
@@ -773,6 +795,71 @@ impl LocalService {
         let shared = Arc::clone(self.shared());
         let stocked = tokio::task::spawn_blocking(move || labels::stock(&shared, &charter.taxonomy, &text)).await;
         stocked.map_err(|_panicked| bug())?
+    }
+
+    /// Understands a submission and puts it on the engine's queue: what is begun later is carried out later.
+    async fn begin(&self, mut request: l::SubmitRequest) -> Result<Begun, Status> {
+        let since = clock::instant();
+        accepting(self.shared())?;
+        let class = class(request.lane())?;
+        self.accounts.resolve(&self.shared().replica(), &mut request.statements)?;
+        let marks = |member| marks(&self.shared().replica(), member);
+        let (records, keys) = records(&request, class, &self.shared().taxonomy(), marks)?;
+        saying::entitled(&self.shared().replica(), &records)?;
+        let guard = self.streams.keys.take(&keys).await;
+        let (before, fresh) = self.already_said(records, &keys)?;
+        let rest = if fresh.is_empty() {
+            None
+        } else {
+            let asked = self.engine.begin_submission(class, fresh).await.map_err(|f| of_failure(&f))?;
+            Some(answered(asked, guard))
+        };
+        let (wait_peers, wait_timeout_ms) = (request.wait_peers, request.wait_timeout_ms);
+        Ok(Begun { since, keys, before, rest, wait_peers, wait_timeout_ms })
+    }
+
+    /// The answer to a submission.
+    async fn finish(&self, begun: Begun) -> Result<l::SubmitResponse, Status> {
+        let answer = match (begun.rest, begun.before) {
+            (None, Some(receipts)) => Answer::Durable(receipts),
+            (None, None) => Answer::Queued,
+            (Some(rest), before) => match rest.await.map_err(|_panicked| bug())?.map_err(|f| of_failure(&f))? {
+                Answer::Durable(receipts) => {
+                    Answer::Durable(in_order(&begun.keys, before.unwrap_or_default(), receipts))
+                }
+                other => other,
+            },
+        };
+        let receipts = match answer {
+            Answer::Durable(receipts) => receipts,
+            Answer::Queued => return Ok(queued()),
+            Answer::Refused(refusal) => return Err(of_refusal(&refusal)),
+        };
+        self.counters.submitted(receipts.len(), u64::try_from(begun.since.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let (peers_holding, wait_timed_out) = self.wait(&receipts, begun.wait_peers, begun.wait_timeout_ms).await?;
+        Ok(l::SubmitResponse {
+            state: l::SubmitState::Durable.into(),
+            receipts: receipts.into_iter().map(receipt_to_proto).collect(),
+            peers_holding,
+            wait_timed_out,
+            ..Default::default()
+        })
+    }
+
+    async fn look_up(&self, mut request: l::LookupRequest) -> Result<l::LookupResponse, Status> {
+        check_count(&request.signals)?;
+        let queries = self.accounts.queries(&self.shared().replica(), &mut request.signals)?;
+        let threshold = request.distance_max.unwrap_or(signal::PDQ_DISTANCE_MAX);
+        if threshold > signal::PDQ_DISTANCE_MAX {
+            return Err(bad_field(
+                "distance_max",
+                format!("is {threshold}, at most {} is possible", signal::PDQ_DISTANCE_MAX),
+            ));
+        }
+        let (shared, counters) = (Arc::clone(self.shared()), Arc::clone(&self.counters));
+        let judge = self.judge(request.explain);
+        let found = tokio::task::spawn_blocking(move || lookup(&shared, &judge, &counters, &queries, threshold)).await;
+        found.map_err(|_panicked| bug())
     }
 
     /// Ends the logs that this node writes.
@@ -1052,7 +1139,7 @@ impl Judge {
             lowered: decision.lowered.map(|floor| floor.to_string()).unwrap_or_default(),
             explained: explained.collect(),
             truncated,
-            matches: Vec::new(),
+            ..Default::default()
         };
         (decision.verdict, answer)
     }

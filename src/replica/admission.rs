@@ -152,6 +152,14 @@ impl Quotas {
         is_last || (0..2).all(|i| logs.values().map(|u| u64::from(u[i])).sum::<u64>() <= limit)
     }
 
+    /// Whether `member` made more records in `class` on any day than its quota. Which of them count is then a matter of
+    /// the order of its logs, not of one log alone.
+    pub fn is_exceeded(&self, charter: &Charter, member: MemberId, class: Class) -> bool {
+        let limit = u64::from(charter.policy.quota_per_day[class.index()]);
+        let mut days = self.days.range((member, class, 0)..=(member, class, u64::MAX)).map(|(_, day)| day);
+        days.any(|day| (0..2).any(|i| day.by_log.values().map(|used| u64::from(used[i])).sum::<u64>() > limit))
+    }
+
     /// What `member` has used on `day` in `class`: `[statements, withdrawals]`.
     pub fn used(&self, member: MemberId, class: Class, day: u64) -> [u32; 2] {
         let mut sum = [0_u32; 2];

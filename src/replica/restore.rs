@@ -240,6 +240,7 @@ impl Restore {
         if !self.to_redact.is_empty() {
             self.effects.push(Effect::Redact(self.to_redact.into_iter().collect()));
         }
+        self.replica.view.remember_replaced();
         self.replica.republish();
         self.effects.push(Effect::Publish);
         if self.replica.own.may_sign() {

@@ -222,6 +222,29 @@ impl Replica {
         effects.push(Effect::Rebuild);
     }
 
+    /// How far the list has taken in each log, with what stands there. `None` while the list has yet to be derived again:
+    /// it is then the one of an earlier charter, or of other chains.
+    pub fn taken_in(&self) -> Option<Have> {
+        let mut have = Have::default();
+        for (origin, seq) in self.standing.counted.iter().filter(|(_, seq)| **seq > Seq(0)) {
+            have.set(*origin, self.logs.get(origin)?.head_at(*seq)?);
+        }
+        self.is_settled().then_some(have)
+    }
+
+    /// Whether the list is the one of what is known by now.
+    pub fn is_settled(&self) -> bool {
+        !self.standing.due && !self.standing.dropped
+    }
+
+    /// Whether the list has taken in all of `have`, on the same chains.
+    pub fn has_taken_in(&self, have: &Have) -> bool {
+        have.iter().all(|(origin, head)| {
+            let hash = self.logs.get(&origin).and_then(|log| log.hash_at(head.seq));
+            head.seq <= self.counted(origin) && hash == Some(head.hash)
+        })
+    }
+
     /// What a log said that is not the one that counts goes with it.
     pub(super) fn drop_log(&mut self, origin: Origin) {
         self.standing.dropped |= self.logs.remove(&origin).is_some();
@@ -283,6 +306,7 @@ impl Replica {
         self.standing.suspensions = rebuild.suspensions;
         self.standing.counted = rebuild.counted;
         self.view = rebuild.view;
+        self.view.remember_replaced();
         self.standing.dropped = false;
         let again = self.weigh(now, effects);
         self.standing.due = again;

@@ -6,7 +6,7 @@
 //! the view says that it is stale and is derived again from the blocks.
 
 use std::collections::btree_map::Entry as Place;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::admission::{self, Quotas};
 use super::block::Header;
@@ -161,24 +161,63 @@ impl Registers {
         }
     }
 
-    /// Keeps the greater of the register that stands and `new`; tells whether `new` stands now.
-    fn put(&mut self, new: Register) -> bool {
+    /// Keeps the greater of the register that stands and `new`; tells what became of it.
+    fn put(&mut self, new: Register) -> Put {
         let registers = match self {
             Self::One(register) => std::slice::from_mut(register),
             Self::Many(registers) => registers.as_mut_slice(),
         };
         if let Some(old) = registers.iter_mut().find(|r| r.seat == new.seat && r.word.same_family(new.word)) {
-            let wins = new.rank() > old.rank();
-            if wins {
-                *old = new;
-            }
-            return wins;
+            return if new.rank() > old.rank() { Put::InPlaceOf(std::mem::replace(old, new)) } else { Put::Lost };
         }
         match self {
             Self::One(first) => *self = Self::Many(vec![first.clone(), new]),
             Self::Many(registers) => registers.push(new),
         }
-        true
+        Put::First
+    }
+}
+
+/// What became of a register that came.
+enum Put {
+    Lost,
+    First,
+    InPlaceOf(Register),
+}
+
+/// Words whose predecessors are remembered: minutes of a busy forum, in less than 2 MiB.
+const REPLACED_MAX: usize = 4_096;
+
+/// What stood before the latest words that came, for whoever tells others what changed. Nothing of the view rests on it.
+#[derive(Clone, Debug, Default)]
+struct Replaced {
+    /// Whether anything is remembered: not while a list is derived, since the order is then not that in which it was seen.
+    on: bool,
+    /// By subject the places of the words that came, oldest first, each with what it took the place of.
+    words: BTreeMap<Subject, VecDeque<(RecordPlace, Option<Register>)>>,
+    /// The subjects of all of them, oldest first.
+    order: VecDeque<Subject>,
+}
+
+impl Replaced {
+    fn note(&mut self, subject: &Subject, place: RecordPlace, before: Option<Register>) {
+        if self.order.len() >= REPLACED_MAX
+            && let Some(oldest) = self.order.pop_front()
+            && let Place::Occupied(mut words) = self.words.entry(oldest)
+        {
+            words.get_mut().pop_front();
+            if words.get().is_empty() {
+                words.remove();
+            }
+        }
+        self.words.entry(subject.clone()).or_default().push_back((place, before));
+        self.order.push_back(subject.clone());
+    }
+
+    /// What the word at `place` of `subject` took the place of; `None`: that is not remembered.
+    fn before(&self, subject: &Subject, place: RecordPlace) -> Option<Option<&Register>> {
+        let mut words = self.words.get(subject)?.iter();
+        words.find(|(came, _)| *came == place).map(|(_, before)| before.as_ref())
     }
 }
 
@@ -241,6 +280,19 @@ pub struct Entry {
     pub allow_conflict: bool,
 }
 
+/// Where a word stands: the block, and the record in it.
+pub type RecordPlace = (BlockId, u16);
+
+/// A stretch of what the list went through: words that came, and time that passed.
+pub struct Stretch<'a> {
+    /// Whether the words of a block came within it.
+    pub is_within: &'a dyn Fn(BlockId) -> bool,
+    /// When it begins; what ends at this moment had ended before.
+    pub from: TimeMs,
+    /// When it ends; what ends at this moment ends within it.
+    pub until: TimeMs,
+}
+
 /// A member as the view needs it.
 #[derive(Clone, Debug)]
 struct SeatInfo {
@@ -292,6 +344,7 @@ pub struct View {
     inert: u64,
     stale: bool,
     quota_by_arrival: bool,
+    replaced: Replaced,
 }
 
 impl View {
@@ -327,7 +380,13 @@ impl View {
             inert: 0,
             stale: false,
             quota_by_arrival: false,
+            replaced: Replaced::default(),
         }
+    }
+
+    /// From now on remembers for a while what words took the place of: for the list that is in use.
+    pub fn remember_replaced(&mut self) {
+        self.replaced.on = true;
     }
 
     /// The wrong rule "quota by arrival"; for the simulator.
@@ -439,13 +498,20 @@ impl View {
         }
         // Taken out, so that the registers stay in hand while the rest of the view is asked what they mean: one way
         // down the tree instead of four, and that way is most of what folding costs.
+        let mut replaced = self.replaced.on.then(|| (self.place(&register), None));
         let mut subjects = std::mem::take(&mut self.subjects);
         match subjects.entry(subject.clone()) {
             Place::Occupied(standing) => {
                 let registers = standing.into_mut();
                 let before = self.summand(subject, registers);
-                if registers.put(register) {
-                    self.exchange(before, self.summand(subject, registers));
+                match registers.put(register) {
+                    Put::Lost => replaced = None,
+                    put => {
+                        self.exchange(before, self.summand(subject, registers));
+                        if let (Some((_, stood)), Put::InPlaceOf(old)) = (&mut replaced, put) {
+                            *stood = Some(old);
+                        }
+                    }
                 }
             }
             Place::Vacant(room) => {
@@ -459,6 +525,9 @@ impl View {
             }
         }
         self.subjects = subjects;
+        if let Some((place, before)) = replaced {
+            self.replaced.note(subject, place, before);
+        }
     }
 
     fn put_incident(&mut self, id: IncidentId, register: &Register, open: bool, code: u32) {
@@ -556,6 +625,76 @@ impl View {
             let talked = registers.len() > 1 || registers.iter().any(ends);
             (subject, talked || self.notes.is_due(subject, me, soon))
         })
+    }
+
+    /// Where the words stand that the entry of `subject` rests on: what members say of it, and of the incidents that
+    /// they tie it to.
+    pub fn places(&self, subject: &Subject) -> impl Iterator<Item = RecordPlace> + '_ {
+        let registers = self.subjects.get(subject).map(Registers::as_slice).unwrap_or_default();
+        registers.iter().flat_map(|register| self.rests_on(register)).map(|(place, _)| place)
+    }
+
+    /// Subjects after `after`, in the order of the list, each with whether its entry may have changed within `stretch`.
+    pub fn changed<'a>(
+        &'a self,
+        after: Option<&Subject>,
+        stretch: &'a Stretch<'_>,
+    ) -> impl Iterator<Item = (&'a Subject, bool)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let within = move |(place, ends): (RecordPlace, TimeMs)| {
+            (stretch.is_within)(place.0) || (ends > stretch.from && ends <= stretch.until)
+        };
+        self.subjects.range((after.map_or(Unbounded, Excluded), Unbounded)).map(move |(subject, registers)| {
+            (subject, registers.as_slice().iter().any(|register| self.rests_on(register).any(within)))
+        })
+    }
+
+    /// Subjects of which a word may end, or an incident close, after `from` and not after `until`. `None`: that lies
+    /// before the hour of the digest, and what ended then is not known here any more without looking at every subject.
+    pub fn ending(&self, from: TimeMs, until: TimeMs) -> Option<impl Iterator<Item = &Subject>> {
+        let first = (from.plus(1), Subject::new(0, 0, 0, &[]));
+        (from >= self.hour)
+            .then(|| self.expiries.range(first..).take_while(move |(end, _)| *end <= until).map(|(_, subject)| subject))
+    }
+
+    /// Subjects that were ever tied to an incident.
+    pub fn tied_to(&self, id: &IncidentId) -> impl Iterator<Item = &Subject> {
+        let number = self.incident_numbers.get(id);
+        number.and_then(|n| self.incidents.get(*n as usize)).into_iter().flat_map(|incident| &incident.subjects)
+    }
+
+    /// The words that a register brings into an entry, its own and those on its incident, each with when it ends.
+    fn rests_on<'a>(&'a self, register: &'a Register) -> impl Iterator<Item = (RecordPlace, TimeMs)> + 'a {
+        let own = (self.place(register), register.expires);
+        let incident = self.incidents.get(register.incident as usize).into_iter().flat_map(|i| &i.registers);
+        let tied = incident.map(|(seat, said)| {
+            let (_, log_no, seq, index) = said.rank;
+            let origin = Origin { member: self.seats[usize::from(*seat)].id, log_no };
+            ((BlockId { origin, seq }, index), said.closes)
+        });
+        std::iter::once(own).chain(tied)
+    }
+
+    fn place(&self, register: &Register) -> RecordPlace {
+        let origin = Origin { member: self.seats[usize::from(register.seat)].id, log_no: register.log_no };
+        (BlockId { origin, seq: register.seq }, register.index)
+    }
+
+    /// The status that the entry of `subject` had at `t`, before the words came that stand in blocks for which `is_new`
+    /// holds. `None`: that is not remembered. It is true if all other words came before these.
+    pub fn status_before(&self, subject: &Subject, is_new: impl Fn(BlockId) -> bool, t: TimeMs) -> Option<Status> {
+        let mut before = Vec::new();
+        for register in self.subjects.get(subject)?.as_slice() {
+            let mut stood = Some(register);
+            while let Some(came) = stood
+                && let place = self.place(came)
+                && is_new(place.0)
+            {
+                stood = self.replaced.before(subject, place)?;
+            }
+            before.extend(stood.cloned());
+        }
+        Some(self.status(self.counts(&before, t)))
     }
 
     /// How many subjects were ever tied to an incident.
@@ -1017,7 +1156,7 @@ mod tests {
 
     /// Draws an order in which the logs' own orders are kept: what arrives from peers.
     fn shuffled<'a>(blocks: &'a [VerifiedBlock], draw: &mut Draw) -> Vec<&'a VerifiedBlock> {
-        let mut logs: BTreeMap<Origin, std::collections::VecDeque<&VerifiedBlock>> = BTreeMap::new();
+        let mut logs: BTreeMap<Origin, VecDeque<&VerifiedBlock>> = BTreeMap::new();
         for block in blocks {
             logs.entry(block.id().origin).or_default().push_back(block);
         }
@@ -1139,6 +1278,32 @@ mod tests {
         let at = kept.digest();
         kept.advance(START);
         assert_eq!(kept.digest(), at, "the hour never goes back");
+    }
+
+    #[test]
+    fn what_a_word_took_the_place_of_is_remembered_for_a_while() {
+        let mut world = World::of(&[("a", FULL), ("b", FULL)]);
+        world.say(1, opinion(1, SUBMIT)).say(1, opinion(1, NEUTRAL));
+        let everything: Vec<_> = (0..=255).map(|about| opinion(about, SUBMIT)).collect();
+        let others = REPLACED_MAX / everything.len();
+        for _ in 0..others {
+            world.say_in(2, 0, Class::Normal, &everything);
+        }
+        let came = |block: BlockId| block.origin.member == id(2) || block.seq > Seq(1);
+        let mut view = world.fold(&world.blocks[..1]);
+        let before = |view: &View| view.status_before(&subject(1), came, START);
+        assert_eq!(before(&view), Some(Status::Active), "nothing came");
+        assert_eq!(view.status_before(&subject(1), |_| true, START), None, "not while the list is derived");
+        view.remember_replaced();
+        for (n, block) in world.blocks[1..].iter().enumerate() {
+            view.fold(block.header(), block.records());
+            assert_eq!(before(&view), (n < others).then_some(Status::Active), "after {n} blocks of others");
+            let remembered: usize = view.replaced.words.values().map(VecDeque::len).sum();
+            assert_eq!(view.replaced.order.len(), remembered);
+            assert!(remembered <= REPLACED_MAX);
+        }
+        let nothing = view.status_before(&subject(99), |_| true, START);
+        assert_eq!(nothing, Some(Status::Inactive), "nobody had said anything of it");
     }
 
     /// Layer 6 as a table. Members: 1 and 2 of one group and 3, 4, 5 of others are FULL; 6 and 7 SMALL; 8 and 9

@@ -13,6 +13,7 @@ mod outsider;
 mod reporting;
 mod revocation;
 mod strangers;
+mod streams;
 mod taxonomy;
 
 use forum::{Forum, hash};

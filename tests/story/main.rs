@@ -24,5 +24,6 @@ mod policy;
 mod privacy;
 mod readme;
 mod report;
+mod streams;
 mod taxonomy;
 mod verifying;

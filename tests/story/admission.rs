@@ -45,9 +45,7 @@ fn never_listed() -> Vec<Case> {
         cases.push((format!("{kind}:{}", "5a".repeat(bytes - 1)), 0, "FIELD"));
         cases.push((format!("{kind}:{}zz", "5a".repeat(bytes - 1)), 0, "FIELD"));
     }
-    cases.extend(
-        ["tlsh", "url", "vpdq", "account", "sha3"].map(|kind| (format!("{kind}:{}", "5a".repeat(32)), 0, "FIELD")),
-    );
+    cases.extend(["tlsh", "url", "vpdq", "sha3"].map(|kind| (format!("{kind}:{}", "5a".repeat(32)), 0, "FIELD")));
     cases
 }
 
@@ -185,7 +183,7 @@ fn m20_what_a_member_says_beyond_its_quota_is_refused_there_and_counts_nowhere()
     };
     bolt.does(&["submit", "--from", &table(1..=QUOTA - 1)]);
     let told = bolt.run(&["submit", "--from", &table(100..=100)]);
-    assert!(told.code == Some(4) && told.err.contains("RATE") && told.err.contains("quota of 20"), "{told:?}");
+    assert!(told.code == Some(4) && told.err.contains("quota of 20"), "{told:?}");
     let told = bolt.run(&["submit", "--bulk", &item(100), "--label", "symbol"]).ends_with(4);
     assert!(
         told.err.contains("quota of 20 records a day in the bulk lane is used up; it begins anew at 00:00 UTC"),

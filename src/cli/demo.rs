@@ -60,7 +60,7 @@ const ECHO: usize = 4;
 const COMPANIES: [usize; 3] = [ACME, BOLT, CYAN];
 /// Their keys sign the charter, any [`THRESHOLD`] of them.
 const FOUNDERS: usize = COMPANIES.len();
-const THRESHOLD: usize = 2;
+const THRESHOLD: u32 = 2;
 
 const SAMPLES: u32 = 12;
 const SAMPLE_SIDES: (u32, u32) = (720, 540);
@@ -287,7 +287,7 @@ fn found(folder: &Folder, ports: &Ports) -> Result<(), Failure> {
     let founders = founders.collect::<Result<Vec<_>, _>>()?;
     let public: Vec<_> = founders.iter().map(ed25519_dalek::SigningKey::verifying_key).collect();
     let nonce = clock::random();
-    let mut file = drafting::found("Demo Forum", &public, THRESHOLD as u32, nonce, clock::now())?;
+    let mut file = drafting::found("Demo Forum", &public, THRESHOLD, nonce, clock::now())?;
     for (number, (member, port)) in MEMBERS.iter().zip(ports).enumerate() {
         let data = folder.of(number);
         init::create_folder(&data)?;
@@ -309,7 +309,7 @@ fn found(folder: &Folder, ports: &Ports) -> Result<(), Failure> {
         let settings = format!("[peer]\nlisten = \"127.0.0.1:{port}\"\n");
         fs::write(data.join(CONFIG_FILE), settings).map_err(io_failure(data.display().to_string()))?;
     }
-    for founder in founders.iter().take(THRESHOLD) {
+    for founder in founders.iter().take(THRESHOLD as usize) {
         file = drafting::sign(&file, founder)?;
     }
     let invitation = Invitation::of(&drafting::chain(&file)?);

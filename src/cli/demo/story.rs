@@ -97,11 +97,8 @@ async fn certified(forum: &Forum, parody: &Sample) -> Result<(), Failure> {
     verdict_is(forum, "the parody", parody, local::Verdict::Block).await?;
     let expires_ms = clock::now().plus(CERTIFIED_DAYS * TimeMs::DAY_MS).0;
     let allow = local::Certification { yes: true, expires_ms, certificate: 1 };
-    let certificate = |hash: &Hash| local::Statement {
-        signal: Some(hash.signal()),
-        allow: Some(allow.clone()),
-        ..Default::default()
-    };
+    let certificate =
+        |hash: &Hash| local::Statement { signal: Some(hash.signal()), allow: Some(allow), ..Default::default() };
     say(forum.node(DOVE), parody.hashes.iter().map(certificate).collect()).await?;
     verdict_is(forum, "the certified parody", parody, local::Verdict::Review).await
 }

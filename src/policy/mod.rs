@@ -168,28 +168,29 @@ impl Policy {
     /// What is flooding alone never has anything blocked: a BLOCK stands if it would be one without such entries, too.
     /// What speaks for the item in them counts all the same.
     pub fn decide(&self, found: &[Found<'_>], truncated: bool) -> Decision {
-        let whole = Whole::of(found);
-        let decision = self.judge(found, &whole, truncated);
+        let decision = self.judge(found, found, truncated);
         if decision.verdict != Verdict::Block || found.iter().all(|entry| !entry.flooding) {
             return decision;
         }
         let others: Vec<_> = found.iter().filter(|entry| !entry.flooding).cloned().collect();
-        match self.judge(&others, &whole, truncated).verdict {
+        match self.judge(&others, found, truncated).verdict {
             Verdict::Block => decision,
             _ => Decision { verdict: Verdict::Review, lowered: Some(Floor::Flooding), ..decision },
         }
     }
 
-    fn judge(&self, found: &[Found<'_>], whole: &Whole, truncated: bool) -> Decision {
+    /// What the rules make of `found`. What protects the item counts in `all` that matches.
+    fn judge(&self, found: &[Found<'_>], all: &[Found<'_>], truncated: bool) -> Decision {
         let decided = |verdict, decider| Decision { verdict, decider, lowered: None };
         if found.is_empty() {
             return decided(Verdict::Allow, Decider::NothingMatches);
         }
+        let whole = &Whole::of(all);
         for (place, rule) in self.rules.iter().enumerate() {
             let Ok(selected) = rule.holds(found, whole) else { continue };
             let mut lowered = floor(rule, &selected, whole, truncated);
             if rule.verdict == Verdict::Block && matches!(lowered, None | Some(Floor::AccountAlone)) {
-                match self.without_accounts(found, truncated) {
+                match self.without_accounts(found, all, truncated) {
                     Some(posted) if posted.verdict != Verdict::Block => {
                         lowered = lowered.or(Some(Floor::AccountDecides));
                     }
@@ -206,9 +207,9 @@ impl Policy {
 
     /// What the rules make of what was posted, without who posted it: it has to earn a BLOCK by itself (M6). `None`: there
     /// are no accounts among the entries.
-    fn without_accounts(&self, found: &[Found<'_>], truncated: bool) -> Option<Decision> {
-        let posted: Vec<_> = found.iter().filter(|entry| entry.alg != Some(Alg::Account)).cloned().collect();
-        (posted.len() < found.len()).then(|| self.judge(&posted, &Whole::of(&posted), truncated))
+    fn without_accounts(&self, found: &[Found<'_>], all: &[Found<'_>], truncated: bool) -> Option<Decision> {
+        let posted = posted(found);
+        (posted.len() < found.len()).then(|| self.judge(&posted, &self::posted(all), truncated))
     }
 
     /// Each rule in order, up to the one that decides, and why it did or did not.
@@ -244,6 +245,11 @@ impl Policy {
         lines.push(alone(NO_RULE, Verdict::Review, "none of the rules above fired"));
         lines
     }
+}
+
+/// What is no account.
+fn posted<'a>(found: &[Found<'a>]) -> Vec<Found<'a>> {
+    found.iter().filter(|entry| entry.alg != Some(Alg::Account)).cloned().collect()
 }
 
 /// What keeps a rule's BLOCK from being one.

@@ -262,6 +262,18 @@ fn what_is_flooding_alone_never_blocks_and_still_protects() {
     let disputes = parse("[[rule]]\nname = \"b\"\nverdict = \"BLOCK\"\ndisputes = \"none\"\n");
     let disputed = format!("{flooding}, disputed_by = [\"delta\"]");
     assert_eq!(tried(&disputes, &[two, &disputed]).rule, NO_RULE, "a dispute of what floods counts");
+    // Also where an account is among the rest, which is then looked at without it.
+    let rules = [
+        ("d", "type = [\"sha256\"]\ndisputes = \"none\""),
+        ("p", "type = [\"pdq\"]"),
+        ("a", "type = [\"account\", \"md5\"]"),
+    ];
+    let rules = rules.map(|(name, terms)| format!("[[rule]]\nname = \"{name}\"\nverdict = \"BLOCK\"\n{terms}\n"));
+    let account = "type = \"account\", supported_by = [\"acme\", \"bolt\"]";
+    let file = "type = \"sha256\", supported_by = [\"acme\", \"bolt\"]";
+    let near = format!("type = \"pdq\", {disputed}");
+    let tried = tried(&parse(&rules.concat()), &[&near, file, account]);
+    assert_eq!((tried.decision.verdict, tried.decision.lowered), (Verdict::Review, lowered));
 }
 
 #[test]

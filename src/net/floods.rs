@@ -7,7 +7,7 @@ use crate::policy::breaker::{Breaker, Limits, Tally, Trip};
 use crate::replica::Replica;
 use crate::replica::ids::{MemberId, TimeMs};
 use crate::replica::record::Stance;
-use crate::replica::signal::Subject;
+use crate::replica::signal::{self, Subject};
 use crate::replica::view::{Entry, Word};
 use crate::wire::local as l;
 
@@ -34,6 +34,10 @@ pub(super) fn count<'e>(
 }
 
 fn is_flooding(replica: &Replica, breaker: &Breaker, limits: &Limits, entry: &Entry, now: TimeMs) -> bool {
+    // No BLOCK rests on an account, and people come back often.
+    if entry.subject.kind() == signal::KIND_ACCOUNT {
+        return false;
+    }
     let listed = entry.said.iter().map(|said| said.time).min().unwrap_or(now);
     let Some(trip) = breaker.matched(&entry.subject, listed, limits, now) else { return false };
     if stands_by(replica.me(), entry, trip.at) {

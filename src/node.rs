@@ -209,13 +209,10 @@ pub async fn run(
     ready: oneshot::Sender<Ready>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let ours = Ours::read(&config)?;
-    // Before binding: two nodes in one folder have one address too, and the folder is what the second must be told of.
-    let plan = plan(&config.data)?;
-    let lock = lock_directory(&config.data)?;
-    let address = config.peer.listen;
+    let begun = Begun::with(config)?;
+    let address = begun.config.peer.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| NodeError::Listen { address, source })?;
-    run_locked(lock, plan, listener, (config, ours), ready, shutdown).await
+    run_locked(begun, listener, ready, shutdown).await
 }
 
 /// As [`run`], with a listener that is bound already.
@@ -228,20 +225,34 @@ pub async fn run_on(
     ready: oneshot::Sender<Ready>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let ours = Ours::read(&config)?;
-    let plan = plan(&config.data)?;
-    let lock = lock_directory(&config.data)?;
-    run_locked(lock, plan, listener, (config, ours), ready, shutdown).await
+    run_locked(Begun::with(config)?, listener, ready, shutdown).await
+}
+
+/// What is read and held before anything is bound: two nodes in one folder have one address too, and the folder is what
+/// the second must be told of.
+struct Begun {
+    config: Config,
+    ours: Ours,
+    plan: Plan,
+    lock: DirectoryLock,
+}
+
+impl Begun {
+    fn with(config: Config) -> Result<Self, NodeError> {
+        let ours = Ours::read(&config)?;
+        let plan = plan(&config.data)?;
+        let lock = lock_directory(&config.data)?;
+        Ok(Self { config, ours, plan, lock })
+    }
 }
 
 async fn run_locked(
-    _lock: DirectoryLock,
-    plan: Plan,
+    begun: Begun,
     listener: TcpListener,
-    (config, ours): (Config, Ours),
     ready: oneshot::Sender<Ready>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
+    let Begun { config, ours, plan, lock: _lock } = begun;
     let fail = |source| NodeError::Listen { address: config.peer.listen, source };
     refuse_example_keys(plan.keys.tls.pin(), listener.local_addr().map_err(fail)?)?;
     let plan = renew_certificate(plan, &config.data)?;
@@ -453,7 +464,6 @@ async fn keep_policy(
     let mut look = tokio::time::interval(TAXONOMY_LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     tokio::pin!(stopped);
-    go_by(&policy, &taxonomies);
     loop {
         tokio::select! {
             () = &mut stopped => return Ok(()),
@@ -594,6 +604,8 @@ async fn serve(
             .with_policy(Arc::clone(&policy))
             .with_harmless(Arc::clone(&harmless));
     let taxonomies = Arc::clone(engine.shared().taxonomies());
+    // Before anybody can ask.
+    go_by(&policy, &taxonomies);
     tasks.spawn(keep_policy(policy, taxonomies, until_stopped(stopped.clone())));
     never_list(engine, never_listed).await?;
     tasks.spawn(keep_harmless(harmless, engine.clone(), until_stopped(stopped.clone())));

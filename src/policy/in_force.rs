@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use thiserror::Error;
@@ -175,6 +175,8 @@ pub struct Standing {
     refused: ArcSwapOption<String>,
     /// Of the forum, as it was last known.
     taxonomy: ArcSwap<Taxonomy>,
+    /// Whether one of the forum's was known since the start.
+    is_known: AtomicBool,
 }
 
 impl Standing {
@@ -187,20 +189,29 @@ impl Standing {
         let taxonomy = Arc::new(Taxonomy::built_in());
         let current = ArcSwap::from_pointee(InForce::read(&source, &taxonomy)?);
         let (source, shadow, refused) = (Some(source), config.policy.shadow, ArcSwapOption::empty());
-        Ok(Self { source, shadow, current, refused, taxonomy: ArcSwap::new(taxonomy) })
+        let (taxonomy, is_known) = (ArcSwap::new(taxonomy), AtomicBool::new(false));
+        Ok(Self { source, shadow, current, refused, taxonomy, is_known })
     }
 
     /// The built-in policy for good, as a node has it that was set up by a program.
     pub fn built_in() -> Self {
         let in_force = InForce::new(Policy::built_in(), DEFAULT_TEXT.to_owned(), None);
         let (source, current, refused) = (None, ArcSwap::from_pointee(in_force), ArcSwapOption::empty());
-        Self { source, shadow: false, current, refused, taxonomy: ArcSwap::from_pointee(Taxonomy::built_in()) }
+        let (taxonomy, is_known) = (ArcSwap::from_pointee(Taxonomy::built_in()), AtomicBool::new(false));
+        Self { source, shadow: false, current, refused, taxonomy, is_known }
     }
 
     /// Understands the labels of the rules by another taxonomy. While it is missing, the last one that was known is gone
-    /// by: numbers keep their meaning from version to version, and rules that name them keep theirs.
+    /// by: numbers keep their meaning from version to version, and rules that name them keep theirs. Before any was known
+    /// no label is: what is built in may be about something else altogether.
     pub fn go_by(&self, taxonomy: &Arc<Taxonomy>) {
-        if taxonomy.why_missing().is_some() || self.taxonomy.load().named() == taxonomy.named() {
+        let is_known = taxonomy.why_missing().is_none();
+        if !is_known && self.is_known.load(Ordering::Relaxed) {
+            return;
+        }
+        self.is_known.store(is_known, Ordering::Relaxed);
+        let before = self.taxonomy.load();
+        if before.named() == taxonomy.named() && before.why_missing() == taxonomy.why_missing() {
             return;
         }
         self.taxonomy.store(Arc::clone(taxonomy));

@@ -307,6 +307,12 @@ impl<'a, R: BufRead> Rows<'a, R> {
         let wrong = Mistake::in_column;
         let subject = signal::parse(cell(0).unwrap_or_default(), cell(1).unwrap_or_default());
         let subject = subject.map_err(|error| Mistake::told(&error.to_string()))?;
+        if subject.kind() == signal::KIND_ACCOUNT {
+            return Err(wrong(
+                "type",
+                "got account, expected a hash: staydown submit --account PLATFORM:ID".to_owned(),
+            ));
+        }
         let mut terms = self.defaults.clone();
         if let Some(labels) = cell(2) {
             terms.labels = listed(labels);

@@ -57,6 +57,8 @@ pub const LOOKUP_STREAMS_MAX: usize = 64;
 pub const LOOKUPS_AHEAD: usize = 16;
 /// Watches at once on the local socket: each reads the whole list once an hour, for what ended.
 pub const WATCHES_MAX: usize = 16;
+/// Exports at once on the local socket: each holds a thread, and some MiB of entries on their way.
+pub const EXPORTS_MAX: usize = 4;
 
 /// A gRPC server with every limit set.
 pub fn server() -> Server {
@@ -139,7 +141,7 @@ mod tests {
         assert_eq!((OUTBOX_MAX, RECORDS_PER_SUBMISSION_MAX), (10_000, 511));
         assert_eq!((HEADERS_MAX, MATCHES_MAX, PAGE_MAX, SIGNALS_MAX), (256, 1_000, 1_000, 64));
         assert_eq!((QUEUE_MAX, LOCAL_STREAMS_MAX, LOCAL_MESSAGE_BYTES_MAX), (32, 1_024, 4 << 20));
-        assert_eq!((SUBMIT_STREAMS_MAX, LOOKUP_STREAMS_MAX, WATCHES_MAX), (8, 64, 16));
+        assert_eq!((SUBMIT_STREAMS_MAX, LOOKUP_STREAMS_MAX, WATCHES_MAX, EXPORTS_MAX), (8, 64, 16, 4));
         assert_eq!((SUBMISSIONS_AHEAD, LOOKUPS_AHEAD), (32, 16));
     }
 

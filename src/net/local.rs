@@ -97,8 +97,8 @@ impl LocalService {
         let reports = Arc::new(Semaphore::new(report::REPORTS_AT_ONCE));
         let accounts = Arc::new(Accounts::new(engine.shared().data().join(KEYS_FOLDER)));
         let breaker = Arc::new(Breaker::new(u64::from_be_bytes(clock::random()), clock::now()));
-        let importing = batches::Importing::new(engine.clone(), Arc::clone(&counters));
         let streams = streams::Streams::default();
+        let importing = batches::Importing::new(engine.clone(), Arc::clone(&counters), streams.keys.clone());
         Self {
             engine,
             settings,
@@ -426,7 +426,8 @@ impl Forum for LocalService {
         &self,
         request: Request<l::ListEntriesRequest>,
     ) -> Result<Response<Self::ExportEntriesStream>, Status> {
-        export::export(self.shared(), request.get_ref()).map(Response::new)
+        let permit = self.streams.export()?;
+        export::export(self.shared(), permit, request.get_ref()).map(Response::new)
     }
 
     async fn get_taxonomy(
@@ -540,24 +541,26 @@ type Keys = Vec<Option<record::ClientKey>>;
 
 /// The records of a submission, in their strict encoding, each with its client key. `marks` tells how far the logs of a
 /// member reach.
+fn check_size(request: &l::SubmitRequest) -> Result<(), Status> {
+    match request.statements.len() {
+        0 => Err(bad_field("statements", "is empty")),
+        1..=RECORDS_PER_SUBMISSION_MAX => Ok(()),
+        count => {
+            let what = format!("has {count} entries, at most {RECORDS_PER_SUBMISSION_MAX} are allowed");
+            Err(bad_field("statements", what))
+        }
+    }
+}
+
 fn records(
     request: &l::SubmitRequest,
     class: Class,
     labels: &Taxonomy,
     marks: impl Fn(MemberId) -> Result<Vec<proto::Head>, Status>,
 ) -> Result<(Vec<Bytes>, Keys), Status> {
-    let count = request.statements.len();
-    if count == 0 {
-        return Err(bad_field("statements", "is empty"));
-    }
-    if count > RECORDS_PER_SUBMISSION_MAX {
-        return Err(bad_field(
-            "statements",
-            format!("has {count} entries, at most {RECORDS_PER_SUBMISSION_MAX} are allowed"),
-        ));
-    }
-    let mut records = Vec::with_capacity(count);
-    let mut keys = Vec::with_capacity(count);
+    check_size(request)?;
+    let mut records = Vec::with_capacity(request.statements.len());
+    let mut keys = Vec::with_capacity(request.statements.len());
     for (index, statement) in request.statements.iter().enumerate() {
         if let Some(suspension) = &statement.suspend {
             keys.push(None);
@@ -802,6 +805,7 @@ impl LocalService {
         let since = clock::instant();
         accepting(self.shared())?;
         let class = class(request.lane())?;
+        check_size(&request)?;
         self.accounts.resolve(&self.shared().replica(), &mut request.statements)?;
         let marks = |member| marks(&self.shared().replica(), member);
         let (records, keys) = records(&request, class, &self.shared().taxonomy(), marks)?;
@@ -825,6 +829,8 @@ impl LocalService {
             (None, None) => Answer::Queued,
             (Some(rest), before) => match rest.await.map_err(|_panicked| bug())?.map_err(|f| of_failure(&f))? {
                 Answer::Durable(receipts) => {
+                    let took = u64::try_from(begun.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    self.counters.submitted(receipts.len(), took);
                     Answer::Durable(in_order(&begun.keys, before.unwrap_or_default(), receipts))
                 }
                 other => other,
@@ -835,7 +841,6 @@ impl LocalService {
             Answer::Queued => return Ok(queued()),
             Answer::Refused(refusal) => return Err(of_refusal(&refusal)),
         };
-        self.counters.submitted(receipts.len(), u64::try_from(begun.since.elapsed().as_millis()).unwrap_or(u64::MAX));
         let (peers_holding, wait_timed_out) = self.wait(&receipts, begun.wait_peers, begun.wait_timeout_ms).await?;
         Ok(l::SubmitResponse {
             state: l::SubmitState::Durable.into(),

@@ -12,11 +12,14 @@ use futures_util::stream::BoxStream;
 use prost::Message as _;
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
+use super::streams::KeysUnderWay;
+use super::watch::PATIENCE;
 use super::{
-    accepting, bad_field, bug, class, gone, of_failure, of_refusal, of_store, opinion, reason, refuse, saying,
+    accepting, bad_field, bug, class, gone, labels, of_failure, of_refusal, of_store, opinion, reason, refuse, saying,
 };
 use crate::clock;
 use crate::engine::{Handle, Shared};
@@ -25,7 +28,7 @@ use crate::replica::block::{Frame, PAYLOAD_SIZE_MAX, Slot};
 use crate::replica::ids::{BlockId, Class, TimeMs, sha256};
 use crate::replica::own::{Answer, RECORDS_PER_SUBMISSION_MAX, Refusal};
 use crate::replica::record::{self, ClientKey, Parsed, Stance, Statement};
-use crate::replica::signal::Subject;
+use crate::replica::signal::{self, Subject};
 use crate::replica::taxonomy::Taxonomy;
 use crate::replica::view::{Said, Word};
 use crate::replica::{Replica, proto};
@@ -58,6 +61,8 @@ type Batch = [u8; BATCH_SIZE];
 pub(super) struct Importing {
     engine: Handle,
     counters: Arc<Counters>,
+    /// What is said alone or in streams, under the same keys, comes before or after.
+    keys: KeysUnderWay,
     /// The one call that is at work. It goes on when its caller goes away: whoever comes back at once must find said
     /// what was begun to be said.
     at_work: Arc<Mutex<JoinSet<()>>>,
@@ -83,8 +88,8 @@ enum Question {
 }
 
 impl Importing {
-    pub(super) fn new(engine: Handle, counters: Arc<Counters>) -> Self {
-        Self { engine, counters, at_work: Arc::default() }
+    pub(super) fn new(engine: Handle, counters: Arc<Counters>, keys: KeysUnderWay) -> Self {
+        Self { engine, counters, keys, at_work: Arc::default() }
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -125,13 +130,16 @@ impl Importing {
 
     async fn take_up(&self, class: Class, rows: &[l::Statement]) -> Result<l::ImportResponse, Status> {
         let begun = clock::instant();
+        labels::known(&self.shared().taxonomy())?;
+        let keys = rows.iter().map(|row| row.client_key[..].try_into().ok()).collect();
+        let _taken = self.keys.take(&keys).await;
         let Weighed { mut rows, fresh, in_order } = self.weigh(rows)?;
         let mut stopped = String::new();
         if !fresh.is_empty() {
             let records: Vec<_> = fresh.iter().map(|(_, record)| record.clone()).collect();
             saying::entitled(&self.shared().replica(), &records)?;
-            let count = fresh.len();
             stopped = self.say(class, fresh, in_order, &mut rows).await?.unwrap_or_default();
+            let count = rows.iter().filter(|row| row.outcome() == l::RowOutcome::Said).count();
             self.counters.submitted(count, u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
         }
         Ok(l::ImportResponse { rows, stopped })
@@ -345,8 +353,9 @@ impl Undoing {
     async fn run(&self, places: BTreeMap<BlockId, Vec<u32>>) -> Result<(), Status> {
         let records = places.values().map(|indexes| indexes.len() as u64).sum();
         let mut told = l::UndoProgress { records, ..Default::default() };
+        let mut frames = Frames::default();
         for (block, indexes) in places {
-            let standing = self.standing(block, &indexes)?;
+            let standing = self.standing(block, &indexes, &mut frames)?;
             told.looked_at += indexes.len() as u64;
             told.left_alone += (indexes.len() - standing.len()) as u64;
             if self.dry_run {
@@ -354,37 +363,45 @@ impl Undoing {
             } else if let Some(stopped) = self.withdraw(standing, &mut told).await? {
                 told.stopped = stopped;
             }
-            let heard = self.words.send(Ok(told.clone())).await;
-            // Nobody waits for it any more: what is withdrawn stays so, and the same command goes on with the rest.
-            if heard.is_err() || !told.stopped.is_empty() {
+            let heard = timeout(PATIENCE, self.words.send(Ok(told.clone()))).await;
+            // Nobody waits for it any more: what is withdrawn stays so, and the same command goes on with the rest. Who
+            // does not read must not keep the next import out.
+            if !matches!(heard, Ok(Ok(()))) || !told.stopped.is_empty() {
                 break;
             }
         }
         Ok(())
     }
 
-    /// The withdrawals of those records of a block that are still our word.
-    fn standing(&self, block: BlockId, indexes: &[u32]) -> Result<Vec<Bytes>, Status> {
+    /// The withdrawals of those subjects of a block's records on which our word is still one of the batch. It may stand
+    /// elsewhere by now: said again in another log, or by a later run when it had ended.
+    fn standing(&self, block: BlockId, indexes: &[u32], frames: &mut Frames) -> Result<Vec<Bytes>, Status> {
         let shared = self.importing.shared();
         let frame = frame(shared, block)?;
         let now = clock::now();
-        let mut records = Vec::new();
+        let mut words = Vec::new();
         for slice in indexes.chunks(AT_ONCE) {
             let replica = shared.replica();
             for index in slice {
                 let Some(Slot::Record(said)) = frame.slots.get(*index as usize) else { continue };
                 let Parsed::Says(Statement::Opinion(opinion)) = record::parse(said) else { continue };
-                let stands = replica.view().stance_of(&opinion.subject, replica.me(), now).filter(|stands| {
-                    let expired = stands.expires > TimeMs(0) && stands.expires <= now;
-                    let ours = (stands.block, u32::from(stands.index)) == (block, *index);
-                    ours && !expired && stands.word != Word::Stance(Stance::Neutral)
-                });
-                if stands.is_some() {
-                    records.push(self.withdrawal(&opinion.subject, block, *index));
-                }
+                let stands = replica.view().stance_of(&opinion.subject, replica.me(), now);
+                let stands = stands.filter(|said| !is_over(said, now) && said.word != Word::Stance(Stance::Neutral));
+                words.extend(stands.map(|said| (opinion.subject, said, *index)));
+            }
+        }
+        let mut records = Vec::new();
+        for (subject, said, index) in words {
+            let is_there = (said.block, u32::from(said.index)) == (block, index);
+            if is_there || self.is_of_batch(frames.record(shared, said.block, said.index)?.as_deref()) {
+                records.push(self.withdrawal(&subject, said.block, said.index.into()));
             }
         }
         Ok(records)
+    }
+
+    fn is_of_batch(&self, stored: Option<&[u8]>) -> bool {
+        Question::Of(self.batch).answered(stored) == Some(l::RowOutcome::SaidBefore)
     }
 
     fn withdrawal(&self, subject: &Subject, block: BlockId, index: u32) -> Bytes {
@@ -455,7 +472,12 @@ enum Place {
 }
 
 fn place(replica: &Replica, opinion: &proto::Opinion, subject: &Subject, key: &ClientKey, first: bool) -> Place {
-    let stands = replica.view().stance_of(subject, replica.me(), clock::now());
+    let now = clock::now();
+    let stands = replica.view().stance_of(subject, replica.me(), now);
+    // What has ended is said again.
+    if first && stands.as_ref().is_some_and(|said| is_over(said, now)) {
+        return Place::Fresh;
+    }
     match (replica.submitted_before(key), stands) {
         (Some((block, index)), Some(said)) if (said.block, u32::from(said.index)) == (block, index) => {
             Place::Known(l::RowOutcome::SaidBefore)
@@ -469,6 +491,10 @@ fn place(replica: &Replica, opinion: &proto::Opinion, subject: &Subject, key: &C
         }
         (None, _) => Place::Fresh,
     }
+}
+
+fn is_over(said: &Said, now: TimeMs) -> bool {
+    said.expires > TimeMs(0) && said.expires <= now
 }
 
 /// Whether a word may be the same as `opinion`, as far as the view can tell.
@@ -527,6 +553,12 @@ fn understood(
         told.strip_prefix(&format!("statements[{at}].")).unwrap_or(told).to_owned()
     })?;
     let subject = opinion.subject.as_ref().and_then(Subject::from_proto).ok_or("signal: is missing")?;
+    // The key of a row must not tell the name, and a pseudonym in a file is dead when the pepper changes.
+    if subject.kind() == signal::KIND_ACCOUNT {
+        return Err(
+            "signal.type: is account, expected a hash: accounts are submitted by name, not from a file".to_owned()
+        );
+    }
     Ok((opinion, subject, key))
 }
 
@@ -601,6 +633,7 @@ impl Frames {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt as _;
     use l::RowOutcome::{Refused, Said, SaidBefore, Stands};
 
     use super::*;
@@ -646,7 +679,7 @@ mod tests {
         let runtime = tokio::runtime::Handle::current();
         let (handle, _, thread) =
             engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
-        let importing = Importing::new(handle.clone(), Arc::new(Counters::new(clock::now())));
+        let importing = Importing::new(handle.clone(), Arc::new(Counters::new(clock::now())), KeysUnderWay::default());
         let most = ROWS_MAX as u64;
 
         for wrong in [rows(1, 0..0), rows(1, 0..most + 1)] {
@@ -681,6 +714,27 @@ mod tests {
         let listed = importing.list().await.unwrap();
         let batches: Vec<_> = listed.batches.iter().map(|b| (b.batch.to_vec(), b.records)).collect();
         assert_eq!((batches, listed.truncated), (vec![(vec![1; 8], most)], false));
+
+        // What has ended is said again under its key, and is still of its batch. An account is in no file.
+        let expires = clock::now().plus(100);
+        let ends = |expires: TimeMs| l::ImportRequest {
+            rows: vec![l::Statement { expires_ms: expires.0, ..row(3, most + 9) }],
+            ..Default::default()
+        };
+        assert_eq!(importing.import(ends(expires)).await.unwrap().rows[0].outcome(), Said);
+        while clock::now() <= expires {
+            tokio::task::yield_now().await;
+        }
+        let mut daily = ends(clock::now().plus(TimeMs::DAY_MS));
+        let pseudonym = l::Signal { r#type: "account".into(), value: format!("1:{}", "ab".repeat(32)) };
+        daily.rows.push(l::Statement { signal: Some(pseudonym), ..row(3, most + 10) });
+        let answer = importing.import(daily.clone()).await.unwrap();
+        let outcomes: Vec<_> = answer.rows.iter().map(l::ImportedRow::outcome).collect();
+        assert_eq!(outcomes, [Said, Refused], "{:?}", answer.rows);
+        assert_eq!(importing.import(daily).await.unwrap().rows[0].outcome(), SaidBefore);
+        let undone = importing.undo(&l::UndoBatchRequest { batch: vec![3; 8].into(), ..Default::default() }).await;
+        let words: Vec<_> = undone.unwrap().map(Result::unwrap).collect().await;
+        assert_eq!(words.last().unwrap().withdrawn, 1, "{words:?}");
         drop(importing);
         handle.stop().await;
         thread.join().unwrap();

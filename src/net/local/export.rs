@@ -7,12 +7,15 @@
 use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::batches::Frames;
-use super::{Filter, SCAN_MAX, saying};
+use super::watch::PATIENCE;
+use super::{Filter, SCAN_MAX, labels, saying};
 use crate::engine::Shared;
 use crate::replica::ids::{BlockId, LogNo, MemberId, Origin, Seq};
 use crate::replica::signal::Alg;
@@ -30,13 +33,22 @@ const AHEAD: usize = 4;
 pub(super) type Parts = BoxStream<'static, Result<l::ExportPart, Status>>;
 
 /// Begins to read, and hands over what the caller takes.
-pub(super) fn export(shared: &Arc<Shared>, request: &l::ListEntriesRequest) -> Result<Parts, Status> {
+pub(super) fn export(
+    shared: &Arc<Shared>,
+    permit: OwnedSemaphorePermit,
+    request: &l::ListEntriesRequest,
+) -> Result<Parts, Status> {
+    // Who lacks the names would write a file that no node takes back.
+    labels::known(&shared.taxonomy())?;
+    // Whom an entry is about leaves the forum only if that is asked for.
+    let accounts = request.r#type == Alg::Account.name();
     // Only the bound on what is looked at under one hold of the lock ends a scan.
     let filter = Filter { page_size: usize::MAX, ..Filter::new(request, shared)? };
     let (sender, receiver) = mpsc::channel(AHEAD);
     let shared = Arc::clone(shared);
     tokio::task::spawn_blocking(move || {
-        if let Err(status) = read(&shared, filter, &sender) {
+        let _permit = permit;
+        if let Err(status) = read(&shared, filter, accounts, &sender) {
             // If nobody listens any more, nobody needs to know.
             drop(sender.blocking_send(Err(status)));
         }
@@ -47,6 +59,7 @@ pub(super) fn export(shared: &Arc<Shared>, request: &l::ListEntriesRequest) -> R
 fn read(
     shared: &Shared,
     mut filter: Filter,
+    accounts: bool,
     sender: &mpsc::Sender<Result<l::ExportPart, Status>>,
 ) -> Result<(), Status> {
     let mut looked_at = 0;
@@ -59,14 +72,16 @@ fn read(
                 break;
             }
         }
+        entries.retain(|entry| accounts || !entry.signal.as_ref().is_some_and(is_account));
         add_qualities(shared, &mut entries)?;
         let subjects = shared.replica().view().known() as u64;
         let mut told = l::ExportPart { subjects, looked_at: looked_at.min(subjects), entries: Vec::new() };
         let mut entries = entries.into_iter().peekable();
         loop {
             told.entries = entries.by_ref().take(PART_ENTRIES).collect();
-            if sender.blocking_send(Ok(told.clone())).is_err() {
-                return Ok(()); // the caller is gone
+            let sent = Handle::current().block_on(timeout(PATIENCE, sender.send(Ok(told.clone()))));
+            if !matches!(sent, Ok(Ok(()))) {
+                return Ok(()); // the caller is gone, or does not read
             }
             if entries.peek().is_none() {
                 break;
@@ -76,6 +91,10 @@ fn read(
             return Ok(());
         }
     }
+}
+
+fn is_account(signal: &l::Signal) -> bool {
+    signal.r#type == Alg::Account.name()
 }
 
 /// Puts the quality of each PDQ hash beside the word that names it.

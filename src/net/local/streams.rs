@@ -13,7 +13,9 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::{Keys, LocalService, refuse};
-use crate::net::limits::{LOOKUP_STREAMS_MAX, LOOKUPS_AHEAD, SUBMISSIONS_AHEAD, SUBMIT_STREAMS_MAX, WATCHES_MAX};
+use crate::net::limits::{
+    EXPORTS_MAX, LOOKUP_STREAMS_MAX, LOOKUPS_AHEAD, SUBMISSIONS_AHEAD, SUBMIT_STREAMS_MAX, WATCHES_MAX,
+};
 use crate::net::status::REASON;
 use crate::replica::record::ClientKey;
 use crate::wire::local as l;
@@ -27,6 +29,7 @@ pub(super) struct Streams {
     submits: Arc<Semaphore>,
     lookups: Arc<Semaphore>,
     watches: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
     stop: Option<watch::Receiver<bool>>,
     /// What submissions that are under way say, alone or in streams.
     pub(super) keys: KeysUnderWay,
@@ -39,6 +42,7 @@ impl Default for Streams {
             submits: places(SUBMIT_STREAMS_MAX),
             lookups: places(LOOKUP_STREAMS_MAX),
             watches: places(WATCHES_MAX),
+            exports: places(EXPORTS_MAX),
             stop: None,
             keys: KeysUnderWay::default(),
         }
@@ -64,6 +68,10 @@ impl Streams {
     /// All are taken.
     pub(super) fn watch(&self) -> Result<OwnedSemaphorePermit, Status> {
         place(&self.watches, WATCHES_MAX, "watches")
+    }
+
+    pub(super) fn export(&self) -> Result<OwnedSemaphorePermit, Status> {
+        place(&self.exports, EXPORTS_MAX, "exports")
     }
 }
 

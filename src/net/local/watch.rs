@@ -54,7 +54,7 @@ const BLOCKS_READ_MAX: u64 = 2_048;
 /// Entries that are looked up one by one; where more may have changed, all are looked at in order.
 const CANDIDATES_MAX: usize = 32_768;
 /// How long nobody may take an event. A consumer's database may pause; its place is then for somebody who reads.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 /// Pause between two looks when nothing wakes us: by so much later it is told what ends with the time.
 const LOOK: Duration = Duration::from_secs(1);
 /// Longest bookmark: two places in each of 8,192 logs.
@@ -375,8 +375,10 @@ impl Watcher {
     }
 
     fn is_unsettled(&self, replica: &Replica) -> Result<bool, Status> {
+        // Who begins before the labels have names would keep numbers for good.
+        let is_named = self.shared.taxonomy().why_missing().is_none();
         match self.shared.failure() {
-            _ if replica.is_settled() => Ok(false),
+            _ if replica.is_settled() && is_named => Ok(false),
             Some(failed) => Err(of_failure(&failed)),
             None => Ok(true),
         }

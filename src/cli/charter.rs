@@ -15,7 +15,7 @@ use prost::Message as _;
 pub(super) use self::chain::current_chain;
 use self::propose::{DraftArgs, HeadsArg, Proposal};
 pub(super) use self::propose::{place, says};
-use super::drafting::{self, Standing};
+use super::drafting::{self, Standing, peppers};
 use super::failure::{Exit, Failure, Outcome};
 use super::{Invocation, json, key, show, taxonomy};
 use crate::clock;
@@ -172,11 +172,12 @@ async fn admit(args: &AdmitArgs, at: &Invocation) -> Outcome {
         at.terminal.talk(format!("{}: key words {}", request.applicant.name, show::key_words(request.bytes())));
     }
     // Newcomers, and companies with a new seal key, get what everybody has.
-    if !drafting::body(&file)?.peppers.is_empty() {
-        match propose::shared(&file, at) {
+    if !drafting::body(&begun)?.peppers.is_empty() {
+        match propose::shared(&begun, &file, at) {
             Ok(shared) => file = shared,
             Err(why) => at.terminal.talk(format!("warning: no pepper is sealed from here: {}", why.cause)),
         }
+        peppers::all_kept(&begun, &file)?;
     }
     let out = args.draft.out(&file, at)?;
     at.terminal.confirm("Were these words read out by the companies themselves, by telephone?")?;

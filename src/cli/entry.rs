@@ -246,23 +246,51 @@ async fn listed(item: &Item, node: &Node, near: bool) -> Result<Vec<local::Entry
     })
 }
 
-/// The hashes of an item that the forum has heard of, whatever their status.
-async fn known(item: &Item, node: &Node) -> Result<Vec<local::Signal>, Failure> {
-    let mut signals = Vec::new();
+/// The entries of an item that the forum has heard of, whatever their status: of an account each that a lookup finds,
+/// for it may be listed under several peppers.
+async fn known(item: &Item, node: &Node) -> Result<Vec<local::Entry>, Failure> {
+    let mut entries = Vec::new();
+    if let Item::Account(_) = item {
+        let signals = item.hashes().iter().map(Hash::signal).collect();
+        let answer = node.lookup(local::LookupRequest { signals, ..Default::default() }).await?;
+        entries.extend(answer.matches.into_iter().filter_map(|found| found.entry));
+    }
     for hash in item.usable_hashes() {
         let request = local::GetEntryRequest { signal: Some(hash.signal()), receipts: false };
         match node.entry(request).await {
-            // As it is listed: of an account that is a pseudonym.
-            Ok(answer) => signals.extend(answer.entry.and_then(|entry| entry.signal)),
+            Ok(answer) => {
+                entries.extend(answer.entry.filter(|entry| entries.iter().all(|known| known.signal != entry.signal)));
+            }
             Err(failure) if failure.exit == Exit::NotFound => {}
             Err(failure) => return Err(failure),
         }
     }
-    if signals.is_empty() {
+    if entries.is_empty() {
         let failure = Failure::new(Exit::NotFound, format!("{} is not listed", item.name()));
         return Err(failure.fix("to list it: staydown submit"));
     }
-    Ok(signals)
+    Ok(entries)
+}
+
+/// As they are listed: of an account that is a pseudonym.
+fn signals(entries: Vec<local::Entry>) -> Vec<local::Signal> {
+    entries.into_iter().filter_map(|entry| entry.signal).collect()
+}
+
+/// What our company takes its word `what` back of: of an account those entries on which it stands, if it stands anywhere.
+async fn taken_back(item: &Item, what: &str, node: &Node) -> Result<Vec<local::Entry>, Failure> {
+    let entries = known(item, node).await?;
+    if !matches!(item, Item::Account(_)) {
+        return Ok(entries);
+    }
+    let me = node.status(local::StatusRequest {}).await?.member_id;
+    Ok(where_said(entries, |said| said.member_id == me && said.what == what))
+}
+
+/// The entries with such a word, or all where none has it.
+fn where_said(entries: Vec<local::Entry>, sought: impl Fn(&local::Said) -> bool) -> Vec<local::Entry> {
+    let (with, without): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.said.iter().any(&sought));
+    if with.is_empty() { without } else { with }
 }
 
 /// Signs one statement for each signal, and tells where they stand.
@@ -285,7 +313,8 @@ async fn retract(args: &RetractArgs, at: &Invocation) -> Outcome {
     let node = at.node().await?;
     let vote = local::RetractVote { yes: !args.no, reason: args.reason.clone().unwrap_or_default() };
     let statement = local::Statement { retract: Some(vote), ..Default::default() };
-    say_of(known(&item, &node).await?, &statement, &node, at).await
+    let entries = if args.no { taken_back(&item, "RETRACT", &node).await? } else { known(&item, &node).await? };
+    say_of(signals(entries), &statement, &node, at).await
 }
 
 async fn allow(args: &AllowArgs, at: &Invocation) -> Outcome {
@@ -298,7 +327,7 @@ async fn allow(args: &AllowArgs, at: &Invocation) -> Outcome {
     // What nobody lists yet is certified too: it is there before somebody does.
     let signals = match args.no {
         false => item.usable_hashes().iter().map(Hash::signal).collect(),
-        true => known(&item, &node).await?,
+        true => signals(taken_back(&item, "ALLOW", &node).await?),
     };
     say_of(signals, &statement, &node, at).await
 }
@@ -325,7 +354,7 @@ async fn preserve(args: &PreserveArgs, at: &Invocation) -> Outcome {
     let node = at.node().await?;
     let preserve = local::Preservation { until_ms, contact: args.contact.clone() };
     let statement = local::Statement { preserve: Some(preserve), ..Default::default() };
-    say_of(known(&item, &node).await?, &statement, &node, at).await
+    say_of(signals(known(&item, &node).await?), &statement, &node, at).await
 }
 
 async fn outcome(args: &OutcomeArgs, at: &Invocation) -> Outcome {
@@ -335,7 +364,7 @@ async fn outcome(args: &OutcomeArgs, at: &Invocation) -> Outcome {
     let node = at.node().await?;
     let outcome = local::Outcome { result: args.result.clone(), acted_ms: args.acted.unwrap_or(clock::now().0) };
     let statement = local::Statement { outcome: Some(outcome), ..Default::default() };
-    say_of(known(&item, &node).await?, &statement, &node, at).await
+    say_of(signals(known(&item, &node).await?), &statement, &node, at).await
 }
 
 async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome {
@@ -343,10 +372,15 @@ async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome 
     let item = args.item.read()?;
     let node = at.node().await?;
     let mut entries = match &item {
+        // Our word ends, or stands against it, under every pepper that it is listed under.
+        Item::Account(_) if stance != local::Stance::Endorse => known(&item, &node).await?,
         Item::Hash(_) | Item::Account(_) => {
             let signal = item.hashes().first().map(Hash::signal);
-            let answer = node.entry(local::GetEntryRequest { signal, receipts: false }).await?;
-            answer.entry.into_iter().collect()
+            let request = local::GetEntryRequest { signal: signal.clone(), receipts: false };
+            let entry = node.entry(request).await?.entry;
+            // Support goes under the newest pepper: that is our node's to know.
+            let named = |entry| local::Entry { signal, ..entry };
+            entry.map(|entry| if let Item::Account(_) = item { named(entry) } else { entry }).into_iter().collect()
         }
         Item::File(..) => listed(&item, &node, args.near).await?,
     };
@@ -428,5 +462,26 @@ fn said(stance: local::Stance) -> &'static str {
         local::Stance::Dispute => "disputed",
         local::Stance::Neutral => "withdrawn:",
         local::Stance::Submit | local::Stance::Unspecified => "submitted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_taken_back_where_it_stands_or_else_everywhere() {
+        let entry = |value: &str, what: &str| local::Entry {
+            signal: Some(local::Signal { r#type: "account".into(), value: value.into() }),
+            said: vec![local::Said { what: what.into(), ..Default::default() }],
+            ..Default::default()
+        };
+        let entries = || vec![entry("2:ab", "SUBMIT"), entry("1:cd", "RETRACT")];
+        let values = |what: &str| -> Vec<_> {
+            let kept = signals(where_said(entries(), |said| said.what == what));
+            kept.into_iter().map(|signal| signal.value).collect()
+        };
+        assert_eq!(values("RETRACT"), ["1:cd"]);
+        assert_eq!(values("ALLOW"), ["2:ab", "1:cd"]);
     }
 }

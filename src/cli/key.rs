@@ -299,11 +299,14 @@ impl Us {
         Ok(TlsIdentity::create_next(&folder, &terms)?.pin())
     }
 
-    /// What the charter says of us, with these pins, signed by this log root key and bound to the forum.
+    /// What the charter says of us, with these pins, signed by this log root key and bound to the forum. A seal key that
+    /// is listed is left out, which keeps the one that is listed when the request is admitted: another may wait.
     fn request(&self, pins: Vec<Pin>, root: &SigningKey) -> Result<JoinRequest, Failure> {
-        let listed = SealKey::from_slice(&self.member.seal_key);
-        let ours = || init::load_keys(&self.data).ok()?.seal?.public();
-        self.request_with(pins, root, listed.or_else(ours))
+        let first = match self.member.seal_key.is_empty() {
+            true => init::load_keys(&self.data).ok().and_then(|keys| keys.seal?.public()),
+            false => None,
+        };
+        self.request_with(pins, root, first)
     }
 
     fn request_with(
@@ -420,7 +423,27 @@ pub(super) fn load_founder(path: &Path, passphrase: &PassphraseArgs, at: &Invoca
 
 #[cfg(test)]
 mod tests {
+    use super::super::drafting::tests::{NOW, founded, secret};
+    use super::super::drafting::{admit, body, chain, next};
     use super::*;
+
+    #[test]
+    fn another_change_does_not_undo_a_new_seal_key_that_waits_for_the_founders() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = chain(&founded()).unwrap();
+        let member = body(&founded()).unwrap().members[0].clone();
+        let us = Us { data: dir.path().to_owned(), chain: first, member };
+        let root = SigningKey::from_bytes(&[11; 32]);
+        let seal = us.request_with(us.pins(), &root, secret(71).public()).unwrap();
+        let tls = us.request(vec![Pin([9; 32])], &root).unwrap();
+        let file = next(&us.chain, NOW).unwrap();
+        for requests in [[&seal, &tls], [&tls, &seal]] {
+            let admitted =
+                requests.iter().fold(file.clone(), |file, request| admit(&file, request, None, NOW).unwrap());
+            let acme = body(&admitted).unwrap().members[0].clone();
+            assert_eq!(SealKey::from_slice(&acme.seal_key), secret(71).public());
+        }
+    }
 
     #[test]
     fn a_change_of_the_tls_key_goes_on_where_it_stands() {

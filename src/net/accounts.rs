@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tonic::{Code, Status};
 use zeroize::Zeroize as _;
 
@@ -13,8 +14,10 @@ use crate::accounts::{Account, Peppers, Shut, client_key};
 use crate::clock;
 use crate::keys;
 use crate::replica::charter::{ACCOUNTS_LEVEL, Charter};
-use crate::replica::ids::{CharterHash, TimeMs};
+use crate::replica::ids::{CharterHash, MemberId, TimeMs};
+use crate::replica::record::Stance;
 use crate::replica::signal::{Alg, Subject};
+use crate::replica::view::{Entry, Said, View, Word};
 use crate::replica::{Replica, signal};
 use crate::wire::local as l;
 
@@ -65,8 +68,8 @@ impl Accounts {
         peppers.shut.iter().filter(|(_, why)| matches!(why, Shut::NoCopy | Shut::OtherKey)).map(line).collect()
     }
 
-    /// Puts pseudonyms under the newest pepper in the place of accounts that are named in `statements`, and refuses what
-    /// would be inert.
+    /// Puts pseudonyms in the place of accounts that are named in `statements`: under the newest pepper, but for words that
+    /// answer to what stands under an older one. Refuses what would be inert, and what would list under an older one.
     ///
     /// # Errors
     /// What is missing, in the forum or here, and who can add it.
@@ -82,23 +85,24 @@ impl Accounts {
     fn resolve_one(&self, replica: &Replica, statement: &mut l::Statement, index: usize) -> Result<(), Status> {
         let charter = replica.charters().effective();
         let field = |name: &str| format!("statements[{index}].{name}");
+        let aim = Aim::of(statement);
         let Some(signal) = &mut statement.signal else { return Ok(()) };
         permitted(charter)?;
         let peppers = self.peppers(replica);
         let about = match named(signal, &field("signal"))? {
             Named::Pseudonym(subject) => subject,
-            Named::Account(account) => match peppers.newest() {
-                Some(Ok((id, pepper))) => account.pseudonym(id, pepper),
-                Some(Err(why)) => return Err(cannot_open(why, charter)),
-                None => return Err(off(charter)),
+            Named::Account(account) => match (aim.place(replica, &peppers.pseudonyms(&account)), peppers.newest()) {
+                (Some(subject), _) => subject,
+                (None, Some(Ok((id, pepper)))) => account.pseudonym(id, pepper),
+                (None, Some(Err(why))) => return Err(cannot_open(why, charter)),
+                (None, None) => return Err(off(charter)),
             },
         };
         replace(signal, &about);
-        if let Some(Ok((_, pepper))) = peppers.newest()
-            && !statement.client_key.is_empty()
-        {
-            statement.client_key = client_key(&statement.client_key, pepper).to_vec().into();
+        if aim == Aim::Newest {
+            under_newest(&about, charter, &field("signal"))?;
         }
+        statement.client_key = signed_key(&statement.client_key, &about, &peppers);
         term(statement, charter, &field)
     }
 
@@ -146,6 +150,84 @@ impl Accounts {
             return Err(cannot_open(why, charter));
         }
         Ok(peppers.pseudonyms(&account))
+    }
+}
+
+/// Under which of an account's pseudonyms a word belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    /// It lists, certifies or refers: under the newest pepper and no other, so that an older one ends.
+    Newest,
+    /// It takes a word of ours back, of the family of this one: where that stands.
+    Ours(Word),
+    /// It is against what is listed, or beside it: where the account is listed.
+    Listed,
+}
+
+impl Aim {
+    fn of(statement: &l::Statement) -> Self {
+        if let Some(vote) = &statement.retract {
+            return if vote.yes { Self::Listed } else { Self::Ours(Word::Retract(true)) };
+        }
+        if let Some(allow) = &statement.allow {
+            return if allow.yes { Self::Newest } else { Self::Ours(Word::Allow(true)) };
+        }
+        if let Some(referral) = &statement.referral {
+            return if referral.open { Self::Newest } else { Self::Ours(Word::Referral(true)) };
+        }
+        match statement.stance() {
+            l::Stance::Submit | l::Stance::Endorse => Self::Newest,
+            l::Stance::Neutral => Self::Ours(Word::Stance(Stance::Submit)),
+            l::Stance::Dispute | l::Stance::Unspecified => Self::Listed,
+        }
+    }
+
+    /// The first of `pseudonyms`, the newest first, under which there is what the word is aimed at.
+    fn place(self, replica: &Replica, pseudonyms: &[Subject]) -> Option<Subject> {
+        self.seen_in(replica.view(), replica.me(), pseudonyms, clock::now())
+    }
+
+    fn seen_in(self, view: &View, me: MemberId, pseudonyms: &[Subject], now: TimeMs) -> Option<Subject> {
+        let first = |fits: &dyn Fn(&Entry) -> bool| {
+            pseudonyms.iter().find(|subject| view.entry(subject, now).is_some_and(|entry| fits(&entry))).cloned()
+        };
+        match self {
+            Self::Newest => None,
+            Self::Ours(word) => {
+                first(&|entry| entry.said.iter().any(|said| said.member == me && takes(word, said, now)))
+            }
+            Self::Listed => first(&|entry| entry.counts.support + entry.counts.small_support > 0)
+                .or_else(|| first(&|entry| entry.status.matches())),
+        }
+    }
+}
+
+/// Whether `said` stands at `now`, and is of the family of `word`.
+fn takes(word: Word, said: &Said, now: TimeMs) -> bool {
+    let stands = !said.word.is_neutral() && (said.expires == TimeMs(0) || said.expires > now);
+    stands && std::mem::discriminant(&said.word) == std::mem::discriminant(&word)
+}
+
+/// Refuses a pseudonym under another pepper than the newest: a rotation takes an older one out when all that was listed
+/// before it was superseded has ended.
+fn under_newest(about: &Subject, charter: &Charter, field: &str) -> Result<(), Status> {
+    let newest = charter.peppers.last_key_value().map_or(0, |(id, _)| *id);
+    if about.param() == newest {
+        return Ok(());
+    }
+    let got = about.param();
+    let what =
+        format!("{field}: is under pepper {got}, expected pepper {newest}: nothing is listed under an older one");
+    let fix = "name the account, which your node puts under the newest pepper: --account platform:id";
+    Err(refuse_with_fix(Code::FailedPrecondition, "PEPPER", what, fix))
+}
+
+/// The submitter's key as it may stand in a record about `about`; none where its pepper is shut here, for the key itself
+/// may tell the account.
+fn signed_key(key: &Bytes, about: &Subject, peppers: &Peppers) -> Bytes {
+    match peppers.open.get(&about.param()) {
+        Some(pepper) if !key.is_empty() => client_key(key, pepper).to_vec().into(),
+        _ => Bytes::new(),
     }
 }
 
@@ -253,6 +335,10 @@ fn told(why: Shut, pepper: u32) -> (String, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accounts::Pepper;
+    use crate::replica::ids::Class;
+    use crate::replica::proto;
+    use crate::replica::testing::{FULL, START, TestForum, account, id, opinion_with, with_peppers};
 
     fn signal(type_name: &str, value: &str) -> l::Signal {
         l::Signal { r#type: type_name.into(), value: value.into() }
@@ -288,11 +374,68 @@ mod tests {
     }
 
     #[test]
+    fn what_takes_back_goes_where_our_word_stands_and_what_lists_under_the_newest_pepper_only() {
+        let forum = TestForum::with(&[("a", FULL), ("b", FULL)], |c| with_peppers(c, &[1, 2, 3]));
+        let (mut ring, mut view) = (forum.keyring(), View::new(&forum.charter(), START));
+        let ends = START.plus(TimeMs::DAY_MS);
+        // 1 lists it under pepper 1 and 2; under 3 only 2 says something: a dispute.
+        for (member, stance, pepper) in [(1, 1, 1), (1, 1, 2), (2, 3, 3)] {
+            let say = |opinion: &mut proto::Opinion| {
+                opinion.subject = Some(account(5, pepper).to_proto());
+                opinion.expires_ms = ends.0;
+            };
+            let block = forum.log(member, pepper, Class::Normal).block(&mut ring, &[opinion_with(5, stance, say)]);
+            view.fold(block.header(), block.records());
+        }
+        let names = [3, 2, 1].map(|pepper| account(5, pepper));
+        let says = |stance: l::Stance| l::Statement { stance: stance.into(), ..Default::default() };
+        let retract =
+            |yes| l::Statement { retract: Some(l::RetractVote { yes, ..Default::default() }), ..Default::default() };
+        let allow =
+            |yes| l::Statement { allow: Some(l::Certification { yes, ..Default::default() }), ..Default::default() };
+        let referral =
+            |open| l::Statement { referral: Some(l::Referral { open, ..Default::default() }), ..Default::default() };
+        let place = |member, statement: &l::Statement, t| {
+            Aim::of(statement).seen_in(&view, id(member), &names, t).map(|subject| subject.param())
+        };
+        let now = START.plus(9);
+        for (member, statement, expected) in [
+            (1, says(l::Stance::Neutral), Some(2)),
+            (2, says(l::Stance::Neutral), Some(3)),
+            (2, says(l::Stance::Dispute), Some(2)),
+            (2, retract(true), Some(2)),
+            (1, retract(false), None),
+            (1, allow(false), None),
+            (1, referral(false), None),
+        ] {
+            assert_eq!(place(member, &statement, now), expected, "{member} {statement:?}");
+        }
+        assert_eq!(place(1, &says(l::Stance::Neutral), ends), None, "it has ended by itself");
+        for statement in [says(l::Stance::Submit), says(l::Stance::Endorse), allow(true), referral(true)] {
+            assert_eq!(Aim::of(&statement), Aim::Newest, "{statement:?}");
+        }
+        under_newest(&account(5, 3), &forum.charter(), "signal").unwrap();
+        let why = under_newest(&account(5, 2), &forum.charter(), "statements[0].signal").unwrap_err();
+        assert!(why.message().contains("is under pepper 2, expected pepper 3"), "{}", why.message());
+    }
+
+    #[test]
+    fn a_given_key_is_hidden_under_its_own_pepper_or_not_signed_at_all() {
+        let pepper = |number| Pepper::from_bytes([number; 32]);
+        let mut peppers = Peppers::default();
+        peppers.open.insert(1, pepper(1));
+        peppers.shut.insert(2, Shut::OtherKey);
+        let key = Bytes::from_static(&[7; 16]);
+        assert_eq!(signed_key(&key, &account(5, 1), &peppers)[..], client_key(&key, &pepper(1)));
+        assert!(signed_key(&key, &account(5, 2), &peppers).is_empty());
+        assert!(signed_key(&Bytes::new(), &account(5, 1), &peppers).is_empty());
+        peppers.open.insert(2, pepper(2));
+        assert_eq!(signed_key(&key, &account(5, 1), &peppers)[..], client_key(&key, &pepper(1)), "not the newest's");
+    }
+
+    #[test]
     fn a_word_on_an_account_has_an_end_and_a_dispute_is_given_one() {
-        let charter = crate::replica::testing::TestForum::with(&[("a", 1)], |c| {
-            crate::replica::testing::with_peppers(c, &[1]);
-        })
-        .charter();
+        let charter = TestForum::with(&[("a", 1)], |c| with_peppers(c, &[1])).charter();
         let day = TimeMs::DAY_MS;
         let ends = |statement: l::Statement| {
             let mut statement = statement;

@@ -211,8 +211,9 @@ fn m6_a_pepper_changes_and_those_who_come_later_find_what_was_listed_before() {
     let submit = |at: &Company, account: &str| {
         at.does(&["submit", "--account", account, "--label", "recruitment", "--expires", "90d"]);
     };
-    submit(&forum.companies[0], CLEAR);
-    found(&forum.companies[1], &["--account", CLEAR]);
+    let (older, both) = ("example-video:older", "example-video:both");
+    [CLEAR, older, both].iter().for_each(|account| submit(&forum.companies[0], account));
+    [CLEAR, older, both].iter().for_each(|account| drop(found(&forum.companies[1], &["--account", account])));
 
     // A new pepper: what was listed goes on matching, what is listed now is under the new one.
     enact(&forum, 0, 3, &["rotate-pepper"]);
@@ -224,9 +225,30 @@ fn m6_a_pepper_changes_and_those_who_come_later_find_what_was_listed_before() {
     submit(bolt, "example-video:newer");
     assert_eq!(peppers(&found(&forum.companies[0], &["--account", "example-video:newer"])), ["2"]);
     submit(&forum.companies[0], CLEAR);
-    wait_for("it is listed under both", || {
-        asked(&forum.companies[1], &["--account", CLEAR]).filter(|answer| peppers(answer) == ["1", "2"])
-    });
+    submit(&forum.companies[0], both);
+    let under = |account: &str, expected: &[&str]| {
+        wait_for(&format!("{account} is listed under {expected:?}"), || {
+            let answer = asked(&forum.companies[1], &["--account", account]);
+            (answer.as_ref().map(peppers).unwrap_or_default() == expected).then_some(())
+        });
+    };
+    under(CLEAR, &["1", "2"]);
+    under(both, &["1", "2"]);
+
+    // Support goes under the new one, though it is listed under the old; what takes back goes where the word stands.
+    let shown = bolt.does(&["entry", "show", "--account", older, "--json"]).json();
+    let pseudonym = format!("account:{}", shown["signal"]["value"].as_str().unwrap());
+    let (why, fix) = refused(bolt, &["entry", "endorse", &pseudonym, "--expires", "30d"], 4);
+    assert!(
+        why.contains("is under pepper 1, expected pepper 2") && fix.contains("--account platform:id"),
+        "{why}: {fix}"
+    );
+    bolt.does(&["entry", "endorse", "--account", older, "--expires", "30d"]);
+    under(older, &["1", "2"]);
+    forum.companies[0].does(&["entry", "withdraw", "--account", older]);
+    under(older, &["2"]);
+    forum.companies[0].does(&["entry", "withdraw", "--account", both]);
+    under(both, &[]);
 
     // A fourth company is admitted at a member that has the peppers, and finds everything.
     let (charter, invitation) = (forum.path("charter-4.sdc"), forum.path("invite-4.sdi"));
@@ -246,14 +268,14 @@ fn m6_a_pepper_changes_and_those_who_come_later_find_what_was_listed_before() {
     assert_eq!(peppers(&found(&delta, &["--account", CLEAR])), ["1", "2"]);
     forum.companies.push(delta);
 
-    // bolt changes its seal key; a member that has the peppers seals them to the new one, and both keys open until then.
+    // bolt changes its seal key, at its own node: the peppers are sealed to the new one, and both keys open until then.
     let change = forum.path("key-change.sdj");
     let bolt = &forum.companies[1];
     let before = bolt.does(&["key", "show", "--json"]).json();
     assert_eq!((&before["seal_key_listed"], &before["seal_key_next"]), (&true.into(), &false.into()), "{before}");
     bolt.does(&["key", "rotate", "--seal", "--out", &change]);
     found(bolt, &["--account", CLEAR]);
-    let file = draw_up(&forum, 0, "charter-5.sdc", &["admit", &change]);
+    let file = draw_up(&forum, 1, "charter-5.sdc", &["admit", &change]);
     let diff = run(&["charter", "show", &file, "--diff"]).ends_with(0).out;
     assert!(diff.contains("~ pepper 2: sealed to the new key of bolt") && diff.contains("bolt: seal key: "), "{diff}");
     sign(&forum, &file, TWO);

@@ -58,6 +58,13 @@ pub(super) fn warnings(old: Option<&proto::Charter>, new: &proto::Charter, now: 
     for key in old.founder_keys.iter().filter(|key| !new.founder_keys.contains(key)) {
         lines.push(format!("founder {} cannot sign any more", KeyId::of(key)));
     }
+    let days = |c: &proto::Charter| c.policy.as_ref().map_or(0, |p| p.account_ttl_max_ms) / TimeMs::DAY_MS;
+    if !new.peppers.is_empty() && days(new) < days(old) {
+        lines.push(format!(
+            "every word on an account that was given for more than {} days is void at once, disputes too",
+            days(new)
+        ));
+    }
     let now_of = |m: &proto::Member| new.members.iter().find(|n| n.id == m.id);
     for m in old.members.iter().filter(|m| m.status == ACTIVE && m.roles & Roles::STEWARD.bits() != 0) {
         if now_of(m).is_none_or(|n| n.status != ACTIVE || n.roles & Roles::STEWARD.bits() == 0) {
@@ -677,6 +684,20 @@ mod tests {
             m.nodes[0].require_ca = true;
         }
         charter
+    }
+
+    #[test]
+    fn a_shorter_term_of_accounts_is_warned_of_and_a_longer_one_is_not() {
+        let old = whole();
+        for (days, off, expected) in [(90, false, true), (200, false, false), (180, false, false), (90, true, false)] {
+            let mut new = follower(&old).0;
+            new.policy.as_mut().unwrap().account_ttl_max_ms = days * TimeMs::DAY_MS;
+            if off {
+                new.peppers.clear();
+            }
+            let told = warnings(Some(&old), &new, NOW).join("\n");
+            assert_eq!(told.contains("more than 90 days is void at once, disputes too"), expected, "{days}: {told}");
+        }
     }
 
     /// The charter after it, that changes nothing.

@@ -12,7 +12,6 @@ use crate::cli::drafting::{self, Standing, peppers};
 use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::log::Heads;
 use crate::cli::{Invocation, init, show, taxonomy};
-use crate::replica::charter::Charter;
 use crate::replica::ids::{Head, HeaderHash, LogNo, MemberId, Origin, Seq, TimeMs};
 use crate::replica::{merkle, record};
 use crate::taxonomy::TaxonomyFile;
@@ -403,7 +402,7 @@ pub(super) async fn propose(change: Proposal, at: &Invocation) -> Outcome {
         }
         Proposal::SharePeppers { draft } => {
             let begun = draft.begin(clock::now(), at).await?;
-            let new = shared(&begun, at)?;
+            let new = shared(&begun, &begun, at)?;
             if new == begun {
                 let failure = Failure::new(Exit::Refused, "nobody is given a copy: nothing would change");
                 return Err(failure.fix("run it at a member that has the peppers, as a user who can read its keys"));
@@ -471,11 +470,11 @@ async fn rotate_pepper(draft: &DraftArgs, at: &Invocation) -> Outcome {
     written(&begun, &new, draft, at)
 }
 
-/// The draft with copies of the peppers that our own node can open, for those who have none. A draft on a machine without
-/// a node stays as it is.
-pub(super) fn shared(begun: &CharterFile, at: &Invocation) -> Result<CharterFile, Failure> {
-    let Some(opened) = opened(begun, at)? else { return Ok(begun.clone()) };
-    let (new, sealed) = peppers::share(begun, &opened, &mut chance)?;
+/// The draft with copies of the peppers that our own node can open, for those who have none. `begun` is the draft before
+/// this command changed it. A draft on a machine without a node stays as it is.
+pub(super) fn shared(begun: &CharterFile, file: &CharterFile, at: &Invocation) -> Result<CharterFile, Failure> {
+    let Some(opened) = opened(begun, at)? else { return Ok(file.clone()) };
+    let (new, sealed) = peppers::share(begun, file, &opened, &mut chance)?;
     for (name, id) in sealed {
         at.terminal.talk(format!("pepper {id} is sealed to {}, too", show::clean(&name)));
     }
@@ -487,12 +486,7 @@ pub(super) fn shared(begun: &CharterFile, at: &Invocation) -> Result<CharterFile
 fn opened(file: &CharterFile, at: &Invocation) -> Result<Option<Peppers>, Failure> {
     let Ok(config) = at.config() else { return Ok(None) };
     let (Some(me), false) = (init::member(&config.data)?, file.before.is_empty()) else { return Ok(None) };
-    let charter = Charter::decode(&file.proposed.body)?;
-    if !charter.peppers.values().any(|copies| copies.contains_key(&me)) {
-        return Ok(None);
-    }
-    let secrets = keys::seal_secrets(&config.data.join(init::KEYS_FOLDER))?;
-    Ok(Some(Peppers::of(&charter, super::forum_of(file), me, &secrets)))
+    peppers::open(file, me, &keys::seal_secrets(&config.data.join(init::KEYS_FOLDER))?)
 }
 
 async fn expel(

@@ -9,10 +9,10 @@ use prost::Message as _;
 use super::body;
 use super::governing::{ACTIVE, edit, refused};
 use crate::accounts::sealing::{self, Place};
-use crate::accounts::{Pepper, Peppers};
+use crate::accounts::{Pepper, Peppers, SealSecret};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::show;
-use crate::replica::charter::{ACCOUNTS_LEVEL, PEPPERS_MAX, Roles, SealKey, charter_hash};
+use crate::replica::charter::{ACCOUNTS_LEVEL, Charter, PEPPERS_MAX, Roles, SealKey, charter_hash};
 use crate::replica::ids::{ForumId, MemberId, TimeMs};
 use crate::replica::proto;
 use crate::wire::files::CharterFile;
@@ -118,8 +118,30 @@ pub(in crate::cli) fn drop_pepper(file: &CharterFile, id: u32) -> Result<(Charte
     Ok((new, until))
 }
 
-/// Seals the peppers that are open here to the members that have a seal key and no copy. Returns for whom which one.
+/// The peppers of a draft that `me` opens by `secrets`: its own, and those of the charter in force, for an admission under
+/// another seal key takes our copies out of the draft. `None`: no copy is for `me`.
+pub(in crate::cli) fn open(
+    begun: &CharterFile,
+    me: MemberId,
+    secrets: &[SealSecret],
+) -> Result<Option<Peppers>, Failure> {
+    let forum = forum(begun)?;
+    let mut opened = None;
+    // An id is one pepper in all versions.
+    for signed in [&begun.proposed].into_iter().chain(begun.before.last()) {
+        let charter = Charter::decode(&signed.body)?;
+        if charter.peppers.values().any(|copies| copies.contains_key(&me)) {
+            let peppers: &mut Peppers = opened.get_or_insert_default();
+            peppers.open.extend(Peppers::of(&charter, forum, me, secrets).open);
+        }
+    }
+    Ok(opened)
+}
+
+/// Seals the peppers that are open here to the members that have a seal key and no copy: those that live in `begun`, the
+/// draft before copies went from it with the seal keys that they were for. Returns for whom which one.
 pub(in crate::cli) fn share(
+    begun: &CharterFile,
     file: &CharterFile,
     peppers: &Peppers,
     chance: Chance<'_>,
@@ -127,7 +149,7 @@ pub(in crate::cli) fn share(
     let forum = forum(file)?;
     let mut charter = body(file)?;
     let mut sealed = Vec::new();
-    let live: BTreeSet<_> = charter.peppers.iter().map(|copy| copy.pepper_id).collect();
+    let live = ids(&body(begun)?);
     for (id, pepper) in peppers.open.iter().filter(|(id, _)| live.contains(*id)) {
         sealed.extend(seal_to_all(&mut charter, forum, *id, pepper, chance)?.into_iter().map(|name| (name, *id)));
     }
@@ -139,6 +161,22 @@ pub(in crate::cli) fn share(
         Ok(())
     })?;
     Ok((new, sealed))
+}
+
+/// Refuses an admission that took the last copy of a pepper away: everything that is listed under it would end.
+pub(in crate::cli) fn all_kept(begun: &CharterFile, file: &CharterFile) -> Result<(), Failure> {
+    let before = body(begun)?;
+    let Some(lost) = ids(&before).difference(&ids(&body(file)?)).next().copied() else { return Ok(()) };
+    let holds = |m: &&proto::Member| before.peppers.iter().any(|c| c.pepper_id == lost && c.member_id == m.id);
+    let holders: Vec<_> = before.members.iter().filter(holds).map(|m| show::clean(&m.name)).collect();
+    let cause = format!("with the old seal key of {} the last copy of pepper {lost} would go", holders.join(", "));
+    Err(refused(cause)
+        .culprit("everything that is listed under it would end")
+        .fix("admit the request at the node of a company that opens the pepper, as a user who can read its keys"))
+}
+
+fn ids(charter: &proto::Charter) -> BTreeSet<u32> {
+    charter.peppers.iter().map(|copy| copy.pepper_id).collect()
 }
 
 /// What a charter of accounts needs besides a pepper.
@@ -264,7 +302,7 @@ mod tests {
 
     /// What the company of this seed opens.
     fn opened(file: &CharterFile, seed: u8) -> Peppers {
-        let charter = crate::replica::charter::Charter::decode(&file.proposed.body).unwrap();
+        let charter = Charter::decode(&file.proposed.body).unwrap();
         Peppers::of(&charter, forum(file).unwrap(), MemberId([seed; 16]), &[secret(seed)])
     }
 
@@ -323,12 +361,12 @@ mod tests {
         let file = admit(&file, &delta, Some(Roles::FULL), NOW).unwrap();
         assert_eq!(without_copy(&body(&file).unwrap(), 1), [("delta".to_owned(), true)]);
         let here = opened(&file, 12);
-        let (shared, for_whom) = share(&file, &here, &mut counted()).unwrap();
+        let (shared, for_whom) = share(&file, &file, &here, &mut counted()).unwrap();
         assert_eq!(for_whom, [("delta".to_owned(), 1)]);
         assert!(opened(&shared, 14).open.contains_key(&1) && without_copy(&body(&shared).unwrap(), 1).is_empty());
-        let (same, nobody) = share(&shared, &here, &mut counted()).unwrap();
+        let (same, nobody) = share(&file, &shared, &here, &mut counted()).unwrap();
         assert_eq!((same, nobody.len()), (shared, 0));
-        assert!(share(&file, &Peppers::default(), &mut counted()).unwrap().1.is_empty());
+        assert!(share(&file, &file, &Peppers::default(), &mut counted()).unwrap().1.is_empty());
     }
 
     #[test]
@@ -340,13 +378,59 @@ mod tests {
         let rekeyed = crate::wire::files::JoinRequest::make(&bolt, &key, NOW).unwrap();
         let changed = admit(&file, &rekeyed, None, NOW).unwrap();
         assert_eq!(copies(&changed), [(1, 11), (1, 13)]);
-        let (shared, for_whom) = share(&changed, &opened(&file, 11), &mut counted()).unwrap();
+        let (shared, for_whom) = share(&file, &changed, &opened(&file, 11), &mut counted()).unwrap();
         assert_eq!((for_whom, copies(&shared).len()), (vec![("bolt".to_owned(), 1)], 3));
         // A request of an older release says nothing of the key and changes nothing.
         bolt.seal_key = None;
         let silent = crate::wire::files::JoinRequest::make(&bolt, &key, NOW).unwrap();
         let same = admit(&file, &silent, None, NOW).unwrap();
         assert_eq!(body(&same).unwrap(), body(&file).unwrap());
+    }
+
+    /// `file` with another seal key of the company of this seed, `secret(seed + 60)`.
+    fn rekeyed(file: &CharterFile, name: &str, seed: u8) -> CharterFile {
+        let mut company = request(name, seed, Binding::Forum(forum(file).unwrap())).applicant;
+        company.seal_key = secret(seed + 60).public();
+        let key = ed25519_dalek::SigningKey::from_bytes(&[seed; 32]);
+        admit(file, &crate::wire::files::JoinRequest::make(&company, &key, NOW).unwrap(), None, NOW).unwrap()
+    }
+
+    #[test]
+    fn a_seal_key_changes_at_the_companys_own_node_though_nobody_else_has_the_pepper() {
+        let alone =
+            ["bolt", "cyan"].iter().fold(level_3(), |file, name| set_role(&file, name, Roles::OBSERVER).unwrap());
+        let alone = switch_on(&alone, &pepper(1), &mut counted()).unwrap();
+        let all = with_accounts();
+        for (file, companies) in [(alone, &[("acme", 11)][..]), (all, &[("acme", 11), ("bolt", 12), ("cyan", 13)])] {
+            let begun = after(&file, 1);
+            let changed = companies.iter().fold(begun.clone(), |file, (name, seed)| rekeyed(&file, name, *seed));
+            assert_eq!(copies(&changed), [], "the copies open nowhere any more");
+            let why = all_kept(&begun, &changed).unwrap_err();
+            assert!(
+                why.cause.contains("acme") && why.cause.ends_with("the last copy of pepper 1 would go"),
+                "{}",
+                why.cause
+            );
+            let old = [secret(11)];
+            for place in [&begun, &changed] {
+                assert_eq!(open(place, MemberId([11; 16]), &old).unwrap().unwrap().open.len(), 1);
+            }
+            let here = open(&begun, MemberId([11; 16]), &old).unwrap().unwrap();
+            let (shared, _) = share(&begun, &changed, &here, &mut counted()).unwrap();
+            all_kept(&begun, &shared).unwrap();
+            for (_, seed) in companies {
+                assert!(
+                    open(&shared, MemberId([*seed; 16]), &[secret(*seed + 60)]).unwrap().unwrap().open.contains_key(&1)
+                );
+            }
+        }
+        assert!(open(&after(&with_accounts(), 1), MemberId([14; 16]), &[secret(14)]).unwrap().is_none());
+        // What was taken out on purpose in the same file does not come back.
+        let second = rotate(&after(&with_accounts(), 1), &pepper(2), NOW, &mut counted()).unwrap().0;
+        let begun = drop_pepper(&after(&second, 1), 1).unwrap().0;
+        let here = open(&begun, MemberId([11; 16]), &[secret(11)]).unwrap().unwrap();
+        let (shared, _) = share(&begun, &rekeyed(&begun, "acme", 11), &here, &mut counted()).unwrap();
+        assert!(copies(&shared).iter().all(|(id, _)| *id == 2) && copies(&shared).len() == 3);
     }
 
     #[test]

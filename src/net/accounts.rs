@@ -156,11 +156,11 @@ impl Accounts {
 /// Under which of an account's pseudonyms a word belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Aim {
-    /// It lists, certifies or refers: under the newest pepper and no other, so that an older one ends.
+    /// It lists or refers: under the newest pepper and no other, so that an older one ends.
     Newest,
     /// It takes a word of ours back, of the family of this one: where that stands.
     Ours(Word),
-    /// It is against what is listed, or beside it: where the account is listed.
+    /// It is against what is listed, or beside it, or certifies it: where the account is listed.
     Listed,
 }
 
@@ -170,7 +170,7 @@ impl Aim {
             return if vote.yes { Self::Listed } else { Self::Ours(Word::Retract(true)) };
         }
         if let Some(allow) = &statement.allow {
-            return if allow.yes { Self::Newest } else { Self::Ours(Word::Allow(true)) };
+            return if allow.yes { Self::Listed } else { Self::Ours(Word::Allow(true)) };
         }
         if let Some(referral) = &statement.referral {
             return if referral.open { Self::Newest } else { Self::Ours(Word::Referral(true)) };
@@ -411,7 +411,8 @@ mod tests {
             assert_eq!(place(member, &statement, now), expected, "{member} {statement:?}");
         }
         assert_eq!(place(1, &says(l::Stance::Neutral), ends), None, "it has ended by itself");
-        for statement in [says(l::Stance::Submit), says(l::Stance::Endorse), allow(true), referral(true)] {
+        assert_eq!(Aim::of(&allow(true)), Aim::Listed, "what is listed under an older pepper is certified there");
+        for statement in [says(l::Stance::Submit), says(l::Stance::Endorse), referral(true)] {
             assert_eq!(Aim::of(&statement), Aim::Newest, "{statement:?}");
         }
         under_newest(&account(5, 3), &forum.charter(), "signal").unwrap();

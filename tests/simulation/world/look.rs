@@ -883,7 +883,8 @@ impl World {
             let Some((_, charter)) = self.effective(i) else { continue };
             let hour = self.nodes[i].replica.as_ref().map_or(0, |r| r.view().digest().0.0);
             let (Some(shown), Some(chains)) = (self.should_show(i, hour), self.chains(i)) else { continue };
-            if charter.semantics < 2 || self.nodes[i].semantics_max < 2 {
+            // Who does not understand the level lists by an earlier charter, which had other voters.
+            if charter.semantics < 2 || self.nodes[i].semantics_max < charter.semantics {
                 continue;
             }
             let forks = self.forks(i);

@@ -74,38 +74,15 @@ impl Accounts {
     /// # Errors
     /// What is missing, in the forum or here, and who can add it.
     pub(super) fn resolve(&self, replica: &Replica, statements: &mut [l::Statement]) -> Result<(), Status> {
-        for (index, statement) in statements.iter_mut().enumerate() {
-            if statement.signal.as_ref().is_some_and(is_account) {
-                self.resolve_one(replica, statement, index)?;
-            }
+        let is_about_one = |statement: &l::Statement| statement.signal.as_ref().is_some_and(is_account);
+        if !statements.iter().any(is_about_one) {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn resolve_one(&self, replica: &Replica, statement: &mut l::Statement, index: usize) -> Result<(), Status> {
-        let charter = replica.charters().effective();
-        let field = |name: &str| format!("statements[{index}].{name}");
-        let aim = Aim::of(statement);
-        let Some(signal) = &mut statement.signal else { return Ok(()) };
-        permitted(charter)?;
+        permitted(replica.charters().effective())?;
         let peppers = self.peppers(replica);
-        let about = match named(signal, &field("signal"))? {
-            Named::Pseudonym(subject) => subject,
-            Named::Account(account) => match (aim.place(replica, &peppers.pseudonyms(&account)), peppers.newest()) {
-                (Some(subject), _) => subject,
-                (None, Some(Ok((id, pepper)))) => account.pseudonym(id, pepper),
-                (None, Some(Err(why))) => return Err(cannot_open(why, charter)),
-                (None, None) => return Err(off(charter)),
-            },
-        };
-        replace(signal, &about);
-        if aim == Aim::Newest {
-            under_newest(&about, charter, &field("signal"))?;
-        }
-        statement.client_key = signed_key(&statement.client_key, &about, &peppers);
-        term(statement, charter, &field)
+        let mut named = statements.iter_mut().enumerate().filter(|(_, statement)| is_about_one(statement));
+        named.try_for_each(|(index, statement)| resolve_one(replica, &peppers, statement, index))
     }
-
     /// The subjects that `signals` ask for, each with the place of its signal: an account is asked for under every pepper
     /// that is open.
     ///
@@ -117,9 +94,10 @@ impl Accounts {
         signals: &mut [l::Signal],
     ) -> Result<Vec<(usize, Subject)>, Status> {
         let mut queries = Vec::with_capacity(signals.len());
+        let mut opened = None;
         for (index, signal) in signals.iter_mut().enumerate() {
             let field = format!("signals[{index}]");
-            let subjects = self.subjects(replica, signal, &field)?;
+            let subjects = self.subjects_under(replica, signal, &field, &mut opened)?;
             queries.extend(subjects.into_iter().map(|subject| (index, subject)));
         }
         Ok(queries)
@@ -135,6 +113,17 @@ impl Accounts {
         signal: &mut l::Signal,
         field: &str,
     ) -> Result<Vec<Subject>, Status> {
+        self.subjects_under(replica, signal, field, &mut None)
+    }
+
+    /// `opened` are the peppers once they were needed: while one is shut, each look at them reads the key files.
+    fn subjects_under(
+        &self,
+        replica: &Replica,
+        signal: &mut l::Signal,
+        field: &str,
+        opened: &mut Option<Arc<Peppers>>,
+    ) -> Result<Vec<Subject>, Status> {
         if !is_account(signal) {
             return Ok(vec![subject(Some(signal), field)?]);
         }
@@ -145,12 +134,34 @@ impl Accounts {
             Named::Account(account) => account,
         };
         signal.value.zeroize();
-        let peppers = self.peppers(replica);
+        let peppers = opened.get_or_insert_with(|| self.peppers(replica));
         if let (true, Some(Err(why))) = (peppers.open.is_empty(), peppers.newest()) {
             return Err(cannot_open(why, charter));
         }
         Ok(peppers.pseudonyms(&account))
     }
+}
+
+fn resolve_one(replica: &Replica, peppers: &Peppers, statement: &mut l::Statement, index: usize) -> Result<(), Status> {
+    let charter = replica.charters().effective();
+    let field = |name: &str| format!("statements[{index}].{name}");
+    let aim = Aim::of(statement);
+    let Some(signal) = &mut statement.signal else { return Ok(()) };
+    let about = match named(signal, &field("signal"))? {
+        Named::Pseudonym(subject) => subject,
+        Named::Account(account) => match (aim.place(replica, &peppers.pseudonyms(&account)), peppers.newest()) {
+            (Some(subject), _) => subject,
+            (None, Some(Ok((id, pepper)))) => account.pseudonym(id, pepper),
+            (None, Some(Err(why))) => return Err(cannot_open(why, charter)),
+            (None, None) => return Err(off(charter)),
+        },
+    };
+    replace(signal, &about);
+    if aim == Aim::Newest {
+        under_newest(&about, charter, &field("signal"))?;
+    }
+    statement.client_key = signed_key(&statement.client_key, &about, peppers);
+    term(statement, charter, &field)
 }
 
 /// Under which of an account's pseudonyms a word belongs.
@@ -204,7 +215,7 @@ impl Aim {
 
 /// Whether `said` stands at `now`, and is of the family of `word`.
 fn takes(word: Word, said: &Said, now: TimeMs) -> bool {
-    let stands = !said.word.is_neutral() && (said.expires == TimeMs(0) || said.expires > now);
+    let stands = !said.word.is_neutral() && !said.expires.has_ended(now);
     stands && std::mem::discriminant(&said.word) == std::mem::discriminant(&word)
 }
 

@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use crate::policy::breaker::{Breaker, Limits, Tally, Trip};
 use crate::replica::Replica;
 use crate::replica::ids::{MemberId, TimeMs};
-use crate::replica::record::Stance;
 use crate::replica::signal::{self, Subject};
-use crate::replica::view::{Entry, Word};
+use crate::replica::view::Entry;
 use crate::wire::local as l;
 
 /// Owners of full members behind an entry of an open incident that keep its BLOCK in a flood. During an attack everybody
@@ -49,8 +48,7 @@ fn is_flooding(replica: &Replica, breaker: &Breaker, limits: &Limits, entry: &En
 
 /// Whether our company has said since then that it stands behind the entry: that is a decision like "keep".
 fn stands_by(me: MemberId, entry: &Entry, tripped: TimeMs) -> bool {
-    let supports = |word| matches!(word, Word::Stance(Stance::Submit | Stance::Endorse));
-    entry.said.iter().any(|said| said.member == me && said.counts && supports(said.word) && said.time > tripped)
+    entry.said.iter().any(|said| said.member == me && said.counts && said.word.supports() && said.time > tripped)
 }
 
 fn keeps_its_block(replica: &Replica, entry: &Entry, now: TimeMs) -> bool {

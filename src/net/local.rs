@@ -31,7 +31,7 @@ use crate::policy::harmless::Harmless;
 use crate::policy::in_force::{InForce, Standing as PolicyStanding};
 use crate::policy::{Floor, Found, Policy};
 use crate::replica::block::{Frame, Slot};
-use crate::replica::charter::{Charter, CharterError, MemberStatus};
+use crate::replica::charter::{Charter, CharterError};
 use crate::replica::heads::head_to_proto;
 use crate::replica::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, TimeMs, hex};
 use crate::replica::index::MATCHES_MAX;
@@ -441,22 +441,17 @@ impl Forum for LocalService {
         &self,
         request: Request<l::GetRecordRequest>,
     ) -> Result<Response<l::GetRecordResponse>, Status> {
-        let request = request.into_inner();
-        let member = MemberId::from_slice(&request.member_id).ok_or_else(|| {
-            bad_field("member_id", format!("has {} bytes, expected {}", request.member_id.len(), MemberId::SIZE))
-        })?;
-        let origin = Origin { member, log_no: LogNo(request.log_no) };
-        let id = BlockId { origin, seq: Seq(request.seq) };
+        let (id, index) = place_of(request.get_ref(), "member_id")?;
         let absent = |what: String| refuse(Code::NotFound, "NOT_FOUND", what);
-        let held = self.shared().replica().logs().get(&origin).and_then(Log::durable_head);
+        let held = self.shared().replica().logs().get(&id.origin).and_then(Log::durable_head);
         if id.seq == Seq(0) || held.is_none_or(|head| head.seq < id.seq) {
             let held = held.map_or(0, |head| head.seq.0);
             return Err(absent(format!("block {id} is not held here; this node has {held} blocks of that log")));
         }
         let block = self.stored_block(id)?;
         let slots = block.0.slots.len();
-        let receipt = receipt(&block, id, request.index)
-            .ok_or_else(|| absent(format!("block {id} has {slots} records, got record {}", request.index)))?;
+        let receipt = receipt(&block, id, index)
+            .ok_or_else(|| absent(format!("block {id} has {slots} records, got record {index}")))?;
         Ok(Response::new(l::GetRecordResponse { receipt: Some(receipt_to_proto(receipt)) }))
     }
 
@@ -524,6 +519,21 @@ fn accepting(shared: &Shared) -> Result<(), Status> {
     Ok(())
 }
 
+/// A block out of the store.
+fn frame(shared: &Shared, id: BlockId) -> Result<Frame, Status> {
+    let bytes = shared.store().block(id).map_err(|error| of_store(&error))?;
+    bytes.and_then(|bytes| Frame::decode(bytes.into()).ok()).ok_or_else(|| gone(id))
+}
+
+/// The place that a caller names; `field` is where it does.
+fn place_of(record: &l::GetRecordRequest, field: &str) -> Result<(BlockId, u32), Status> {
+    let member = MemberId::from_slice(&record.member_id).ok_or_else(|| {
+        bad_field(field, format!("has {} bytes, expected {}", record.member_id.len(), MemberId::SIZE))
+    })?;
+    let origin = Origin { member, log_no: LogNo(record.log_no) };
+    Ok((BlockId { origin, seq: Seq(record.seq) }, record.index))
+}
+
 fn queued() -> l::SubmitResponse {
     l::SubmitResponse { state: l::SubmitState::Queued.into(), ..Default::default() }
 }
@@ -539,8 +549,6 @@ fn class(lane: l::Lane) -> Result<Class, Status> {
 /// The submitter's key of each record, in order; `None`: it has none.
 type Keys = Vec<Option<record::ClientKey>>;
 
-/// The records of a submission, in their strict encoding, each with its client key. `marks` tells how far the logs of a
-/// member reach.
 fn check_size(request: &l::SubmitRequest) -> Result<(), Status> {
     match request.statements.len() {
         0 => Err(bad_field("statements", "is empty")),
@@ -552,13 +560,14 @@ fn check_size(request: &l::SubmitRequest) -> Result<(), Status> {
     }
 }
 
+/// The records of a submission, in their strict encoding, each with its client key. `marks` tells how far the logs of a
+/// member reach.
 fn records(
     request: &l::SubmitRequest,
     class: Class,
     labels: &Taxonomy,
     marks: impl Fn(MemberId) -> Result<Vec<proto::Head>, Status>,
 ) -> Result<(Vec<Bytes>, Keys), Status> {
-    check_size(request)?;
     let mut records = Vec::with_capacity(request.statements.len());
     let mut keys = Vec::with_capacity(request.statements.len());
     for (index, statement) in request.statements.iter().enumerate() {
@@ -615,7 +624,7 @@ fn suspend(
 /// How far the logs of `member` reach here, for a suspension: what others have of it beyond that does not count.
 fn marks(replica: &Replica, member: MemberId) -> Result<Vec<proto::Head>, Status> {
     let charter = replica.charters().effective();
-    if charter.member(member).is_none_or(|m| m.status != MemberStatus::Active) {
+    if charter.member(member).is_none_or(|m| !m.is_active()) {
         let what = format!("{} is no active member (charter {})", replica.name_of(member), charter.version);
         return Err(refuse(Code::FailedPrecondition, "NOT_ACTIVE", what));
     }
@@ -691,11 +700,10 @@ fn opinion(statement: &l::Statement, index: usize, taxonomy: &Taxonomy) -> Resul
 }
 
 fn expiry(expires_ms: u64) -> Result<u64, String> {
-    let now = clock::now().0;
-    if expires_ms == 0 || expires_ms > now {
-        Ok(expires_ms)
-    } else {
-        Err(format!("{expires_ms} lies in the past (now is {now})"))
+    let now = clock::now();
+    match TimeMs(expires_ms).has_ended(now) {
+        false => Ok(expires_ms),
+        true => Err(format!("{expires_ms} lies in the past (now is {})", now.0)),
     }
 }
 
@@ -929,8 +937,7 @@ impl LocalService {
     }
 
     fn stored_block(&self, id: BlockId) -> Result<(Frame, Vec<Vec<merkle::Hash>>), Status> {
-        let bytes = self.shared().store().block(id).map_err(|e| of_store(&e))?;
-        let frame = bytes.and_then(|bytes| Frame::decode(bytes.into()).ok()).ok_or_else(|| gone(id))?;
+        let frame = frame(self.shared(), id)?;
         let leaves: Vec<_> = frame.slots.iter().map(Slot::leaf).collect();
         let paths = merkle::inclusion_paths(&leaves);
         Ok((frame, paths))
@@ -979,6 +986,23 @@ impl LocalService {
         ours.chain(theirs.filter_map(|(peer, until)| expiry::of_peer(&name_of(peer), until, now))).collect()
     }
 
+    /// What health says of that which our own company has to see to.
+    fn wanting(&self, replica: &Replica) -> Vec<String> {
+        let taxonomy = self.shared().taxonomy();
+        let labels = taxonomy.why_missing().map(|why| {
+            let named = taxonomy.named();
+            format!("labels are shown by their numbers and cannot be said: taxonomy {named}: {why}")
+        });
+        let policy = self.policy.refused();
+        let policy = policy.map(|why| format!("the policy file is not in force, the one before it is: {why}"));
+        let harmless = self.harmless.refused();
+        let harmless =
+            harmless.map(|why| format!("the file of harmless hashes is not in use, the one before it is: {why}"));
+        let floods = floods::reason(self.tripped().len());
+        let peppers = self.accounts.shut(replica);
+        labels.into_iter().chain(policy).chain(peppers).chain(harmless).chain(floods).collect()
+    }
+
     fn state(&self) -> l::StatusResponse {
         let now = clock::now();
         let replica = self.shared().replica();
@@ -988,31 +1012,11 @@ impl LocalService {
             health = Health::Red;
             reasons.push(failed.to_string());
         }
-        for (level, reason) in self.endings(now, |member| replica.name_of(member)) {
+        let ends = self.endings(now, |member| replica.name_of(member));
+        let wanting = self.wanting(&replica).into_iter().map(|reason| (Health::Yellow, reason));
+        for (level, reason) in ends.into_iter().chain(wanting) {
             health = health.max(level);
             reasons.push(reason);
-        }
-        let taxonomy = self.shared().taxonomy();
-        if let Some(why) = taxonomy.why_missing() {
-            health = health.max(Health::Yellow);
-            let named = taxonomy.named();
-            reasons.push(format!("labels are shown by their numbers and cannot be said: taxonomy {named}: {why}"));
-        }
-        if let Some(why) = self.policy.refused() {
-            health = health.max(Health::Yellow);
-            reasons.push(format!("the policy file is not in force, the one before it is: {why}"));
-        }
-        for reason in self.accounts.shut(&replica) {
-            health = health.max(Health::Yellow);
-            reasons.push(reason);
-        }
-        if let Some(why) = self.harmless.refused() {
-            health = health.max(Health::Yellow);
-            reasons.push(format!("the file of harmless hashes is not in use, the one before it is: {why}"));
-        }
-        if let Some(why) = floods::reason(self.tripped().len()) {
-            health = health.max(Health::Yellow);
-            reasons.push(why);
         }
         let alone = replica.exchanges().values().all(|exchange| !exchange.is_connected());
         let why = replica.exchanges().iter().filter_map(|(peer, exchange)| Some((*peer, exchange.last_error()?)));

@@ -211,13 +211,13 @@ fn waiting(replica: &Replica, charter: &Charter, entry: &Entry, now: TimeMs) -> 
         others.iter().copied().filter(|said| said.counts && said.time > decided && fits(said.word)).collect()
     };
     let mut found = Vec::new();
-    let ours = mine.iter().find(|said| said.counts && supports(said.word));
+    let ours = mine.iter().find(|said| said.counts && said.word.supports());
     if let Some(ours) = ours.filter(|_| entry.status != Standing::Retracted) {
         let kind = if ours.word == Word::Stance(Stance::Submit) { Kind::DisputedOwn } else { Kind::Disputed };
         found.extend(of_words(kind, &about(opposes)));
     }
     if entry.allow_conflict && (opines || roles.has(Roles::CERTIFIER)) {
-        found.extend(of_words(Kind::Conflict, &about(|word| supports(word) || word == Word::Allow(true))));
+        found.extend(of_words(Kind::Conflict, &about(|word| word.supports() || word == Word::Allow(true))));
     }
     if opines {
         found.extend(open_referrals(replica, charter, entry, decided, now));
@@ -226,7 +226,7 @@ fn waiting(replica: &Replica, charter: &Charter, entry: &Entry, now: TimeMs) -> 
     let ending = |kind, said: &Said, at: TimeMs| {
         (at > TimeMs(0) && at <= soon).then(|| Waiting { kind, since: said.time, deadline: at, by: [me].into() })
     };
-    for said in mine.iter().filter(|said| said.counts && (supports(said.word) || said.word == Word::Allow(true))) {
+    for said in mine.iter().filter(|said| said.counts && (said.word.supports() || said.word == Word::Allow(true))) {
         found.extend(ending(Kind::Expiring, said, said.expires));
     }
     if let Some(said) = ours {
@@ -241,10 +241,6 @@ fn of_flood(replica: &Replica, entry: &Entry, trip: &Trip) -> Option<Waiting> {
     let decided = entry.said.iter().any(|said| said.member == replica.me() && said.time > trip.at);
     let waiting = Waiting { kind: Kind::Flood, since: trip.at, deadline: trip.until, by: BTreeSet::new() };
     (entry.status.matches() && !decided).then_some(waiting)
-}
-
-fn supports(word: Word) -> bool {
-    matches!(word, Word::Stance(Stance::Submit | Stance::Endorse))
 }
 
 fn opposes(word: Word) -> bool {
@@ -284,13 +280,13 @@ fn open_referrals(
 }
 
 fn is_active(charter: &Charter, member: MemberId) -> bool {
-    charter.member(member).is_some_and(|m| m.status == crate::replica::charter::MemberStatus::Active)
+    charter.member(member).is_some_and(|m| m.is_active())
 }
 
 /// The FULL members that stand behind an entry, and since when.
 fn support(charter: &Charter, entry: &Entry) -> Vec<(TimeMs, MemberId)> {
     let is_full = |said: &&Said| charter.member(said.member).is_some_and(|m| m.roles.has(Roles::FULL));
-    let said = entry.said.iter().filter(|said| said.counts && supports(said.word)).filter(is_full);
+    let said = entry.said.iter().filter(|said| said.counts && said.word.supports()).filter(is_full);
     said.map(|said| (said.time, said.member)).collect()
 }
 
@@ -447,7 +443,7 @@ pub(super) fn complete(
     for (said, details) in shown.said.iter_mut().zip(details) {
         said.details = details;
     }
-    let words = entry.said.iter().zip(&shown.said).filter(|(said, _)| said.counts && supports(said.word));
+    let words = entry.said.iter().zip(&shown.said).filter(|(said, _)| said.counts && said.word.supports());
     let ids = words.filter_map(|(_, shown)| shown.details.as_ref()?.incident_id[..].try_into().ok());
     let ids: BTreeSet<IncidentId> = ids.collect();
     let open_labels = |id: &IncidentId| {

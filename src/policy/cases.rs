@@ -110,7 +110,6 @@ impl Cases {
         });
         let voices: Vec<_> = voices.collect();
         let status = entry.status.unwrap_or_else(|| status_of(&voices));
-        let is_support = |word| matches!(word, Word::Stance(Stance::Submit | Stance::Endorse));
         Found {
             alg: entry.alg,
             status,
@@ -118,7 +117,7 @@ impl Cases {
             languages: &entry.languages,
             distance: entry.distance,
             incident: entry.incident,
-            allow_conflict: status == Status::Allowed && voices.iter().any(|v| is_support(v.word)),
+            allow_conflict: status == Status::Allowed && voices.iter().any(|v| v.word.supports()),
             flooding: entry.flooding,
             voices,
         }
@@ -130,9 +129,8 @@ fn status_of(voices: &[Voice<'_>]) -> Status {
     let groups = |wanted: &dyn Fn(&Voice<'_>) -> bool| {
         voices.iter().filter(|voice| wanted(voice)).map(|voice| voice.group).collect::<BTreeSet<_>>().len()
     };
-    let support = |voice: &Voice<'_>| matches!(voice.word, Word::Stance(Stance::Submit | Stance::Endorse));
-    let full = groups(&|voice| support(voice) && voice.roles.has(Roles::FULL));
-    let all = groups(&support);
+    let full = groups(&|voice| voice.supports() && voice.roles.has(Roles::FULL));
+    let all = groups(&|voice| voice.supports());
     if groups(&|voice| voice.word == Word::Allow(true)) > 0 {
         Status::Allowed
     } else if all > 0 && groups(&|voice| voice.word == Word::Stance(Stance::Dispute)) >= CONTEST_QUORUM {

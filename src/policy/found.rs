@@ -71,8 +71,8 @@ impl<'a> Found<'a> {
 }
 
 impl Voice<'_> {
-    fn supports(&self) -> bool {
-        matches!(self.word, Word::Stance(Stance::Submit | Stance::Endorse))
+    pub(super) fn supports(&self) -> bool {
+        self.word.supports()
     }
 }
 

@@ -74,7 +74,7 @@ pub fn prefix(charter: &Charter, log: &Log, settled: Seq, fork: Option<Seq>) -> 
         // Logs of a member that was cut off, and logs opened under a root key that was replaced, count only where
         // listed: else whoever holds its keys would go on, relayed by others.
         let current = log.opening().root_key_id == KeyId::of(member.root_key.as_bytes());
-        let goes_on = current && expulsion.is_none() && member.status == MemberStatus::Active;
+        let goes_on = current && expulsion.is_none() && member.is_active();
         return if goes_on { settled } else { Seq(0) };
     };
     match log.hash_at(cutoff.seq) {

@@ -267,6 +267,13 @@ pub struct Charter {
     pops: BTreeMap<MemberId, Bytes>,
 }
 
+impl Member {
+    /// Whether it connects and counts.
+    pub fn is_active(&self) -> bool {
+        self.status == MemberStatus::Active
+    }
+}
+
 impl Charter {
     /// Reads a charter body.
     ///
@@ -332,7 +339,7 @@ impl Charter {
 
     /// Members that connect and count.
     pub fn active(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().filter(|m| m.status == MemberStatus::Active)
+        self.members.values().filter(|m| m.is_active())
     }
 
     /// Number of groups with an active FULL member.

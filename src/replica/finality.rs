@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::admission;
-use super::charter::{Charter, Member, MemberStatus, Roles};
+use super::charter::{Charter, Member, Roles};
 use super::forks::Proofs;
 use super::ids::{Head, HeaderHash, LogNo, MemberId, Origin, Seq, TimeMs};
 use super::log::Log;
@@ -128,7 +128,7 @@ fn voters(law: Law<'_>, origin: Origin) -> BTreeMap<&str, Vec<MemberId>> {
     let owner = charter.member(origin.member).map(|m| m.group.as_str());
     let votes = |m: &&Member| {
         let auditor = charter.policy.auditors_attest && m.roles.has(Roles::AUDITOR);
-        m.status == MemberStatus::Active && (m.roles.has(Roles::FULL) || auditor) && Some(m.group.as_str()) != owner
+        m.is_active() && (m.roles.has(Roles::FULL) || auditor) && Some(m.group.as_str()) != owner
     };
     let mut voters: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for member in charter.members.values().filter(votes) {

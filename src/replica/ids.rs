@@ -126,6 +126,11 @@ impl TimeMs {
     /// One UTC day in milliseconds.
     pub const DAY_MS: u64 = 24 * Self::HOUR_MS;
 
+    /// Whether what ends at this time has ended at `t`; 0 is no end.
+    pub fn has_ended(self, t: Self) -> bool {
+        self > Self(0) && self <= t
+    }
+
     /// This time plus `ms` milliseconds.
     #[must_use]
     pub fn plus(self, ms: u64) -> Self {

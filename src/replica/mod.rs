@@ -62,7 +62,7 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
 use self::block::SignedHeader;
-use self::charter::{CharterChain, CharterError, MemberStatus};
+use self::charter::{CharterChain, CharterError};
 use self::exchange::{Ask, Draw, Exchange, Greeting, Ours, PeerEvent, Published, REPAIR_MS, Tick};
 use self::forks::{Proofs, VerifiedProof};
 use self::heads::Have;
@@ -720,7 +720,7 @@ impl Replica {
 
     fn is_active(&self) -> bool {
         let me = self.chain.effective().member(self.settings.me);
-        me.is_some_and(|m| m.status == MemberStatus::Active) && self.suspended(self.settings.me).is_none()
+        me.is_some_and(|m| m.is_active()) && self.suspended(self.settings.me).is_none()
     }
 
     /// A charter was offered, by a peer or by a person.

@@ -288,7 +288,7 @@ impl Notes {
 
 /// Whether a resource is offered at `t`.
 pub fn is_offered(resource: &Resource, t: TimeMs) -> bool {
-    resource.listed && (resource.expires == TimeMs(0) || resource.expires > t)
+    resource.listed && !resource.expires.has_ended(t)
 }
 
 fn put<K: Ord, T>(notes: &mut BTreeMap<K, Note<T>>, key: K, new: Note<T>) {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::charter::{Charter, MemberStatus, Roles};
+use super::charter::{Charter, Roles};
 use super::ids::{BlockId, Head, LogNo, MemberId, Origin, Seq, TimeMs};
 use super::record::{Parsed, Statement};
 use super::signed::VerifiedBlock;
@@ -96,9 +96,7 @@ impl Suspensions {
             return all;
         }
         for (steward, said) in &self.by_steward {
-            let may = charter
-                .member(*steward)
-                .is_some_and(|m| m.status == MemberStatus::Active && m.roles.has(Roles::STEWARD));
+            let may = charter.member(*steward).is_some_and(|m| m.is_active() && m.roles.has(Roles::STEWARD));
             if !may {
                 continue;
             }

@@ -103,6 +103,11 @@ impl Word {
         std::mem::discriminant(&self) == std::mem::discriminant(&other)
     }
 
+    /// Whether it stands behind the subject.
+    pub fn supports(self) -> bool {
+        matches!(self, Self::Stance(Stance::Submit | Stance::Endorse))
+    }
+
     /// Whether it takes back; so reads every word that has expired.
     pub fn is_neutral(self) -> bool {
         matches!(
@@ -141,8 +146,7 @@ impl Register {
     }
 
     fn reads(&self, t: TimeMs) -> Option<Word> {
-        let expired = self.expires > TimeMs(0) && self.expires <= t;
-        (!expired && !self.word.is_neutral()).then_some(self.word)
+        (!self.expires.has_ended(t) && !self.word.is_neutral()).then_some(self.word)
     }
 }
 
@@ -752,8 +756,7 @@ impl View {
     fn weighs(&self, register: &Register, t: TimeMs) -> Option<Word> {
         let seat = &self.seats[usize::from(register.seat)];
         let word = register.reads(t)?;
-        let supports = matches!(word, Word::Stance(Stance::Submit | Stance::Endorse));
-        (supports || seat.votes).then_some(word)
+        (word.supports() || seat.votes).then_some(word)
     }
 
     fn counts(&self, registers: &[Register], t: TimeMs) -> Counts {
@@ -811,7 +814,7 @@ impl View {
     fn labels(&self, registers: &[Register], t: TimeMs) -> (Vec<u32>, Vec<String>) {
         let (mut labels, mut languages) = (BTreeSet::new(), BTreeSet::new());
         for register in registers {
-            if !matches!(self.weighs(register, t), Some(Word::Stance(Stance::Submit | Stance::Endorse))) {
+            if !self.weighs(register, t).is_some_and(Word::supports) {
                 continue;
             }
             if let Some(tags) = self.tags_by_number.get(register.tags as usize) {
@@ -826,8 +829,7 @@ impl View {
     /// Whether a supporter of `subject` says it in an incident that is open at `t`.
     pub fn in_open_incident(&self, subject: &Subject, t: TimeMs) -> bool {
         let registers = self.subjects.get(subject).map(Registers::as_slice).unwrap_or_default();
-        let supports =
-            |r: &&Register| matches!(self.weighs(r, t), Some(Word::Stance(Stance::Submit | Stance::Endorse)));
+        let supports = |r: &&Register| self.weighs(r, t).is_some_and(Word::supports);
         registers.iter().filter(supports).any(|r| self.open_codes(r.incident, t).next().is_some())
     }
 
@@ -875,8 +877,7 @@ impl View {
         if status == Status::Inactive {
             return None;
         }
-        let supports =
-            |r: &&Register| matches!(self.weighs(r, self.hour), Some(Word::Stance(Stance::Submit | Stance::Endorse)));
+        let supports = |r: &&Register| self.weighs(r, self.hour).is_some_and(Word::supports);
         let mut supporters: Vec<_> =
             registers.iter().filter(supports).map(|r| self.seats[usize::from(r.seat)].id).collect();
         supporters.sort_unstable();

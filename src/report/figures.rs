@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::history::{Change, Deed, Done, Event, IncidentEvent, Moment, Seat, Spell, changes, spells, supports};
+use super::history::{Change, Deed, Done, Event, IncidentEvent, Moment, Seat, Spell, changes, spells};
 use super::{
     Actions, Count, Day, Disputes, Endorsements, Entries, Gathering, Head, IncidentRow, Incidents, MemberRow, NONE,
     OTHERS, ROWS_MAX, Referrals, Report, Retractions, StatusRow, Tags, Tally, Times, WhiteList, time,
@@ -253,7 +253,7 @@ impl Figures {
         for spell in &spells {
             self.act(spell, &standing);
         }
-        let asks = |spell: &&Spell| supports(spell.word) || spell.word == Word::Referral(true);
+        let asks = |spell: &&Spell| spell.word.supports() || spell.word == Word::Referral(true);
         self.deeds(done, spells.iter().filter(asks).map(|spell| spell.begin).min());
     }
 
@@ -329,7 +329,7 @@ impl Figures {
 
     /// A subject is new when the first word of support that it ever had is of this period.
     fn added(&mut self, subject: &Subject, spells: &[Spell]) {
-        let first = spells.iter().filter(|s| supports(s.word)).min_by_key(|s| (s.begin, s.seat));
+        let first = spells.iter().filter(|s| s.word.supports()).min_by_key(|s| (s.begin, s.seat));
         let Some(first) = first.filter(|s| self.within(s.began())) else { return };
         self.new += 1;
         self.rows[usize::from(first.seat)].new += 1;
@@ -352,7 +352,7 @@ impl Figures {
         self.by_type.entry(subject.type_name().into_owned()).or_default()[1] += 1;
         self.labelled(&entry.labels, 1);
         tally(&mut self.by_language, entry.languages.into_iter(), 1);
-        for said in entry.said.iter().filter(|said| said.counts && supports(said.word)) {
+        for said in entry.said.iter().filter(|said| said.counts && said.word.supports()) {
             if let Some(at) = self.seats.iter().position(|seat| seat.id == said.member) {
                 self.rows[at].at_end += 1;
             }

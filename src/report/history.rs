@@ -6,7 +6,6 @@
 
 use crate::replica::charter::Roles;
 use crate::replica::ids::{LogNo, MemberId, Seq, TimeMs};
-use crate::replica::record::Stance;
 use crate::replica::view::Word;
 
 /// A member as its words weigh, by its place in the charter.
@@ -35,7 +34,7 @@ pub(super) struct Event {
 impl Event {
     /// SUBMIT or ENDORSE.
     pub(super) fn supports(&self) -> bool {
-        supports(self.word)
+        self.word.supports()
     }
 
     /// Layer 5: of one register the greatest stands, after all that are smaller.
@@ -72,11 +71,6 @@ impl Done {
     pub(super) fn place(&self) -> (bool, (u8, u16, TimeMs, LogNo, Seq, u16)) {
         (matches!(self.deed, Deed::Kept { .. }), self.event.place())
     }
-}
-
-/// SUBMIT or ENDORSE.
-pub(super) fn supports(word: Word) -> bool {
-    matches!(word, Word::Stance(Stance::Submit | Stance::Endorse))
 }
 
 fn family(word: Word) -> u8 {
@@ -149,9 +143,9 @@ pub(super) fn spells(events: &mut [Event], to: TimeMs) -> Vec<Spell> {
 fn register_spells(events: &[Event], to: TimeMs, spells: &mut Vec<Spell>) {
     let mut standing: Option<(Spell, TimeMs)> = None;
     for event in events {
-        let dead = event.word.is_neutral() || expired(event.expires, event.time);
+        let dead = event.word.is_neutral() || event.expires.has_ended(event.time);
         if let Some((mut spell, expires)) = standing.take() {
-            if expired(expires, event.time) {
+            if expires.has_ended(event.time) {
                 spell.end = Some(End { at: expires, by: None });
             } else if spell.word == event.word && !dead {
                 // Said again: the same word with another date or other labels.
@@ -165,13 +159,9 @@ fn register_spells(events: &[Event], to: TimeMs, spells: &mut Vec<Spell>) {
         standing = (!dead).then(|| (of_event(event), event.expires));
     }
     if let Some((mut spell, expires)) = standing {
-        spell.end = expired(expires, to).then_some(End { at: expires, by: None });
+        spell.end = expires.has_ended(to).then_some(End { at: expires, by: None });
         spells.push(spell);
     }
-}
-
-fn expired(expires: TimeMs, t: TimeMs) -> bool {
-    expires > TimeMs(0) && expires <= t
 }
 
 fn of_event(event: &Event) -> Spell {
@@ -202,6 +192,7 @@ pub(super) fn changes(spells: &[Spell]) -> Vec<Change<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replica::record::Stance;
 
     const SUBMIT: Word = Word::Stance(Stance::Submit);
     const ENDORSE: Word = Word::Stance(Stance::Endorse);

@@ -18,14 +18,12 @@ use tonic::{Code, Status};
 
 use super::streams::KeysUnderWay;
 use super::watch::PATIENCE;
-use super::{
-    accepting, bad_field, bug, class, gone, labels, of_failure, of_refusal, of_store, opinion, reason, refuse, saying,
-};
+use super::{accepting, bad_field, bug, class, frame, labels, of_failure, of_refusal, opinion, reason, refuse, saying};
 use crate::clock;
 use crate::engine::{Handle, Shared};
 use crate::net::status::refuse_with_fix;
 use crate::replica::block::{Frame, PAYLOAD_SIZE_MAX, Slot};
-use crate::replica::ids::{BlockId, Class, TimeMs, sha256};
+use crate::replica::ids::{BlockId, Class, sha256};
 use crate::replica::own::{Answer, RECORDS_PER_SUBMISSION_MAX, Refusal};
 use crate::replica::record::{self, ClientKey, Parsed, Stance, Statement};
 use crate::replica::signal::{self, Subject};
@@ -386,7 +384,8 @@ impl Undoing {
                 let Some(Slot::Record(said)) = frame.slots.get(*index as usize) else { continue };
                 let Parsed::Says(Statement::Opinion(opinion)) = record::parse(said) else { continue };
                 let stands = replica.view().stance_of(&opinion.subject, replica.me(), now);
-                let stands = stands.filter(|said| !is_over(said, now) && said.word != Word::Stance(Stance::Neutral));
+                let stands =
+                    stands.filter(|said| !said.expires.has_ended(now) && said.word != Word::Stance(Stance::Neutral));
                 words.extend(stands.map(|said| (opinion.subject, said, *index)));
             }
         }
@@ -475,7 +474,7 @@ fn place(replica: &Replica, opinion: &proto::Opinion, subject: &Subject, key: &C
     let now = clock::now();
     let stands = replica.view().stance_of(subject, replica.me(), now);
     // What has ended is said again.
-    if first && stands.as_ref().is_some_and(|said| is_over(said, now)) {
+    if first && stands.as_ref().is_some_and(|said| said.expires.has_ended(now)) {
         return Place::Fresh;
     }
     match (replica.submitted_before(key), stands) {
@@ -491,10 +490,6 @@ fn place(replica: &Replica, opinion: &proto::Opinion, subject: &Subject, key: &C
         }
         (None, _) => Place::Fresh,
     }
-}
-
-fn is_over(said: &Said, now: TimeMs) -> bool {
-    said.expires > TimeMs(0) && said.expires <= now
 }
 
 /// Whether a word may be the same as `opinion`, as far as the view can tell.
@@ -606,11 +601,6 @@ fn chunks(fresh: Vec<Fresh>) -> Vec<Vec<Fresh>> {
     chunks
 }
 
-fn frame(shared: &Shared, block: BlockId) -> Result<Frame, Status> {
-    let bytes = shared.store().block(block).map_err(|error| of_store(&error))?;
-    bytes.and_then(|bytes| Frame::decode(bytes.into()).ok()).ok_or_else(|| gone(block))
-}
-
 /// Blocks that were read a moment ago: the rows of a file mostly stand beside each other in the logs, too.
 #[derive(Default)]
 pub(super) struct Frames(BTreeMap<BlockId, Frame>);
@@ -638,6 +628,7 @@ mod tests {
 
     use super::*;
     use crate::engine;
+    use crate::replica::ids::TimeMs;
     use crate::replica::testing::{TestForum, settings};
 
     fn row(batch: u8, number: u64) -> l::Statement {

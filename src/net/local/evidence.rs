@@ -7,11 +7,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use super::{bad_field, of_store, refuse};
+use super::{bad_field, of_store, place_of, refuse};
 use crate::clock;
 use crate::engine::Shared;
 use crate::evidence::export::{self, ExportError, Holding, RECORDS_MAX};
-use crate::replica::ids::{BlockId, LogNo, MemberId, Origin, Seq};
+use crate::replica::ids::BlockId;
 use crate::wire::local as l;
 
 /// Pieces that wait for the caller: few, since a piece may have some MiB.
@@ -34,14 +34,7 @@ fn places(request: &l::ExportEvidenceRequest) -> Result<Vec<(BlockId, u32)>, Sta
     if request.records.len() > RECORDS_MAX {
         return Err(bad_field("records", format!("got {}, at most {RECORDS_MAX}", request.records.len())));
     }
-    let place = |record: &l::GetRecordRequest| {
-        let member = MemberId::from_slice(&record.member_id).ok_or_else(|| {
-            bad_field("records.member_id", format!("has {} bytes, expected {}", record.member_id.len(), MemberId::SIZE))
-        })?;
-        let origin = Origin { member, log_no: LogNo(record.log_no) };
-        Ok((BlockId { origin, seq: Seq(record.seq) }, record.index))
-    };
-    request.records.iter().map(place).collect()
+    request.records.iter().map(|record| place_of(record, "records.member_id")).collect()
 }
 
 fn read(

@@ -26,13 +26,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use super::streams::{Streams, draining, holding};
-use super::{SCAN_MAX, bad_field, bug, entry_to_proto, of_failure, of_store};
+use super::{SCAN_MAX, bad_field, bug, entry_to_proto, frame, of_failure};
 use crate::clock;
 use crate::engine::Shared;
 use crate::net::limits::TICK;
 use crate::net::status::refuse_with_fix;
 use crate::replica::Replica;
-use crate::replica::block::{Frame, Slot};
+use crate::replica::block::Slot;
 use crate::replica::charter::HAVE_MAX;
 use crate::replica::exchange::Published;
 use crate::replica::heads::Have;
@@ -433,8 +433,7 @@ impl Watcher {
         let SetOut::Some { blocks, ended: mut these } = set_out else { return Ok(Candidates::All) };
         let mut incidents = BTreeSet::new();
         for id in blocks {
-            let bytes = self.shared.store().block(id).map_err(|error| of_store(&error))?;
-            let frame = bytes.and_then(|bytes| Frame::decode(bytes.into()).ok()).ok_or_else(|| super::gone(id))?;
+            let frame = frame(&self.shared, id)?;
             for slot in &frame.slots {
                 if let Slot::Record(record) = slot {
                     spoken_of(record, &mut these, &mut incidents);

@@ -16,6 +16,9 @@ const FILES: [&str; 4] = [
     "proto/staydown/local/v1/files.proto",
 ];
 
+/// What the node keeps for itself: messages only, and no business of those who ask a service what it speaks.
+const KEPT: &str = "proto/staydown/store/v1/snapshot.proto";
+
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=proto");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?);
@@ -27,6 +30,8 @@ fn main() -> io::Result<()> {
     let messages = out.join("messages");
     fs::create_dir_all(&messages)?;
     prost_build::Config::new().bytes(["."]).out_dir(&messages).compile_fds(descriptors.clone())?;
+    let kept = protox::compile([KEPT], ["proto"]).map_err(io::Error::other)?;
+    prost_build::Config::new().bytes(["."]).out_dir(&messages).compile_fds(kept)?;
     let services = out.join("services");
     fs::create_dir_all(&services)?;
     tonic_prost_build::configure()

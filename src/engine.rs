@@ -37,6 +37,13 @@ use crate::store::{self, Store, StoreError, WRITE_OPERATIONS_MAX};
 use crate::store::{DirectoryLock, LockError, disk_low, erase_set_aside, lock_directory};
 use crate::taxonomy::shelf::Shelf;
 
+mod progress;
+mod snapshot;
+
+use self::progress::Progress;
+use self::snapshot::Snapshots;
+pub use self::snapshot::{SNAPSHOT_FILE, SnapshotTerms};
+
 /// Inputs that wait for the engine. Each is at most one frame (256 KiB), so this also bounds memory.
 pub const QUEUE_MAX: usize = 32;
 /// A process that nothing reaches for so long stood still, or its machine did: the timer comes ten times a second, and in much
@@ -91,6 +98,7 @@ pub struct Shared {
     store: Store,
     data: PathBuf,
     failed: Mutex<Option<Failed>>,
+    unsound: Mutex<Option<String>>,
     published: watch::Sender<Arc<Published>>,
     roster: watch::Sender<u64>,
     taxonomies: Arc<Shelf>,
@@ -146,6 +154,11 @@ impl Shared {
     /// Why nothing more is accepted, if that is so.
     pub fn failure(&self) -> Option<Failed> {
         lock(&self.failed).clone()
+    }
+
+    /// What on disk does not hold, as found since the start: the next one heals it.
+    pub fn unsound(&self) -> Option<String> {
+        lock(&self.unsound).clone()
     }
 
     /// What may be served, and a wake-up whenever it grows.
@@ -382,6 +395,21 @@ pub fn start(
     charters: Vec<proto::SignedCharter>,
     runtime: tokio::runtime::Handle,
 ) -> Result<(Handle, Started, thread::JoinHandle<()>), OpenError> {
+    start_with(data, settings, forum, charters, runtime, SnapshotTerms::default())
+}
+
+/// As [`start`], with a snapshot made on other terms.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_with(
+    data: &Path,
+    settings: Settings,
+    forum: ForumId,
+    charters: Vec<proto::SignedCharter>,
+    runtime: tokio::runtime::Handle,
+    terms: SnapshotTerms,
+) -> Result<(Handle, Started, thread::JoinHandle<()>), OpenError> {
     let now = clock::now();
     let mut started = Started::default();
     let settings = where_it_stands(data, settings, &mut started)?;
@@ -422,7 +450,10 @@ pub fn start(
     }
     let charters = with_stored(forum, charters, &store)?;
     let mut restore = Restore::new(settings, forum, charters, now)?;
-    let dropped = feed(&mut restore, &store, waiting, &mut started)?;
+    let dropped = feed_proofs_and_outbox(&mut restore, &store, waiting, &mut started)?;
+    let loaded = snapshot::load(data, &mut restore, &store);
+    let (matcher, adopted) = loaded.map_or((None, BTreeMap::new()), |loaded| (Some(loaded.matcher), loaded.adopted));
+    feed_blocks(&mut restore, &store, &adopted, &mut started, Progress::new(data))?;
     // A journal that was just moved aside is its own last predecessor: its frames are handed over by `replay`.
     let damaged_now = matches!(replay.end, JournalEnd::Damaged { .. });
     let earlier = replay.predecessors.len() - usize::from(damaged_now);
@@ -437,6 +468,8 @@ pub fn start(
         }
     })?;
     let (mut replica, effects) = restore.finish();
+    let matcher = matcher.unwrap_or_else(|| Matcher::of(replica.view()));
+    matcher.apply(&replica.take_changes());
     replica.follow_changes();
     remember_place(data, moved.then(|| replica.next_log_no()))
         .map_err(|source| OpenError::Place { path: data.into(), source })?;
@@ -444,12 +477,13 @@ pub fn start(
     let (inputs, receiver) = mpsc::channel(QUEUE_MAX);
     let shared = Arc::new(Shared {
         published: watch::Sender::new(replica.published()),
-        matcher: Matcher::of(replica.view()),
+        matcher,
         replica: RwLock::new(replica),
         waiting: AtomicUsize::new(0),
         store,
         data: data.to_owned(),
         failed: Mutex::new(None),
+        unsound: Mutex::new(None),
         roster: watch::Sender::new(0),
         taxonomies: Arc::new(Shelf::new(data)),
         asks: Mutex::new(BTreeMap::new()),
@@ -457,7 +491,9 @@ pub fn start(
     });
     shared.follow_taxonomy();
     let handle = Handle { inputs, shared: Arc::clone(&shared) };
-    let mut engine = Engine { shared, journal, outbox, answers: BTreeMap::new(), next_ticket: 0, awake: clock::now() };
+    let snapshots = Snapshots::new(data, terms, &shared, adopted);
+    let mut engine =
+        Engine { shared, journal, outbox, snapshots, answers: BTreeMap::new(), next_ticket: 0, awake: clock::now() };
     engine.carry_out(dropped.into_iter().map(Effect::Store).collect());
     engine.carry_out(effects);
     let thread = thread::Builder::new().name("engine".into());
@@ -540,9 +576,9 @@ fn with_stored(
     Ok(chain.from(1).iter().map(|(signed, _)| signed.clone()).collect())
 }
 
-/// Everything the outbox and the store hold, in the order that [`Restore`] asks for: what waits before the blocks that
-/// may have answered it. Returns what should be dropped.
-fn feed(
+/// The proofs and what the outbox holds, in the order that [`Restore`] asks for: what waits before the blocks that may have
+/// answered it. Returns what should be dropped.
+fn feed_proofs_and_outbox(
     restore: &mut Restore,
     store: &Store,
     waiting: Vec<(u64, Vec<u8>)>,
@@ -560,20 +596,33 @@ fn feed(
             drop.push(Write::DropOutbox(id));
         }
     }
-    store.for_each_block(|id, bytes| {
+    Ok(drop)
+}
+
+/// The stored blocks of each log behind the place that `taken` has for it.
+fn feed_blocks(
+    restore: &mut Restore,
+    store: &Store,
+    taken: &BTreeMap<Origin, Seq>,
+    started: &mut Started,
+    mut progress: Progress,
+) -> Result<(), StoreError> {
+    let known = |origin| taken.get(&origin).copied().unwrap_or_default();
+    store.for_each_block_beyond(known, |id, bytes| {
         match restore.stored(id, Bytes::copy_from_slice(bytes)) {
             Ok(()) => started.blocks += 1,
             Err(why) => tracing::warn!(%why, "a stored block is not used; it will be fetched again"),
         }
+        progress.read(bytes.len(), restore.records());
         ControlFlow::Continue(())
-    })?;
-    Ok(drop)
+    })
 }
 
 struct Engine {
     shared: Arc<Shared>,
     journal: Journal,
     outbox: Outbox,
+    snapshots: Snapshots,
     answers: BTreeMap<Ticket, oneshot::Sender<Result<Answer, Failed>>>,
     next_ticket: u64,
     /// When the latest turn ended.
@@ -590,8 +639,12 @@ impl Engine {
             let stop = batch.iter().any(|m| matches!(m, Message::Stop));
             self.turn(&mut batch);
             if stop {
-                return;
+                break;
             }
+            self.snapshots.look(&self.shared, clock::now());
+        }
+        if self.shared.failure().is_none() {
+            self.snapshots.finish(&self.shared);
         }
     }
 
@@ -890,10 +943,14 @@ impl Engine {
         };
         let ids: BTreeSet<_> = ids.iter().copied().collect();
         let shared = Arc::clone(&self.shared);
-        let erased = shared
-            .store
-            .rewrite(|id, bytes| ids.contains(&id).then(|| redacted(bytes)).flatten())
+        let erased = self
+            .snapshots
+            .forget()
             .map_err(|e| e.to_string())
+            .and_then(|()| {
+                let rewrite = |id, bytes: &[u8]| ids.contains(&id).then(|| redacted(bytes)).flatten();
+                shared.store.rewrite(rewrite).map_err(|e| e.to_string())
+            })
             .and_then(|_blocks| self.journal.rewrite(redacted).map_err(|e| e.to_string()))
             .and_then(|_frames| Place::write(&shared.data).map_err(|e| e.to_string()))
             .and_then(|_place| self.outbox.compact().map_err(|e| e.to_string()))
@@ -1028,7 +1085,9 @@ pub fn read_directory(
     let store = Store::open(&data.join(STORE_FOLDER))?.store;
     let charters = with_stored(forum, charters, &store)?;
     let mut restore = Restore::new(settings, forum, charters, clock::now())?;
-    feed(&mut restore, &store, Vec::new(), &mut Started::default())?;
+    let mut started = Started::default();
+    feed_proofs_and_outbox(&mut restore, &store, Vec::new(), &mut started)?;
+    feed_blocks(&mut restore, &store, &BTreeMap::new(), &mut started, Progress::new(data))?;
     let (mut replica, effects) = restore.finish();
     if effects.iter().any(|effect| matches!(effect, Effect::Rebuild)) {
         derive_again(&mut replica, &store)?;

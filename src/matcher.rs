@@ -11,6 +11,10 @@ use arc_swap::ArcSwap;
 use crate::replica::index::{self, HammingIndex};
 use crate::replica::signal::{Alg, Subject};
 use crate::replica::view::{Change, View};
+use crate::store::snapshot::{Section, SnapshotError};
+
+/// Section of the snapshot file.
+const PICTURES: &str = "pictures";
 
 /// The writer's side, and where readers find theirs.
 pub struct Matcher {
@@ -43,6 +47,25 @@ impl Matcher {
         view.matching().filter_map(picture).for_each(|hash| pictures.insert(hash));
         let now = Index { pictures: pictures.snapshot() };
         Self { writer: Mutex::new(pictures), now: ArcSwap::from_pointee(now) }
+    }
+
+    /// Its sections of the snapshot file, as it stands now.
+    pub fn image(&self) -> Vec<(&'static str, Section)> {
+        let pictures = self.writer.lock().unwrap_or_else(PoisonError::into_inner).snapshot();
+        let section: Section = Box::new(move |sink| pictures.hashes().try_for_each(|hash| sink(hash)));
+        vec![(PICTURES, section)]
+    }
+
+    /// The inverse of [`Matcher::image`]; `section` gives the bytes of one.
+    ///
+    /// # Errors
+    /// A section cannot be read, or is not an index.
+    pub fn read(section: impl Fn(&str) -> Result<Vec<u8>, SnapshotError>) -> Result<Self, SnapshotError> {
+        let bytes = section(PICTURES)?;
+        let mut pictures = HammingIndex::default();
+        bytes.as_chunks::<32>().0.iter().for_each(|hash| pictures.insert(*hash));
+        let now = Index { pictures: pictures.snapshot() };
+        Ok(Self { writer: Mutex::new(pictures), now: ArcSwap::from_pointee(now) })
     }
 
     /// Takes in what changed of the list. When this returns, lookups that begin find it.

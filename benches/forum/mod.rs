@@ -400,6 +400,11 @@ impl Process {
 
     /// Waits until the node answers; the error is how it ended instead.
     pub async fn serves(&mut self) -> Result<(), String> {
+        self.serves_within(DEADLINE).await
+    }
+
+    /// As [`Process::serves`], for a start that takes long.
+    pub async fn serves_within(&mut self, deadline: Duration) -> Result<(), String> {
         let begun = clock::instant();
         loop {
             if self.client.status(l::StatusRequest {}).await.is_ok() {
@@ -409,7 +414,7 @@ impl Process {
                 let said = fs::read_to_string(&self.stderr).unwrap_or_default();
                 return Err(format!("{status}: {}", said.lines().last().unwrap_or_default()));
             }
-            assert!(begun.elapsed() < DEADLINE, "the node of {} neither serves nor ends", self.name);
+            assert!(begun.elapsed() < deadline, "the node of {} neither serves nor ends", self.name);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -439,6 +444,11 @@ impl Process {
         let signal = l::Signal { r#type: kind.into(), value: value.into() };
         let request = l::LookupRequest { signals: vec![signal], ..Default::default() };
         self.client.lookup(request).await.unwrap().into_inner().verdict() != l::Verdict::Allow
+    }
+
+    /// Memory (resident) of the process now, in bytes.
+    pub fn memory(&self) -> u64 {
+        memory(self.child.id(), "VmRSS:")
     }
 
     /// Largest memory the process ever had, in bytes.
@@ -492,8 +502,12 @@ fn local_client(socket: PathBuf) -> ForumClient<Channel> {
 
 /// Largest memory (resident) that a process ever had, in bytes.
 pub fn peak_memory(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 

@@ -29,7 +29,33 @@ pub(super) struct Attester {
     urgent: Option<TimeMs>,
 }
 
+impl Attester {
+    /// Our last word on each log.
+    pub(super) fn ours(&self) -> impl Iterator<Item = (&Origin, &Head)> {
+        self.attested.iter()
+    }
+
+    /// Last places of others' logs that are worth attesting.
+    pub(super) fn notable(&self) -> impl Iterator<Item = (&Origin, &Seq)> {
+        self.notable.iter()
+    }
+}
+
 impl Replica {
+    /// Takes in what a snapshot has of it. An urgent block that we have not attested is attested soon: we may have stopped
+    /// before.
+    pub(super) fn adopt_attester(&mut self, ours: BTreeMap<Origin, Head>, notable: BTreeMap<Origin, Seq>, now: TimeMs) {
+        let urgent = |origin: &Origin| {
+            let class = self.logs.get(origin).and_then(|log| Class::from_number(log.opening().class));
+            class == Some(Class::Urgent)
+        };
+        let open = |(origin, seq): (&Origin, &Seq)| {
+            urgent(origin) && ours.get(origin).is_none_or(|attested| attested.seq < *seq)
+        };
+        let urgent = notable.iter().any(open).then(|| now.plus(self.draw.below(ATTEST_URGENT_MS / 2)));
+        self.attester = Attester { attested: ours, notable, urgent, ..Attester::default() };
+    }
+
     /// Looks at a block that became durable: is it one to attest, or one in which we attested?
     pub(super) fn note_for_attests(&mut self, block: &VerifiedBlock, now: TimeMs) {
         let (id, records) = (block.id(), block.records());

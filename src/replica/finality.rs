@@ -6,10 +6,13 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use super::admission;
 use super::charter::{Charter, Member, Roles};
 use super::forks::Proofs;
 use super::ids::{Head, HeaderHash, LogNo, MemberId, Origin, Seq, TimeMs};
+use super::image::kept;
 use super::log::Log;
 use super::record::{Parsed, Statement};
 use super::signed::VerifiedBlock;
@@ -72,6 +75,51 @@ impl Attests {
             }
         }
         told
+    }
+
+    /// For the snapshot file.
+    pub(super) fn image(&self) -> (Vec<kept::Attested>, Vec<kept::AttestedOnDay>) {
+        let words = self.of.iter().flat_map(|(origin, voters)| {
+            voters
+                .iter()
+                .flat_map(move |(member, heads)| heads.iter().map(move |(rank, head)| (origin, member, rank, head)))
+        });
+        let attested = words.map(|(origin, member, (time, log_no, seq, index, place), head)| kept::Attested {
+            origin: Bytes::copy_from_slice(&origin.to_bytes()),
+            member: Bytes::copy_from_slice(&member.0),
+            time_ms: time.0,
+            log_no: log_no.0,
+            seq: seq.0,
+            index: u32::try_from(*index).unwrap_or(u32::MAX),
+            place: u32::try_from(*place).unwrap_or(u32::MAX),
+            head_seq: head.seq.0,
+            head_hash: Bytes::copy_from_slice(&head.hash.0),
+        });
+        let day = self.day.iter().map(|((by, origin, day), made)| kept::AttestedOnDay {
+            by: Bytes::copy_from_slice(&by.to_bytes()),
+            origin: Bytes::copy_from_slice(&origin.to_bytes()),
+            day: *day,
+            made: *made,
+        });
+        (attested.collect(), day.collect())
+    }
+
+    /// The inverse of [`Attests::image`]; `None` if something has the wrong length.
+    pub(super) fn of_image(attested: &[kept::Attested], days: &[kept::AttestedOnDay]) -> Option<Self> {
+        let mut all = Self::default();
+        for word in attested {
+            let origin = Origin::from_bytes(word.origin[..].try_into().ok()?);
+            let member = MemberId::from_slice(&word.member)?;
+            let rank =
+                (TimeMs(word.time_ms), LogNo(word.log_no), Seq(word.seq), word.index as usize, word.place as usize);
+            let head = Head { seq: Seq(word.head_seq), hash: HeaderHash::from_slice(&word.head_hash)? };
+            all.of.entry(origin).or_default().entry(member).or_default().insert(rank, head);
+        }
+        for day in days {
+            let origin = |bytes: &[u8]| Some(Origin::from_bytes(bytes.try_into().ok()?));
+            all.day.insert((origin(&day.by)?, origin(&day.origin)?, day.day), day.made);
+        }
+        Some(all)
     }
 
     /// How far the chain that `at` gives by place is final: the longest prefix that two thirds of the voters support.

@@ -56,6 +56,11 @@ impl HammingIndex {
 }
 
 impl Snapshot {
+    /// STUB
+    pub fn hashes(&self) -> impl Iterator<Item = &[u8]> {
+        self.segments.iter().flat_map(|s| s.iter()).map(|h| &h[..])
+    }
+
     /// All hashes within `threshold` bits of `query`, nearest first, then by value.
     pub fn near(&self, query: &Pdq, threshold: u32) -> Vec<(u32, Pdq)> {
         let all = self.segments.iter().flat_map(|segment| segment.iter());

@@ -1,8 +1,11 @@
 //! One origin's hash chain: append our own, extend by the next, notice a fork or a fault (PROTOCOL section 3).
 
+use bytes::Bytes;
+
 use super::block::{Header, SignedHeader};
 use super::forks::{FaultRule, VerifiedProof, fault_proof};
 use super::ids::{Head, HeaderHash, Origin, Seq, TimeMs};
+use super::image::kept;
 use super::merkle::CompactRange;
 use super::record::{Parsed, Statement};
 use super::signed::{Keyring, Opening, VerifiedBlock, VerifiedHeader, log_leaf};
@@ -195,6 +198,48 @@ impl Log {
         self.range.append(log_leaf(hash));
         self.last = Some(signed.clone());
         self.bytes += SIGNED_BYTES + u64::from(signed.header().payload_len);
+    }
+
+    /// Everything held of it, for the snapshot file.
+    pub(super) fn image(&self) -> kept::LogImage {
+        let peaks = |range: &CompactRange| range.peaks().iter().map(|peak| Bytes::copy_from_slice(peak)).collect();
+        let last = self.last.as_ref();
+        kept::LogImage {
+            opening: Some(self.opening.image(self.origin)),
+            hashes: self.hashes.iter().flat_map(|hash| hash.0).collect(),
+            peaks: peaks(&self.range),
+            peaks_before: peaks(&self.range_before),
+            size_before: self.range_before.size(),
+            last_header: last.map(|last| Bytes::copy_from_slice(last.bytes())).unwrap_or_default(),
+            last_signature: last.map(|last| Bytes::copy_from_slice(last.signature())).unwrap_or_default(),
+            bytes: self.bytes,
+            ended: self.ended.map_or(0, |seq| seq.0),
+        }
+    }
+
+    /// The inverse of [`Log::image`], under an opening that holds; all of it is on stable storage. `None`: it does not
+    /// hang together.
+    pub(super) fn of_image(origin: Origin, opening: Opening, image: &kept::LogImage) -> Option<Self> {
+        let (hashes, rest) = image.hashes.as_chunks::<{ HeaderHash::SIZE }>();
+        let hashes: Vec<_> = hashes.iter().copied().map(HeaderHash).collect();
+        let len = hashes.len() as u64;
+        let range = |size, peaks: &[Bytes]| {
+            let peaks = peaks.iter().map(|peak| peak[..].try_into().ok()).collect::<Option<Vec<_>>>()?;
+            CompactRange::from_peaks(size, peaks)
+        };
+        let last = if image.last_header.is_empty() {
+            None
+        } else {
+            Some(SignedHeader::from_parts(&image.last_header, &image.last_signature).ok()?)
+        };
+        let holds = rest.is_empty()
+            && len > 0
+            && last.as_ref().is_none_or(|last| Some(&last.hash()) == hashes.last())
+            && image.ended <= len;
+        let (range, range_before) = (range(len, &image.peaks)?, range(image.size_before, &image.peaks_before)?);
+        let ended = (image.ended > 0).then_some(Seq(image.ended));
+        let bytes = image.bytes;
+        holds.then_some(Self { origin, opening, hashes, range, range_before, last, bytes, durable: Seq(len), ended })
     }
 
     /// Forgets everything after `seq`: another chain is the one that counts.

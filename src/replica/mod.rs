@@ -10,6 +10,7 @@
 //! The modules below are declared in the order in which a stranger should read them.
 
 mod attest;
+mod image;
 mod receive;
 mod remembered;
 mod restore;
@@ -74,6 +75,7 @@ use self::signed::{Keyring, VerifiedBlock, VerifiedHeader};
 use self::view::View;
 use self::wrong::Rules;
 
+pub use self::image::{Image, Unusable};
 pub use self::restore::{Break, Restore};
 pub use self::standing::Rebuild;
 

@@ -23,8 +23,8 @@ use super::{Effect, Replica, Settings, Write, proto};
 /// A replica that is being built. Charters first, then proofs, the outbox, stored blocks in the order of their keys,
 /// the journal; then [`Restore::finish`].
 pub struct Restore {
-    replica: Replica,
-    now: TimeMs,
+    pub(super) replica: Replica,
+    pub(super) now: TimeMs,
     /// Last place of each of our own logs in the journal, as an unbroken chain.
     journaled: BTreeMap<LogNo, Seq>,
     closed: BTreeSet<LogNo>,
@@ -118,6 +118,11 @@ impl Restore {
             self.replica.own.guard = Own::new(self.replica.exchanges.len(), self.replica.settings.moved).guard;
         }
         held.is_ok()
+    }
+
+    /// Records of the blocks that were taken so far.
+    pub fn records(&self) -> u64 {
+        self.replica.view.records()
     }
 
     /// A stored block.

@@ -16,6 +16,7 @@ use super::block::{
 use super::charter::{CharterChain, public_key};
 use super::forks::FaultRule;
 use super::ids::{BlockId, ForumId, HeaderHash, KeyId, Origin, Seq};
+use super::image::kept;
 use super::record::{self, Parsed, Statement};
 use super::{merkle, proto};
 
@@ -36,6 +37,18 @@ pub struct Opening {
     pub audience: u16,
     /// As it travels.
     pub message: proto::LogOpen,
+}
+
+impl Opening {
+    /// For the snapshot file.
+    pub(super) fn image(&self, origin: Origin) -> kept::OpeningImage {
+        kept::OpeningImage {
+            origin: Bytes::copy_from_slice(&origin.to_bytes()),
+            class: self.class.into(),
+            audience: self.audience.into(),
+            message: prost::Message::encode_to_vec(&self.message).into(),
+        }
+    }
 }
 
 /// The bytes that a root key signs to open a log (PROTOCOL section 1).
@@ -150,6 +163,25 @@ impl Keyring {
         if let Some(opening) = &block.opening {
             self.openings.insert((block.id().origin, opening.key_id), opening.clone());
         }
+    }
+
+    /// All openings, for the snapshot file.
+    pub(super) fn openings(&self) -> impl Iterator<Item = kept::OpeningImage> {
+        self.openings.iter().map(|((origin, _), opening)| opening.image(*origin))
+    }
+
+    /// An opening of the snapshot file with its log, if the member's root key signed it.
+    pub(super) fn opening_of_image(&self, image: &kept::OpeningImage) -> Option<(Origin, Opening)> {
+        let origin = Origin::from_bytes(image.origin[..].try_into().ok()?);
+        let message = <proto::LogOpen as prost::Message>::decode(&image.message[..]).ok()?;
+        let (class, audience) = (u16::try_from(image.class).ok()?, u16::try_from(image.audience).ok()?);
+        let opening = self.check_opening(BlockId { origin, seq: Seq(1) }, class, audience, message).ok()?;
+        Some((origin, opening))
+    }
+
+    /// Remembers an opening that holds.
+    pub(super) fn learn_opening(&mut self, origin: Origin, opening: Opening) {
+        self.openings.insert((origin, opening.key_id), opening);
     }
 
     /// Takes in what `other` knows beyond this.

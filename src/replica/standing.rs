@@ -34,6 +34,28 @@ pub(super) struct Standing {
     dropped: bool,
 }
 
+impl Standing {
+    /// What members attested of convicted logs.
+    pub(super) fn attests(&self) -> &Attests {
+        &self.attests
+    }
+
+    /// What stewards suspended.
+    pub(super) fn suspensions(&self) -> &Suspensions {
+        &self.suspensions
+    }
+
+    /// How far the view has taken in each log.
+    pub(super) fn counted_places(&self) -> impl Iterator<Item = (&Origin, &Seq)> {
+        self.counted.iter()
+    }
+
+    /// Takes in what a snapshot has of it; the rest follows from that.
+    pub(super) fn adopt(&mut self, attests: Attests, suspensions: Suspensions, counted: BTreeMap<Origin, Seq>) {
+        *self = Self { attests, suspensions, counted, ..Self::default() };
+    }
+}
+
 /// A view and all it rests on, being derived again from the stored blocks, log by log in order.
 #[derive(Debug)]
 pub struct Rebuild {

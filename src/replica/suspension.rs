@@ -6,8 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+
 use super::charter::{Charter, Roles};
 use super::ids::{BlockId, Head, LogNo, MemberId, Origin, Seq, TimeMs};
+use super::image::{self, kept};
 use super::record::{Parsed, Statement};
 use super::signed::VerifiedBlock;
 
@@ -70,6 +73,44 @@ impl Suspensions {
             any = true;
         }
         any
+    }
+
+    /// For the snapshot file.
+    pub(super) fn image(&self) -> (Vec<kept::Suspended>, Vec<kept::SuspendedOnDay>) {
+        let said = self.by_steward.iter().flat_map(|(steward, said)| said.iter().map(move |said| (steward, said)));
+        let suspended = said.map(|(steward, ((time, log_no, seq, index), said))| kept::Suspended {
+            steward: Bytes::copy_from_slice(&steward.0),
+            time_ms: time.0,
+            log_no: log_no.0,
+            seq: seq.0,
+            index: u32::try_from(*index).unwrap_or(u32::MAX),
+            target: Bytes::copy_from_slice(&said.target.0),
+            marks: said.marks.iter().map(|(origin, head)| image::place(*origin, *head)).collect(),
+            until_ms: said.until.0,
+        });
+        let day = self.day.iter().map(|((by, day), made)| kept::SuspendedOnDay {
+            by: Bytes::copy_from_slice(&by.to_bytes()),
+            day: *day,
+            made: *made,
+        });
+        (suspended.collect(), day.collect())
+    }
+
+    /// The inverse of [`Suspensions::image`]; `None` if something has the wrong length.
+    pub(super) fn of_image(suspended: &[kept::Suspended], days: &[kept::SuspendedOnDay]) -> Option<Self> {
+        let mut all = Self::default();
+        for said in suspended {
+            let rank = (TimeMs(said.time_ms), LogNo(said.log_no), Seq(said.seq), said.index as usize);
+            let target = MemberId::from_slice(&said.target)?;
+            let marks = said.marks.iter().map(image::head_of).collect::<Option<_>>()?;
+            let suspension = Suspension { target, marks, until: TimeMs(said.until_ms) };
+            let steward = MemberId::from_slice(&said.steward)?;
+            all.by_steward.entry(steward).or_default().insert(rank, suspension);
+        }
+        for day in days {
+            all.day.insert((Origin::from_bytes(day.by[..].try_into().ok()?), day.day), day.made);
+        }
+        Some(all)
     }
 
     /// Those in blocks of a time before `end`.

@@ -74,6 +74,17 @@ pub fn disk_low(dir: &Path) -> io::Result<bool> {
     Ok(is_low(free, total))
 }
 
+/// Bytes of all files in `folder`, as far as they can be told.
+pub fn size_on_disk(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(file) if file.is_dir() => size_on_disk(&entry.path()),
+        Ok(file) => file.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
 fn is_low(free_bytes: u64, total_bytes: u64) -> bool {
     free_bytes < (total_bytes / 100 * DISK_LOW_PERCENT).max(DISK_LOW_BYTES)
 }

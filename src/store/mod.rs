@@ -14,6 +14,7 @@
 pub mod journal;
 pub mod outbox;
 pub mod place;
+pub mod snapshot;
 pub mod tables;
 
 mod aside;
@@ -39,7 +40,7 @@ use arc_swap::ArcSwapOption;
 
 pub use self::aside::SetAside;
 pub use self::directory::{
-    DISK_LOW_BYTES, DISK_LOW_PERCENT, DirectoryLock, LockError, disk_low, erase_set_aside, lock_directory,
+    DISK_LOW_BYTES, DISK_LOW_PERCENT, DirectoryLock, LockError, disk_low, erase_set_aside, lock_directory, size_on_disk,
 };
 pub use self::guard::io_threads_lost;
 use self::tables::{FORMAT, FORMAT_KEY, Tree, WRITES_KEY};
@@ -334,6 +335,32 @@ impl Store {
         })
     }
 
+    /// As [`Store::for_each_block`], for the blocks of each log behind the place that `known` gives for it. What stands
+    /// before is not read.
+    ///
+    /// # Errors
+    /// As [`Store::block`].
+    pub fn for_each_block_beyond(
+        &self,
+        known: impl Fn(Origin) -> Seq,
+        mut each: impl FnMut(BlockId, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut from: Option<Bound<Vec<u8>>> = Some(Bound::Unbounded);
+        while let Some(bound) = from.take() {
+            self.for_each_from(Tree::Blocks, bound, |key, frame| {
+                let Some(id) = tables::parse_block_key(key) else { return ControlFlow::Continue(()) };
+                let known = known(id.origin);
+                if id.seq <= known {
+                    let next = BlockId { seq: known.next(), ..id };
+                    from = Some(Bound::Included(tables::block_key(next).to_vec()));
+                    return ControlFlow::Break(());
+                }
+                each(id, frame)
+            })?;
+        }
+        Ok(())
+    }
+
     /// All charter versions, in order.
     ///
     /// # Errors
@@ -411,11 +438,19 @@ impl Store {
     }
 
     /// The callback runs outside the fence: a panic of the caller's is the caller's.
-    fn for_each(&self, tree: Tree, mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), StoreError> {
-        let mut last: Option<Vec<u8>> = None;
+    fn for_each(&self, tree: Tree, each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<(), StoreError> {
+        self.for_each_from(tree, Bound::Unbounded, each)
+    }
+
+    fn for_each_from(
+        &self,
+        tree: Tree,
+        mut from: Bound<Vec<u8>>,
+        mut each: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
         loop {
-            let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let entries = self.chunk(tree, (from, Bound::Unbounded), CHUNK_VALUES, CHUNK_BYTES)?;
+            let range = (from.as_ref().map(Vec::as_slice), Bound::Unbounded);
+            let entries = self.chunk(tree, range, CHUNK_VALUES, CHUNK_BYTES)?;
             if entries.is_empty() {
                 return Ok(());
             }
@@ -423,7 +458,7 @@ impl Store {
                 if each(&key, &value).is_break() {
                     return Ok(());
                 }
-                last = Some(key);
+                from = Bound::Excluded(key);
             }
         }
     }

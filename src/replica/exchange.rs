@@ -117,6 +117,8 @@ pub struct Tick {
     pub view_hour: TimeMs,
     /// Its view digest at that hour; none while the charter is of a level that it does not know.
     pub view_digest: Option<[u8; 32]>,
+    /// Digest of the places from which on logs are disputed; none from an older release.
+    pub disputes_digest: Option<[u8; 32]>,
 }
 
 /// Why a call ended that should not have.

@@ -407,7 +407,26 @@ impl Replica {
             view_hour,
             // A list that is being derived again is not the one of these heads and this charter yet.
             view_digest: (self.understands() && !self.standing.due).then_some(view_digest),
+            disputes_digest: Some(self.disputes_digest()),
         }
+    }
+
+    /// `H("staydown/disputes/v1\n" || (origin:20 || root_key_id:32 || seq:u64)*)` over the lowest disputed place of each log
+    /// under each key, ascending. Whoever knows of other forks shows another list by right, until both know the same; two
+    /// different proofs of one fork make no difference.
+    fn disputes_digest(&self) -> [u8; 32] {
+        let mut lowest = BTreeMap::new();
+        for proof in self.proofs.iter() {
+            let seq = lowest.entry((proof.origin(), proof.root())).or_insert(proof.seq());
+            *seq = proof.seq().min(*seq);
+        }
+        let mut bytes = b"staydown/disputes/v1\n".to_vec();
+        for ((origin, root), seq) in lowest {
+            bytes.extend_from_slice(&origin.to_bytes());
+            bytes.extend_from_slice(&root.0);
+            bytes.extend_from_slice(&seq.0.to_be_bytes());
+        }
+        ids::sha256(&[&bytes])
     }
 
     /// Signed charters from `version` on, and the proof that the chain forks, if there is one.

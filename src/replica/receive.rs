@@ -312,11 +312,13 @@ impl Replica {
         }
     }
 
-    /// A sign of life: with equal charters and heads the lists must be equal too.
+    /// A sign of life: with equal charters, heads and disputed places the lists must be equal too.
     fn pulse_heard(&mut self, peer: MemberId, tick: &Tick, now: TimeMs, effects: &mut Vec<Effect>) {
         let ours = self.pulse(now);
+        let knows_the_same_disputes = tick.disputes_digest.is_none() || tick.disputes_digest == ours.disputes_digest;
         let same = tick.have_digest == ours.have_digest
             && tick.charter_hash == ours.charter_hash
+            && knows_the_same_disputes
             && tick.view_hour == ours.view_hour;
         let known = tick.view_digest.is_some() && ours.view_digest.is_some();
         let settled = known && self.staged.is_empty() && !self.view.is_stale();
@@ -324,7 +326,8 @@ impl Replica {
         exchange.heard(now, tick.time);
         if tick.have_digest == ours.have_digest {
             exchange.holds(self.published.have());
-        } else {
+        }
+        if tick.have_digest != ours.have_digest || !knows_the_same_disputes {
             exchange.want_greeting();
         }
         if !same {

@@ -102,6 +102,7 @@ pub fn tick_to_proto(tick: &Tick) -> proto::Tick {
         charter_hash: Bytes::copy_from_slice(&tick.charter_hash.0),
         view_hour: tick.view_hour.0,
         view_digest: tick.view_digest.map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(&digest)),
+        disputes_digest: tick.disputes_digest.map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(&digest)),
     }
 }
 
@@ -110,14 +111,16 @@ pub fn tick_to_proto(tick: &Tick) -> proto::Tick {
 /// # Errors
 /// [`WireError::Field`].
 pub fn tick(tick: &proto::Tick) -> Result<Tick, WireError> {
+    let digest = |bytes: &Bytes, field| match &bytes[..] {
+        [] => Ok(None),
+        digest => digest.try_into().map(Some).map_err(|_wrong| WireError::Field(field)),
+    };
     Ok(Tick {
         time: TimeMs(tick.time_ms),
         have_digest: tick.have_digest[..].try_into().map_err(|_wrong| WireError::Field("have_digest"))?,
         charter_hash: CharterHash::from_slice(&tick.charter_hash).ok_or(WireError::Field("charter_hash"))?,
         view_hour: TimeMs(tick.view_hour),
-        view_digest: match &tick.view_digest[..] {
-            [] => None,
-            digest => Some(digest.try_into().map_err(|_wrong| WireError::Field("view_digest"))?),
-        },
+        view_digest: digest(&tick.view_digest, "view_digest")?,
+        disputes_digest: digest(&tick.disputes_digest, "disputes_digest")?,
     })
 }

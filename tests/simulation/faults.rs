@@ -437,6 +437,7 @@ impl Liar {
                 charter_hash: vec![4; 32].into(),
                 view_hour: now / 3_600_000 * 3_600_000,
                 view_digest: vec![5; 32].into(),
+                disputes_digest: Bytes::new(),
             }),
             (_, Some(frame)) => proto::pull_reply::Item::Block(frame), // true, and out of place
             (_, None) => return None,

@@ -1250,15 +1250,18 @@ fn tick_to_proto(tick: &Tick) -> proto::Tick {
         charter_hash: Bytes::copy_from_slice(&tick.charter_hash.0),
         view_hour: tick.view_hour.0,
         view_digest: tick.view_digest.map_or_else(Bytes::new, |d| Bytes::copy_from_slice(&d)),
+        disputes_digest: tick.disputes_digest.map_or_else(Bytes::new, |d| Bytes::copy_from_slice(&d)),
     }
 }
 
 fn tick_from_proto(tick: &proto::Tick) -> Option<Tick> {
+    let digest = |bytes: &Bytes| if bytes.is_empty() { Some(None) } else { Some(Some(bytes[..].try_into().ok()?)) };
     Some(Tick {
         time: TimeMs(tick.time_ms),
         have_digest: tick.have_digest[..].try_into().ok()?,
         charter_hash: CharterHash::from_slice(&tick.charter_hash)?,
         view_hour: TimeMs(tick.view_hour),
-        view_digest: if tick.view_digest.is_empty() { None } else { Some(tick.view_digest[..].try_into().ok()?) },
+        view_digest: digest(&tick.view_digest)?,
+        disputes_digest: digest(&tick.disputes_digest)?,
     })
 }

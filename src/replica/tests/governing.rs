@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::replica::block::{Frame, Slot};
 use crate::replica::charter::prove_possession;
-use crate::replica::exchange::{Ask, Call, DISAGREEMENTS, PeerEvent, Trouble};
+use crate::replica::exchange::{Ask, Call, DISAGREEMENTS, PeerEvent, Tick, Trouble};
 use crate::replica::forks::fork_proof;
 use crate::replica::ids::{BlockId, Class, Head, HeaderHash, LogNo, Origin, Seq, TimeMs};
 use crate::replica::own::{Answer, Refusal, Ticket};
@@ -951,6 +951,29 @@ fn a_peer_that_agrees_again_is_no_reason_for_alarm() {
     pulse.view_digest = ours;
     node.handle(Input::Peer(id(1), PeerEvent::Tick(pulse)));
     assert!(node.replica.alarms().is_empty());
+}
+
+/// A peer that nobody could dial for minutes may know of a fork before we do, and says every 15 s what it makes of that.
+#[test]
+fn a_peer_that_knows_of_other_forks_shows_another_list_by_right() {
+    let forum = TestForum::of_full(2);
+    let mut node = Node::new(&forum, 2);
+    node.greeted(1, |_| ());
+    let mut pulse = node.replica.pulse(node.now);
+    pulse.view_digest = Some([7; 32]);
+    let hear = |node: &mut Node, disputes_digest, times| {
+        for _ in 0..times {
+            let tick = Tick { disputes_digest, ..pulse.clone() };
+            node.handle(Input::Peer(id(1), PeerEvent::Tick(tick)));
+        }
+        node.replica.alarms().contains(&Alarm::Diverged(id(1)))
+    };
+    let ours = pulse.disputes_digest;
+    assert!(!hear(&mut node, Some([1; 32]), 2 * DISAGREEMENTS), "it knows other forks");
+    assert!(!hear(&mut node, ours, DISAGREEMENTS - 1));
+    assert!(!hear(&mut node, Some([1; 32]), 1), "and begins anew with each");
+    assert!(!hear(&mut node, ours, DISAGREEMENTS - 1));
+    assert!(hear(&mut node, None, 1), "of an older release it is not known");
 }
 
 #[test]

@@ -1012,6 +1012,10 @@ impl LocalService {
             health = Health::Red;
             reasons.push(failed.to_string());
         }
+        if let Some(why) = self.shared().unsound() {
+            health = Health::Red;
+            reasons.push(format!("on disk {why}: restart the node, and it fetches that again"));
+        }
         let ends = self.endings(now, |member| replica.name_of(member));
         let wanting = self.wanting(&replica).into_iter().map(|reason| (Health::Yellow, reason));
         for (level, reason) in ends.into_iter().chain(wanting) {

@@ -1,7 +1,8 @@
 //! Finding listed hashes near a given one. The answer equals brute force: a missed hash is a defect.
 //!
-//! First cut: a plain scan over PDQ hashes, behind the type that a faster index will fill. Exact types need no index
-//! of their own: the list itself is ordered by subject.
+//! First cut: a plain scan over PDQ hashes, behind the type that a faster index will fill.
+
+pub mod exact;
 
 use std::sync::Arc;
 

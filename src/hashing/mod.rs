@@ -6,6 +6,7 @@ pub mod digests;
 pub mod drawn;
 pub mod image;
 pub mod pdq;
+pub mod pool;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 pub use self::digests::Digests;
 pub use self::image::ImageError;
 pub use self::pdq::{Pdq, pdq};
+pub use self::pool::{Pool, PoolError};
 
 use crate::replica::signal::{Alg, Subject};
 

@@ -505,27 +505,120 @@ fn bits_above_median(spectrum: &Spectrum) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
-    use crate::hashing::drawn;
+    use crate::hashing::drawn::{self, Kind};
+    use crate::replica::exchange::Draw;
     use crate::replica::ids::{hex, sha256};
+
+    /// Drawings that the reference was asked about: tests/vectors/README.md.
+    const DRAWINGS: usize = 500;
+    /// Of how many also in all positions.
+    const IN_ALL_POSITIONS: usize = 40;
+
+    /// The sizes at which something changes, then any. The larger ones are few: drawing them takes longer than hashing.
+    fn drawings() -> Vec<(Kind, u32, u32, u32)> {
+        const SIZES: [(u32, u32); 40] = [
+            (1, 1),
+            (4, 300),
+            (300, 4),
+            (5, 5),
+            (5, 400),
+            (400, 5),
+            (16, 16),
+            (17, 15),
+            (63, 64),
+            (64, 63),
+            (64, 64),
+            (65, 65),
+            (127, 128),
+            (128, 128),
+            (129, 129),
+            (128, 257),
+            (255, 256),
+            (256, 256),
+            (257, 255),
+            (384, 256),
+            (640, 360),
+            (512, 512),
+            (333, 517),
+            (517, 333),
+            (800, 600),
+            (1000, 31),
+            (31, 1000),
+            (1920, 64),
+            (64, 1920),
+            (1023, 257),
+            (8192, 7),
+            (7, 8192),
+            (4097, 20),
+            (20, 4097),
+            (4224, 9),
+            (6000, 17),
+            (23, 5000),
+            (2049, 65),
+            (65, 2049),
+            (48, 8000),
+        ];
+        let mut draw = Draw(7);
+        let mut side = |below: u32| u32::try_from(5 + draw.below(u64::from(below))).unwrap();
+        let rest = (SIZES.len()..DRAWINGS).map(|i| match i % 8 {
+            0 => (side(500), side(300)),
+            1 => (side(12), side(250)),
+            2 => (side(250), side(12)),
+            3 => (side(60), side(60)),
+            _ => (side(160), side(160)),
+        });
+        let rest: Vec<_> = rest.collect();
+        let sizes = SIZES.into_iter().chain(rest).enumerate();
+        sizes.map(|(i, (width, height))| (Kind::ALL[i * 7 / 3 % 6], u32::try_from(i).unwrap(), width, height)).collect()
+    }
+
+    /// The kind, seed, width, height and the rest of a line.
+    fn vector(line: &str) -> (Kind, u32, u32, u32, Vec<&str>) {
+        let mut fields = line.split('\t');
+        let kind = Kind::from_name(fields.next().unwrap()).unwrap();
+        let [seed, width, height] = [(); 3].map(|()| fields.next().unwrap().parse().unwrap());
+        (kind, seed, width, height, fields.collect())
+    }
 
     #[test]
     fn hash_and_quality_equal_the_reference_bit_for_bit() {
+        let lines = include_str!("../../tests/vectors/pdq-drawn.tsv").lines().filter(|line| !line.starts_with('#'));
+        let mut drawings = drawings().into_iter();
+        for line in lines {
+            let (kind, seed, width, height, expected) = vector(line);
+            assert_eq!(drawings.next(), Some((kind, seed, width, height)));
+            let ours = pdq(width, height, drawn::drawing(kind, seed, width, height).as_raw());
+            assert_eq!([&hex(&ours.hash), &ours.quality.to_string()[..]], expected[..], "{line}");
+        }
+        assert_eq!(drawings.next(), None);
+    }
+
+    #[test]
+    fn all_positions_equal_the_reference_bit_for_bit() {
         let mut compared = 0;
-        for line in include_str!("../../tests/vectors/pdq-drawn.tsv").lines().filter(|line| !line.starts_with('#')) {
-            let fields: Vec<&str> = line.split('\t').collect();
-            let [kind, seed, width, height, hash, quality] = fields[..] else { panic!("six fields: {line}") };
-            let (width, height) = (width.parse().unwrap(), height.parse().unwrap());
-            let pixels = match kind {
-                "poster" => drawn::poster(seed.parse().unwrap(), width, height).into_raw(),
-                "flat" => vec![seed.parse().unwrap(); width as usize * height as usize * 3],
-                other => panic!("no such drawing: {other}"),
-            };
-            let ours = pdq(width, height, &pixels);
-            assert_eq!((hex(&ours.hash).as_str(), ours.quality.to_string().as_str()), (hash, quality), "{line}");
+        for line in include_str!("../../tests/vectors/pdq-dihedral.tsv").lines().filter(|line| !line.starts_with('#')) {
+            let (kind, seed, width, height, expected) = vector(line);
+            let ours = pdq_dihedral(width, height, drawn::drawing(kind, seed, width, height).as_raw());
+            assert_eq!(ours.map(|position| hex(&position.hash))[..], expected[..], "{line}");
             compared += 1;
         }
-        assert_eq!(compared, 40);
+        assert_eq!(compared, IN_ALL_POSITIONS);
+    }
+
+    #[test]
+    #[ignore = "writes the pixels for scripts/pdq-vectors.py"]
+    fn write_the_drawings() {
+        let mut file =
+            std::io::BufWriter::new(std::fs::File::create(std::env::var("STAYDOWN_DRAWINGS").unwrap()).unwrap());
+        for (i, (kind, seed, width, height)) in drawings().into_iter().enumerate() {
+            let positions = i % (DRAWINGS / IN_ALL_POSITIONS) == 10 && i < 490;
+            writeln!(file, "{}\t{seed}\t{width}\t{height}\t{positions}", kind.name()).unwrap();
+            file.write_all(drawn::drawing(kind, seed, width, height).as_raw()).unwrap();
+        }
+        file.flush().unwrap();
     }
 
     #[test]

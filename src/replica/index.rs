@@ -3,6 +3,7 @@
 //! First cut: a plain scan over PDQ hashes, behind the type that a faster index will fill.
 
 pub mod exact;
+pub mod tlsh;
 
 use std::sync::Arc;
 

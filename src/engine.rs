@@ -110,6 +110,11 @@ impl Shared {
         replica
     }
 
+    /// The replica, to read, unless that would mean to wait.
+    pub fn replica_if_free(&self) -> Option<RwLockReadGuard<'_, Replica>> {
+        self.replica.try_read().ok()
+    }
+
     /// Lets those in who wait to read: a thread that takes the lock again at once is faster than any that must wake up.
     fn give_way(&self) {
         let begun = clock::instant();
@@ -444,7 +449,7 @@ pub fn start(
     let (inputs, receiver) = mpsc::channel(QUEUE_MAX);
     let shared = Arc::new(Shared {
         published: watch::Sender::new(replica.published()),
-        matcher: Matcher::of(replica.view()),
+        matcher: Matcher::of(replica.view(), clock::random()).map_err(OpenError::Thread)?,
         replica: RwLock::new(replica),
         waiting: AtomicUsize::new(0),
         store,

@@ -21,6 +21,8 @@ pub use self::tlsh::Document;
 
 use self::tlsh::{DocumentHasher, Reading};
 
+use ::image::RgbImage;
+
 use crate::replica::signal::{Alg, Subject};
 
 /// All that is said about a file.
@@ -106,16 +108,24 @@ pub fn hash_file(path: &Path) -> Result<FileHashes, HashingError> {
 /// # Errors
 /// [`ImageError`] if `bytes` begin like an image and are none that we can use.
 pub fn hash_bytes(bytes: &[u8]) -> Result<FileHashes, ImageError> {
+    Ok(hash_with(bytes, |_| ())?.0)
+}
+
+/// The same, and of a picture its hashes in all eight positions, as [`pdq::pdq_dihedral`] has them.
+///
+/// # Errors
+/// As [`hash_bytes`].
+pub fn hash_positions(bytes: &[u8]) -> Result<(FileHashes, Option<[Pdq; 8]>), ImageError> {
+    hash_with(bytes, |pixels| pdq::pdq_dihedral(pixels.width(), pixels.height(), pixels.as_raw()))
+}
+
+/// `more` is asked of the pixels, if there are any.
+fn hash_with<T>(bytes: &[u8], more: impl FnOnce(&RgbImage) -> T) -> Result<(FileHashes, Option<T>), ImageError> {
     let head = &bytes[..bytes.len().min(image::SNIFF_BYTES)];
-    let image = match image::sniff(head) {
-        Some(format) => {
-            let pixels = image::decode(format, bytes)?;
-            Some(pdq(pixels.width(), pixels.height(), pixels.as_raw()))
-        }
-        None => None,
-    };
+    let pixels = image::sniff(head).map(|format| image::decode(format, bytes)).transpose()?;
+    let image = pixels.as_ref().map(|pixels| pdq(pixels.width(), pixels.height(), pixels.as_raw()));
     let document = image.is_none().then(|| Document::of_bytes(bytes));
-    Ok(FileHashes { digests: Digests::of_bytes(bytes), image, document })
+    Ok((FileHashes { digests: Digests::of_bytes(bytes), image, document }, pixels.as_ref().map(more)))
 }
 
 /// Only the digests of the file at `path`, without a look at what is in it.

@@ -15,7 +15,7 @@ use tokio::task::{self, JoinHandle};
 use tokio::time;
 
 use super::image::{self, ImageError};
-use super::{FileHashes, hash_bytes};
+use super::{FileHashes, Pdq, hash_bytes, hash_positions};
 
 /// Most files that wait while every worker is busy. A photograph takes about 50 ms, so the last of them waits some
 /// seconds on two cores; whoever comes after that is told at once and can go elsewhere.
@@ -99,6 +99,14 @@ impl Pool {
     /// [`PoolError`]: at once if too much waits already or the file is too long, else what came of it.
     pub async fn hash(&self, bytes: Bytes) -> Result<FileHashes, PoolError> {
         self.run(bytes, hash_bytes, Duration::from_secs(HASH_SECONDS_MAX)).await
+    }
+
+    /// The same, and of a picture its hashes in all eight positions.
+    ///
+    /// # Errors
+    /// As [`Pool::hash`].
+    pub async fn hash_positions(&self, bytes: Bytes) -> Result<(FileHashes, Option<[Pdq; 8]>), PoolError> {
+        self.run(bytes, hash_positions, Duration::from_secs(HASH_SECONDS_MAX)).await
     }
 
     /// Does `work` to `bytes` within all limits.

@@ -18,8 +18,8 @@ const LINE_SIZE_MAX: u64 = 8_192;
 
 #[derive(Args)]
 pub(super) struct MatchArgs {
-    /// Files, or hashes as in sha256:...; - reads one a line from stdin
-    #[arg(required_unless_present = "account", value_name = "FILE|HASH|-")]
+    /// Files, hashes as in sha256:..., or pages as in https://...; - reads one a line from stdin
+    #[arg(required_unless_present = "account", value_name = "FILE|HASH|URL|-")]
     items: Vec<String>,
     /// Who posts it, where the forum lists accounts: as in example-video:4711; looked up alone, or with each of the items
     #[arg(long, value_name = "PLATFORM:ID")]
@@ -42,8 +42,7 @@ pub(super) async fn lookup(args: &MatchArgs, at: &Invocation) -> Outcome {
     let node = at.node().await?;
     let mut exit = Exit::NotFound;
     for item in &items {
-        let hashes = item.usable_hashes().into_iter().chain(poster.iter().flat_map(Item::hashes));
-        let signals = hashes.map(|hash| hash.signal()).collect();
+        let signals = item.sought().into_iter().chain(poster.iter().flat_map(Item::sought)).collect();
         let answer =
             node.lookup(local::LookupRequest { signals, distance_max: args.distance, explain: args.explain }).await?;
         if !answer.matches.is_empty() {

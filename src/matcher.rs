@@ -8,19 +8,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-use crate::replica::index::{self, HammingIndex};
+use crate::replica::index::tlsh::{TLSH_DISTANCE_MAX, Tlsh, TlshIndex, TlshSnapshot};
+use crate::replica::index::{self, HammingIndex, MATCHES_MAX};
 use crate::replica::signal::{Alg, Subject};
 use crate::replica::view::{Change, View};
 
 /// The writer's side, and where readers find theirs.
 pub struct Matcher {
-    writer: Mutex<HammingIndex>,
+    writer: Mutex<(HammingIndex, TlshIndex)>,
     now: ArcSwap<Index>,
 }
 
 /// The index as it stood at one moment.
 pub struct Index {
     pictures: index::Snapshot,
+    documents: TlshSnapshot,
 }
 
 /// A subject that may be what was looked up.
@@ -41,8 +43,12 @@ impl Matcher {
     pub fn of(view: &View) -> Self {
         let mut pictures = HammingIndex::default();
         view.matching().filter_map(picture).for_each(|hash| pictures.insert(hash));
-        let now = Index { pictures: pictures.snapshot() };
-        Self { writer: Mutex::new(pictures), now: ArcSwap::from_pointee(now) }
+        let mut documents = TlshIndex::default();
+        for tlsh in view.matching().filter_map(document) {
+            documents.insert(&tlsh);
+        }
+        let now = Index { pictures: pictures.snapshot(), documents: documents.snapshot() };
+        Self { writer: Mutex::new((pictures, documents)), now: ArcSwap::from_pointee(now) }
     }
 
     /// Takes in what changed of the list. When this returns, lookups that begin find it.
@@ -53,8 +59,11 @@ impl Matcher {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         // What no longer matches stays until the node starts again: the view is asked in any case.
         let came = changes.iter().filter(|change| change.matches).filter_map(|change| picture(&change.subject));
-        came.for_each(|hash| writer.insert(hash));
-        self.now.store(Arc::new(Index { pictures: writer.snapshot() }));
+        came.for_each(|hash| writer.0.insert(hash));
+        for (tlsh, matches) in changes.iter().filter_map(|change| Some((document(&change.subject)?, change.matches))) {
+            let _changed = if matches { writer.1.insert(&tlsh) } else { writer.1.remove(&tlsh) };
+        }
+        self.now.store(Arc::new(Index { pictures: writer.0.snapshot(), documents: writer.1.snapshot() }));
     }
 
     /// What to search: it stays as it is.
@@ -69,6 +78,14 @@ impl Index {
     pub fn search(&self, queries: &[(usize, Subject)], threshold: u32) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         for (query, sought) in queries {
+            if let Some(tlsh) = document(sought) {
+                let near = self.documents.near(&tlsh, TLSH_DISTANCE_MAX, MATCHES_MAX + 1);
+                candidates.extend(near.into_iter().map(|(distance, tlsh)| {
+                    let subject = Subject::of(Alg::Tlsh, &tlsh);
+                    Candidate { distance, query: *query, threshold: TLSH_DISTANCE_MAX, subject }
+                }));
+                continue;
+            }
             match picture(sought) {
                 Some(hash) => {
                     candidates.extend(self.pictures.near(&hash, threshold).into_iter().map(|(distance, hash)| {
@@ -83,6 +100,12 @@ impl Index {
         candidates.sort();
         candidates
     }
+}
+
+/// The hash of a document, if that is what `subject` is.
+fn document(subject: &Subject) -> Option<Tlsh> {
+    let hash = || subject.digest().try_into().ok();
+    (subject.alg() == Alg::Tlsh.number()).then(hash).flatten()
 }
 
 /// The hash of a picture, if that is what `subject` is.

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::accounts::Accounts;
+use super::addresses::{self, Addresses};
 use super::expiry;
 use super::floods;
 use super::limits::LOCAL_MESSAGE_BYTES_MAX;
@@ -815,6 +816,7 @@ impl LocalService {
         let class = class(request.lane())?;
         check_size(&request)?;
         self.accounts.resolve(&self.shared().replica(), &mut request.statements)?;
+        addresses::resolve(&mut request.statements)?;
         let marks = |member| marks(&self.shared().replica(), member);
         let (records, keys) = records(&request, class, &self.shared().taxonomy(), marks)?;
         saying::entitled(&self.shared().replica(), &records)?;
@@ -861,7 +863,10 @@ impl LocalService {
 
     async fn look_up(&self, mut request: l::LookupRequest) -> Result<l::LookupResponse, Status> {
         check_count(&request.signals)?;
-        let queries = self.accounts.queries(&self.shared().replica(), &mut request.signals)?;
+        let addresses = Addresses::of(&request.signals)?;
+        let mut queries = self.accounts.queries(&self.shared().replica(), &mut request.signals)?;
+        queries.extend(addresses.queries());
+        addresses::forget(&mut request.signals);
         let threshold = request.distance_max.unwrap_or(signal::PDQ_DISTANCE_MAX);
         if threshold > signal::PDQ_DISTANCE_MAX {
             return Err(bad_field(
@@ -871,7 +876,9 @@ impl LocalService {
         }
         let (shared, counters) = (Arc::clone(self.shared()), Arc::clone(&self.counters));
         let judge = self.judge(request.explain);
-        let found = tokio::task::spawn_blocking(move || lookup(&shared, &judge, &counters, &queries, threshold)).await;
+        let found =
+            tokio::task::spawn_blocking(move || lookup(&shared, &judge, &counters, (&queries, &addresses), threshold))
+                .await;
         found.map_err(|_panicked| bug())
     }
 
@@ -1168,7 +1175,7 @@ fn lookup(
     shared: &Shared,
     judge: &Judge,
     counters: &Counters,
-    queries: &[(usize, Subject)],
+    (queries, addresses): (&[(usize, Subject)], &Addresses),
     threshold: u32,
 ) -> l::LookupResponse {
     let now = clock::now();
@@ -1177,8 +1184,9 @@ fn lookup(
     let replica = shared.replica();
     let charter = replica.charters().effective();
     let entries = candidates.into_iter().filter_map(|candidate| {
-        let entry = replica.view().entry(&candidate.subject, now).filter(|e| e.status.matches())?;
-        Some((candidate, entry))
+        let entry = replica.view().entry(&candidate.subject, now)?;
+        let counts = entry.status.matches() && addresses.count(&entry);
+        counts.then_some((candidate, entry))
     });
     let mut found: Vec<_> = entries.take(MATCHES_MAX + 1).collect();
     let truncated = found.len() > MATCHES_MAX;

@@ -20,8 +20,8 @@ const LINE_SIZE_MAX: u64 = 8_192;
 
 #[derive(Args)]
 pub(super) struct MatchArgs {
-    /// Files, or hashes as in sha256:...; - reads one a line from stdin
-    #[arg(required_unless_present_any = ["account", "catalogue"], value_name = "FILE|HASH|-")]
+    /// Files, hashes as in sha256:..., or pages as in https://...; - reads one a line from stdin
+    #[arg(required_unless_present_any = ["account", "catalogue"], value_name = "FILE|HASH|URL|-")]
     items: Vec<String>,
     /// Who posts it, where the forum lists accounts: as in example-video:4711; looked up alone, or with each of the items
     #[arg(long, value_name = "PLATFORM:ID")]
@@ -65,16 +65,10 @@ pub(super) async fn lookup(args: &MatchArgs, at: &Invocation) -> Outcome {
     let node = at.node().await?;
     let mut exit = Exit::NotFound;
     for item in &items {
-        let hashes = item.usable_hashes().into_iter().chain(poster.iter().flat_map(Item::hashes));
-        let signals = hashes.map(|hash| hash.signal()).collect();
-        let answer = node
-            .lookup(local::LookupRequest {
-                signals,
-                distance_max: args.distance,
-                explain: args.explain,
-                ..Default::default()
-            })
-            .await?;
+        let signals = item.sought().into_iter().chain(poster.iter().flat_map(Item::sought)).collect();
+        let (distance_max, explain) = (args.distance, args.explain);
+        let answer =
+            node.lookup(local::LookupRequest { signals, distance_max, explain, ..Default::default() }).await?;
         if !answer.matches.is_empty() {
             exit = Exit::Ok;
         }

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::accounts::Accounts;
+use super::addresses;
 use super::expiry;
 use super::floods;
 use super::report;
@@ -811,6 +812,7 @@ impl LocalService {
         let class = class(request.lane())?;
         check_size(&request)?;
         self.accounts.resolve(&self.shared().replica(), &mut request.statements)?;
+        addresses::resolve(&mut request.statements)?;
         let marks = |member| marks(&self.shared().replica(), member);
         let (records, keys) = records(&request, class, &self.shared().taxonomy(), marks)?;
         saying::entitled(&self.shared().replica(), &records)?;

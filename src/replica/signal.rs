@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 pub mod url;
 
-use self::url::UrlError;
+use self::url::{Canonical, UrlError};
 use super::ids::{SubjectId, hex, sha256};
 use super::index::tlsh::{self, TLSH_DISTANCE_MAX};
 use super::proto;
@@ -407,16 +407,39 @@ pub fn parse(type_name: &str, value: &str) -> Result<Subject, SignalError> {
     Ok(Subject::of(alg, &digest(alg, value.trim())?))
 }
 
-/// The hash of an expression, or the address in clear.
+/// The hash of an expression, or of the address in clear.
 fn web_address(value: &str) -> Result<Subject, SignalError> {
-    let value = value.trim();
-    let value =
-        value.get(..4).filter(|prefix| prefix.eq_ignore_ascii_case("url:")).map_or(value, |_| value[4..].trim());
-    match digest(Alg::Url, value) {
-        Ok(digest) => Ok(Subject::of(Alg::Url, &digest)),
-        Err(wrong) if value.bytes().all(|b| b.is_ascii_hexdigit()) => Err(wrong),
-        Err(_no_hash) => Ok(url::canonical(value)?.subject()),
+    let value = without_url_prefix(value);
+    match in_clear(value) {
+        true => Ok(url::canonical(value)?.subject()),
+        false => Ok(Subject::of(Alg::Url, &digest(Alg::Url, value)?)),
     }
+}
+
+/// The address that a signal has in clear; none if it is another signal, or has the hash of an expression. An empty type
+/// is read off the value, as [`parse_any`] does.
+///
+/// # Errors
+/// It should be an address, and is none that can be listed.
+pub fn address_in_clear(type_name: &str, value: &str) -> Result<Option<Canonical>, UrlError> {
+    let begins = || value.split_once(':').and_then(|(name, _)| Alg::from_name(name));
+    let alg = if type_name.is_empty() { begins() } else { Alg::from_name(type_name) };
+    let bare = type_name.is_empty() && is_web_address(value);
+    let rest = without_url_prefix(value);
+    if bare || alg == Some(Alg::Url) && in_clear(rest) { url::canonical(rest).map(Some) } else { Ok(None) }
+}
+
+fn without_url_prefix(value: &str) -> &str {
+    let value = value.trim();
+    match value.split_once(':') {
+        Some((prefix, rest)) if Alg::from_name(prefix) == Some(Alg::Url) => rest.trim(),
+        _ => value,
+    }
+}
+
+/// Whether it is not a hash that may have lost a character.
+fn in_clear(value: &str) -> bool {
+    !value.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// Whether a text is an address in clear, with its scheme, as in `https://example.org/page`.
@@ -688,6 +711,20 @@ mod tests {
             assert_eq!(found == page, !text.ends_with("videos"), "{text}");
         }
         assert_eq!(parse("url", "https://example.org/videos/").unwrap(), page);
+        let hashed = page.value();
+        for (type_name, value, clear) in [
+            ("", "https://example.org/videos/", true),
+            ("", "URL:example.org/videos/", true),
+            ("url", "example.org/videos/", true),
+            ("", "md5:example.org", false),
+            ("sha256", "https://example.org/videos/", false),
+            ("url", &hashed, false),
+            ("", &page.to_string(), false),
+        ] {
+            let found = address_in_clear(type_name, value).unwrap();
+            assert_eq!(found.map(|address| address.subject()), clear.then(|| page.clone()), "{type_name} {value}");
+        }
+        assert_eq!(address_in_clear("url", "mailto:a@b"), Err(UrlError::Scheme));
         assert_eq!(parse("url", "url:https://example.org/videos/").unwrap(), page);
         assert!(matches!(parse("url", "ab12"), Err(SignalError::WrongLength { got: 4, expected: 64, .. })));
         assert_eq!(parse("url", "mailto:a@b"), Err(SignalError::Url(UrlError::Scheme)));

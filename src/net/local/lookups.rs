@@ -18,6 +18,7 @@ use crate::clock;
 use crate::engine::Shared;
 use crate::hashing::{Pool, PoolError};
 use crate::matcher::{Candidate, Index, Sought, is_short};
+use crate::net::addresses::{self, Addresses};
 use crate::net::status::refuse;
 use crate::net::{floods, reviews};
 use crate::policy::breaker::Breaker;
@@ -70,6 +71,7 @@ impl Default for Lookups {
 /// A request that is understood.
 struct Asked {
     sought: Sought,
+    addresses: Addresses,
     explain: bool,
     files: Vec<l::FileLookedUp>,
 }
@@ -80,8 +82,8 @@ impl LocalService {
     /// # Errors
     /// What is wrong with it, or that too much is under way.
     pub(super) async fn look_up(&self, request: l::LookupRequest) -> Result<l::LookupResponse, Status> {
-        let Asked { sought, explain, files } = self.understood(request).await?;
-        let answer = self.found(sought, self.judge(explain)).await?;
+        let Asked { sought, addresses, explain, files } = self.understood(request).await?;
+        let answer = self.found(sought, self.judge(addresses, explain)).await?;
         Ok(l::LookupResponse { files, ..answer })
     }
 
@@ -122,7 +124,7 @@ impl LocalService {
         let (mut items, mut judges, mut refused) = (Vec::new(), Vec::new(), Vec::with_capacity(requests.len()));
         for request in requests {
             refused.push(self.understood(request).await.map(|asked| {
-                judges.push(self.judge(asked.explain));
+                judges.push(self.judge(asked.addresses, asked.explain));
                 items.push(asked.sought);
                 asked.files
             }));
@@ -152,7 +154,7 @@ impl LocalService {
     pub(super) async fn look_up_bulk(&self, request: l::LookupBulkRequest) -> Result<l::LookupBulkResponse, Status> {
         let bulk = Bulk::of(&request)?;
         let together = if bulk.alg == Alg::Pdq { BULK_PICTURES_TOGETHER } else { BULK_MAX };
-        let judge = Arc::new(self.judge(false));
+        let judge = Arc::new(self.judge(Addresses::default(), false));
         let mut answer = l::LookupBulkResponse { looked_up: short(bulk.len()), ..Default::default() };
         for (part, begins) in bulk.parts(together).zip((0..).step_by(together)) {
             let (judge, mut rules) = (Arc::clone(&judge), std::mem::take(&mut answer.rules));
@@ -171,7 +173,10 @@ impl LocalService {
     async fn understood(&self, mut request: l::LookupRequest) -> Result<Asked, Status> {
         check_size(&request)?;
         let threshold = threshold(request.distance_max)?;
+        let addresses = Addresses::of(&request.signals)?;
         let mut queries = self.accounts.queries(self.shared(), &mut request.signals)?;
+        queries.extend(addresses.queries());
+        addresses::forget(&mut request.signals);
         let mut files = Vec::with_capacity(request.files.len());
         for (n, file) in std::mem::take(&mut request.files).into_iter().enumerate() {
             let subjects = Box::pin(self.hashed(file, request.dihedral));
@@ -180,7 +185,8 @@ impl LocalService {
             files.push(l::FileLookedUp { signals: subjects.iter().map(signal).collect(), quality });
             queries.extend(subjects.into_iter().map(|subject| (FILES_FROM + n, subject)));
         }
-        Ok(Asked { sought: Sought { queries, threshold }, explain: request.explain, files })
+        let sought = Sought { queries, threshold };
+        Ok(Asked { sought, addresses, explain: request.explain, files })
     }
 
     /// What can be looked up of a file, and the quality of its picture.
@@ -217,9 +223,9 @@ impl LocalService {
     }
 
     /// By what one lookup is judged.
-    fn judge(&self, explain: bool) -> Judge {
+    fn judge(&self, addresses: Addresses, explain: bool) -> Judge {
         let (policy, breaker) = (self.policy.in_force(), Arc::clone(&self.breaker));
-        Judge { policy, shadow: self.policy.shadow(), explain, breaker }
+        Judge { policy, addresses, shadow: self.policy.shadow(), explain, breaker }
     }
 }
 
@@ -271,6 +277,8 @@ struct Place {
 /// By what lookups are judged: a policy that is swapped meanwhile changes the next ones.
 struct Judge {
     policy: Arc<InForce>,
+    /// Those that were asked for: what stands under their expressions may not count.
+    addresses: Addresses,
     shadow: bool,
     explain: bool,
     breaker: Arc<Breaker>,
@@ -283,10 +291,11 @@ struct Listed {
 }
 
 impl Listed {
-    fn of(replica: &Replica, candidates: impl IntoIterator<Item = Candidate>, truncated: bool, now: TimeMs) -> Self {
+    fn of(replica: &Replica, addresses: &Addresses, candidates: Vec<Candidate>, truncated: bool, now: TimeMs) -> Self {
         let entries = candidates.into_iter().filter_map(|candidate| {
-            let entry = replica.view().entry(&candidate.subject, now).filter(|e| e.status.matches())?;
-            Some((candidate, entry))
+            let entry = replica.view().entry(&candidate.subject, now)?;
+            let counts = entry.status.matches() && addresses.count(&entry);
+            counts.then_some((candidate, entry))
         });
         let mut entries: Vec<_> = entries.take(MATCHES_MAX + 1).collect();
         let truncated = truncated || entries.len() > MATCHES_MAX;
@@ -318,7 +327,7 @@ impl Judge {
         let now = clock::now();
         let labels = on.shared.taxonomy();
         let charter = replica.charters().effective();
-        let listed = Listed::of(replica, candidates, truncated, now);
+        let listed = Listed::of(replica, &self.addresses, candidates, truncated, now);
         let entries = || listed.entries.iter().map(|(_, entry)| entry);
         let flooding = floods::count(replica, &self.breaker, self.policy.policy.breaker(), entries(), now);
         let weighed = listed.weighed(replica, &flooding, now);
@@ -428,7 +437,7 @@ impl Bulk {
                 && let Some((position, candidates, truncated)) = rest.next()
             {
                 asked += candidates.len();
-                let listed = Listed::of(&replica, candidates, truncated, now);
+                let listed = Listed::of(&replica, &judge.addresses, candidates, truncated, now);
                 if !listed.entries.is_empty() {
                     hits.push(judge.hit(&replica, on, begins + position, &listed, rules, now));
                 }

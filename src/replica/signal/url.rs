@@ -113,6 +113,11 @@ impl Canonical {
         self.path == "/" && self.query.is_none()
     }
 
+    /// Whether to list it is to list everything on a host on which everybody publishes.
+    pub fn is_too_broad(&self) -> bool {
+        self.is_whole_host() && is_broad(&self.host)
+    }
+
     /// All expressions that cover it, at most [`EXPRESSIONS_MAX`], its own first; then path by path, host by host.
     pub fn expressions(&self) -> Vec<Expression> {
         let paths = self.paths();
@@ -365,6 +370,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::replica::exchange::Draw;
     use crate::replica::ids::hex;
     use crate::replica::view::{Counts, Status};
 
@@ -494,6 +500,51 @@ mod tests {
             UrlError::TooLong { got: URL_BYTES_MAX + 1 }
         );
         assert!(canonical(&"a".repeat(URL_BYTES_MAX)).is_ok());
+    }
+
+    /// Changes a text in a few places, as somebody would who looks for a gap.
+    fn mutated(text: &str, draw: &mut Draw) -> String {
+        const PIECES: [&str; 24] = [
+            "%", "%2", "%25", "%00", "%2F", "%ff", "..", "/./", "/../", "//", "\\", "@", ":", "::", "[", "]", "?", "#",
+            "\t", "\u{3002}", "xn--", "0x", "\u{202e}", "T1",
+        ];
+        let mut chars: Vec<char> = text.chars().collect();
+        for _ in 0..=draw.below(4) {
+            let at = usize::try_from(draw.below(chars.len() as u64 + 1)).unwrap();
+            match draw.below(4) {
+                0 => drop(chars.splice(at..at, PIECES[usize::try_from(draw.below(24)).unwrap()].chars())),
+                1 => chars.truncate(at),
+                2 => drop(chars.splice(at.., char::from_u32(u32::try_from(draw.below(0x11_0000)).unwrap()))),
+                _ => drop(chars.extend_from_within(at..)),
+            }
+            chars.truncate(2 * URL_BYTES_MAX);
+        }
+        chars.into_iter().collect()
+    }
+
+    #[test]
+    fn changed_addresses_and_hashes_are_refused_or_understood_but_never_a_panic() {
+        let lines = include_str!("../../../tests/vectors/url.tsv").lines().filter(|line| !line.starts_with('#'));
+        let lines = lines.flat_map(|line| line.split('\t')).map(read);
+        let hashes = ["md5", "sha1", "sha256", "sha512", "pdq", "tlsh", "url", "account:3"];
+        let hashes = hashes.map(|name| format!("{name}:T1{}", "0aB9".repeat(18)));
+        let mut texts: Vec<_> = lines.chain(hashes).collect();
+        let mut draw = Draw(5);
+        let count = std::env::var("STAYDOWN_MUTATIONS").map_or(20_000, |count| count.parse().unwrap());
+        for _ in 0..count {
+            let at = usize::try_from(draw.below(texts.len() as u64)).unwrap();
+            let text = mutated(&texts[at], &mut draw);
+            if let Ok(one) = canonical(&text) {
+                assert_eq!(canonical(&one.expression()).as_ref(), Ok(&one), "{text:?}");
+                assert!(one.expressions().len() <= EXPRESSIONS_MAX);
+            }
+            let parsed = [super::super::parse_any(&text), super::super::parse("tlsh", &text)];
+            assert!(parsed.iter().flatten().all(super::super::is_well_formed), "{text:?}");
+            // What got further is changed again, while it is short.
+            if text.len() < 300 {
+                texts[at] = text;
+            }
+        }
     }
 
     proptest! {

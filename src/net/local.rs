@@ -1179,7 +1179,7 @@ fn lookup(
         let index = *index;
         match (query.known_alg(), query.digest().try_into()) {
             (Some(Alg::Pdq), Ok(hash)) => {
-                let near = pdq.near(&hash, threshold);
+                let near = pdq.near(&hash, threshold, usize::MAX).hits;
                 candidates
                     .extend(near.into_iter().map(|(distance, hash)| (distance, index, Subject::of(Alg::Pdq, &hash))));
             }

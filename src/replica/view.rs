@@ -369,7 +369,7 @@ impl View {
             full_groups: charter.full_groups(),
             charter: charter.clone(),
             subjects: BTreeMap::new(),
-            pdq: HammingIndex::default(),
+            pdq: HammingIndex::new([0; 32]),
             quotas: Quotas::default(),
             notes: Notes::default(),
             tags: BTreeMap::new(),

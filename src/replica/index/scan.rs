@@ -13,6 +13,8 @@ pub(super) const BANDS: usize = 16;
 pub(super) const CHUNK: usize = 1_024;
 /// Hashes that a scan for many queries turns into planes at once.
 pub(super) const BLOCK: usize = 256;
+/// Room for what one call finds, and for as many as a path writes at once.
+pub(super) const ROOM: usize = CHUNK + 8;
 /// Sketches that the widest path reads at once; a list of sketches is longer by as many.
 pub(super) const SKETCHES_AT_ONCE: usize = 32;
 
@@ -91,23 +93,24 @@ impl Visit {
 /// What a kernel found: a fixed room, so that neither a hot list nor a batch makes it grow.
 pub(super) struct Found {
     /// A position among the sketches, then a number of a hash.
-    pub(super) at: [u32; CHUNK],
+    pub(super) at: [u32; ROOM],
     /// Which visit it comes from.
-    pub(super) visit: [u16; CHUNK],
-    pub(super) distance: [u16; CHUNK],
+    pub(super) visit: [u16; ROOM],
+    pub(super) distance: [u32; ROOM],
     pub(super) len: usize,
 }
 
 impl Found {
     pub(super) const fn new() -> Self {
-        Self { at: [0; CHUNK], visit: [0; CHUNK], distance: [0; CHUNK], len: 0 }
+        Self { at: [0; ROOM], visit: [0; ROOM], distance: [0; ROOM], len: 0 }
     }
 
+    /// Writes in any case and counts if it is near: a hot list would mislead every guess.
     #[inline(always)]
-    pub(super) fn push(&mut self, at: u32, distance: u32) {
+    pub(super) fn push_if(&mut self, near: bool, at: u32, distance: u32) {
         self.at[self.len] = at;
-        self.distance[self.len] = narrow(distance);
-        self.len += 1;
+        self.distance[self.len] = distance;
+        self.len += usize::from(near);
     }
 }
 
@@ -185,7 +188,7 @@ pub(super) fn verify(
         let query = &queries[usize::from(visits[usize::from(visit)].query)];
         let distance = hashes[at as usize].distance(query);
         if distance <= threshold {
-            (found.at[kept], found.visit[kept], found.distance[kept]) = (at, visit, narrow(distance));
+            (found.at[kept], found.visit[kept], found.distance[kept]) = (at, visit, distance);
             kept += 1;
         }
     }
@@ -197,9 +200,7 @@ pub(super) fn verify(
 pub(super) fn scan_one(hashes: &[Hash], query: &Hash, threshold: u32, found: &mut Found) {
     for (i, hash) in hashes.iter().enumerate() {
         let distance = hash.distance(query);
-        if distance <= threshold {
-            found.push(i as u32, distance);
-        }
+        found.push_if(distance <= threshold, i as u32, distance);
     }
 }
 
@@ -209,12 +210,6 @@ pub(super) fn scan_planes(planes: &Planes, count: usize, query: &Hash, threshold
     let [a, b, c, d] = &planes.words;
     for i in 0..count {
         let distance = Hash([a[i], b[i], c[i], d[i]]).distance(query);
-        if distance <= threshold {
-            found.push(i as u32, distance);
-        }
+        found.push_if(distance <= threshold, i as u32, distance);
     }
-}
-
-fn narrow(distance: u32) -> u16 {
-    distance as u16
 }

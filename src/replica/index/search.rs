@@ -53,8 +53,6 @@ use super::simd;
 const REACH_MAX: u32 = 31;
 /// Buckets opened at once: all of one query, or one band's of 16.
 const VISITS: usize = BANDS * (1 + 16);
-/// One more, for an empty bucket that is written after all of them.
-const VISITS_ROOM: usize = VISITS + 1;
 /// Queries of a batch that go through a band together.
 const GROUP: usize = 16;
 /// A query is dear when it would read more sketches than this share of the hashes. A sketch that passes costs a read
@@ -179,7 +177,7 @@ impl Search<'_> {
                 let bits = hash.xor(&queries[query]);
                 let first = !(0..usize::from(visit.band)).any(|band| plan.finds(band, &bits, bands.mask()));
                 if first && !dead.has(id) {
-                    nearest[query].offer(u32::from(found.distance[i]), || self.permutation.undo(self.path, hash));
+                    nearest[query].offer(found.distance[i], || self.permutation.undo(self.path, hash));
                 }
             }
         }
@@ -200,7 +198,7 @@ impl Search<'_> {
             for i in 0..found.len {
                 let (hash, id) = (&chunk[found.at[i] as usize], (at * CHUNK) as u32 + found.at[i]);
                 if wanted(&hash.xor(query)) && !dead.has(id) {
-                    nearest.offer(u32::from(found.distance[i]), || self.permutation.undo(self.path, hash));
+                    nearest.offer(found.distance[i], || self.permutation.undo(self.path, hash));
                 }
             }
         }
@@ -223,7 +221,7 @@ impl Search<'_> {
                 for i in 0..found.len {
                     let hash = &block[found.at[i] as usize];
                     if !dead.has((at * BLOCK) as u32 + found.at[i]) {
-                        nearest.offer(u32::from(found.distance[i]), || self.permutation.undo(self.path, hash));
+                        nearest.offer(found.distance[i], || self.permutation.undo(self.path, hash));
                     }
                 }
             }
@@ -244,14 +242,14 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) const fn new() -> Self {
-        let visits = Visits { list: [Visit::NONE; VISITS_ROOM], len: 0 };
+        let visits = Visits { list: [Visit::NONE; VISITS], len: 0 };
         Self { visits, found: Found::new(), planes: Planes::new() }
     }
 }
 
 /// The buckets that are to be read.
 struct Visits {
-    list: [Visit; VISITS_ROOM],
+    list: [Visit; VISITS],
     len: usize,
 }
 
@@ -263,10 +261,12 @@ impl Visits {
         let mut entries = 0;
         let mut add = |key: u16, limit: u32| {
             let (start, end) = bands.bucket(band, key);
+            if start == end {
+                return;
+            }
             bands.prefetch_sketches(start, end);
-            // An empty one is written too and then overwritten, rather than guessed.
             self.list[self.len] = Visit { start, end, sketch, limit: limit as u8, band: band as u8, query: number };
-            self.len += usize::from(start < end);
+            self.len += 1;
             entries += (end - start) as usize;
         };
         if let Some(limit) = plan.limit(band, 0) {
@@ -303,7 +303,7 @@ impl Bands {
     #[inline(always)]
     fn prefetch_sketches(&self, start: u32, end: u32) {
         simd::prefetch(self.sketches(), start as usize);
-        simd::prefetch(self.sketches(), end as usize);
+        simd::prefetch(self.sketches(), end as usize - 1);
         let mut next = start + SKETCHES_IN_LINE;
         let stop = end.min(start + LINES_AHEAD * SKETCHES_IN_LINE);
         while next < stop {

@@ -156,8 +156,12 @@ mod x86 {
     }
 
     pub(super) mod avx2 {
-        #[expect(clippy::wildcard_imports, reason = "their names cannot be mistaken")]
-        use std::arch::x86_64::*;
+        use std::arch::x86_64::{
+            _mm_movemask_epi8, _mm_packs_epi16, _mm_setr_epi8, _mm256_add_epi8, _mm256_and_si256,
+            _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_cmpgt_epi16, _mm256_extracti128_si256,
+            _mm256_loadu_si256, _mm256_maddubs_epi16, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_shuffle_epi8,
+            _mm256_srli_epi16, _mm256_xor_si256,
+        };
 
         use super::{Found, Hash, Planes, Visit, keep_all, scan, window};
 
@@ -226,15 +230,19 @@ mod x86 {
     }
 
     pub(super) mod avx512 {
-        #[expect(clippy::wildcard_imports, reason = "their names cannot be mistaken")]
-        use std::arch::x86_64::*;
+        use std::arch::x86_64::{
+            __m256i, __m512i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_maskz_compress_epi32, _mm256_set1_epi32,
+            _mm256_setr_epi32, _mm256_storeu_si256, _mm512_add_epi64, _mm512_broadcast_i64x4, _mm512_castsi256_si512,
+            _mm512_cmple_epu16_mask, _mm512_cmple_epu64_mask, _mm512_cvtepi64_epi32, _mm512_loadu_si512,
+            _mm512_permutexvar_epi8, _mm512_popcnt_epi16, _mm512_popcnt_epi64, _mm512_set1_epi16, _mm512_set1_epi64,
+            _mm512_shuffle_i64x2, _mm512_test_epi8_mask, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
+            _mm512_xor_si512,
+        };
 
         use super::{Found, Hash, Moves, Planes, Visit, keep_all, scan, window};
 
         /// Hashes of one step of the scan.
         const STEP: usize = 8;
-        /// In which order the step's sums come out.
-        const ORDER: [u8; STEP] = [0, 2, 1, 3, 4, 6, 5, 7];
         /// How far ahead the scan asks for memory, in hashes.
         const AHEAD: usize = 64;
 
@@ -297,20 +305,34 @@ mod x86 {
                 let cd = _mm512_add_epi64(_mm512_unpacklo_epi64(c, d), _mm512_unpackhi_epi64(c, d));
                 let even = _mm512_shuffle_i64x2::<0x88>(ab, cd);
                 let odd = _mm512_shuffle_i64x2::<0xdd>(ab, cd);
-                let mut near = _mm512_cmple_epu64_mask(_mm512_add_epi64(even, odd), limit);
-                while near != 0 {
-                    let place = usize::from(ORDER[near.trailing_zeros() as usize]);
-                    found.push((first + place) as u32, step[place].distance(query));
-                    near &= near - 1;
+                let sums = _mm512_add_epi64(even, odd);
+                let near = _mm512_cmple_epu64_mask(sums, limit);
+                if near != 0 {
+                    // So do the sums come out.
+                    keep_step(near, _mm256_setr_epi32(0, 2, 1, 3, 4, 6, 5, 7), first, sums, found);
                 }
             }
             let first = steps.len() * STEP;
             for (i, hash) in rest.iter().enumerate() {
                 let distance = hash.distance(query);
-                if distance <= threshold {
-                    found.push((first + i) as u32, distance);
-                }
+                found.push_if(distance <= threshold, (first + i) as u32, distance);
             }
+        }
+
+        /// Notes those of a step whose bits are set, all at once: a hot list would mislead every guess.
+        #[target_feature(enable = "avx512f,avx512vl,popcnt")]
+        #[inline]
+        fn keep_step(near: u8, order: __m256i, first: usize, sums: __m512i, found: &mut Found) {
+            let at = _mm256_add_epi32(_mm256_set1_epi32((first as u32).cast_signed()), order);
+            let (at, sums) = (_mm256_maskz_compress_epi32(near, at), _mm512_cvtepi64_epi32(sums));
+            let sums = _mm256_maskz_compress_epi32(near, sums);
+            let room: &mut [u32; STEP] = found.at[found.len..].first_chunk_mut().expect("there is room for a step");
+            // SAFETY: eight numbers, which is what the store writes.
+            unsafe { _mm256_storeu_si256(room.as_mut_ptr().cast(), at) };
+            let room: &mut [u32; STEP] = found.distance[found.len..].first_chunk_mut().expect("the same room");
+            // SAFETY: the same.
+            unsafe { _mm256_storeu_si256(room.as_mut_ptr().cast(), sums) };
+            found.len += near.count_ones() as usize;
         }
 
         #[target_feature(enable = "avx512f,avx512vl,avx512vpopcntdq,popcnt,bmi1,lzcnt")]
@@ -324,30 +346,20 @@ mod x86 {
             let word = |i: usize| _mm512_set1_epi64(query.0[i].cast_signed());
             let query = [word(0), word(1), word(2), word(3)];
             let limit = _mm512_set1_epi64(i64::from(threshold));
-            let [a, b, c, d] = planes.words.each_ref().map(|plane| plane.as_chunks::<8>().0);
-            for first in (0..count).step_by(8) {
-                let counts = |plane: &[[u64; 8]], query| {
+            let [a, b, c, d] = planes.words.each_ref().map(|plane| plane.as_chunks::<STEP>().0);
+            for first in (0..count).step_by(STEP) {
+                let counts = |plane: &[[u64; STEP]], query| {
                     // SAFETY: eight words, which is what the load reads.
-                    let words = unsafe { _mm512_loadu_si512(plane[first / 8].as_ptr().cast()) };
+                    let words = unsafe { _mm512_loadu_si512(plane[first / STEP].as_ptr().cast()) };
                     _mm512_popcnt_epi64(_mm512_xor_si512(words, query))
                 };
                 let ab = _mm512_add_epi64(counts(a, query[0]), counts(b, query[1]));
                 let cd = _mm512_add_epi64(counts(c, query[2]), counts(d, query[3]));
                 let sums = _mm512_add_epi64(ab, cd);
-                let mut near = _mm512_cmple_epu64_mask(sums, limit);
-                if near == 0 {
-                    continue;
-                }
-                if count - first < 8 {
-                    near &= (1 << (count - first)) - 1;
-                }
-                let mut distances = [0_u64; 8];
-                // SAFETY: eight words, which is what the store writes.
-                unsafe { _mm512_storeu_si512(distances.as_mut_ptr().cast(), sums) };
-                while near != 0 {
-                    let place = near.trailing_zeros() as usize;
-                    found.push((first + place) as u32, distances[place] as u32);
-                    near &= near - 1;
+                let valid = if count - first < STEP { (1 << (count - first)) - 1 } else { u8::MAX };
+                let near = _mm512_cmple_epu64_mask(sums, limit) & valid;
+                if near != 0 {
+                    keep_step(near, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), first, sums, found);
                 }
             }
         }

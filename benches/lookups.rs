@@ -59,7 +59,8 @@ fn main() {
 
     let forum = Forum::found(2, Path::new(env!("CARGO_TARGET_TMPDIR")));
     forum.preload(ASKED, &[AUTHOR], records);
-    let threads = |count| tokio::runtime::Builder::new_multi_thread().worker_threads(count).enable_all().build().unwrap();
+    let threads =
+        |count| tokio::runtime::Builder::new_multi_thread().worker_threads(count).enable_all().build().unwrap();
     let (serving, asking) = (threads(2), threads(2));
     let begun = clock::instant();
     let node = Node::start(&forum, &serving);

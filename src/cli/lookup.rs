@@ -67,8 +67,7 @@ pub(super) async fn lookup(args: &MatchArgs, at: &Invocation) -> Outcome {
     for item in &items {
         let signals = item.sought().into_iter().chain(poster.iter().flat_map(Item::sought)).collect();
         let (distance_max, explain) = (args.distance, args.explain);
-        let answer =
-            node.lookup(local::LookupRequest { signals, distance_max, explain, ..Default::default() }).await?;
+        let answer = node.lookup(local::LookupRequest { signals, distance_max, explain, ..Default::default() }).await?;
         if !answer.matches.is_empty() {
             exit = Exit::Ok;
         }

@@ -118,6 +118,11 @@ impl Shared {
         replica
     }
 
+    /// The replica, to read, unless that would mean to wait.
+    pub fn replica_if_free(&self) -> Option<RwLockReadGuard<'_, Replica>> {
+        self.replica.try_read().ok()
+    }
+
     /// Lets those in who wait to read: a thread that takes the lock again at once is faster than any that must wake up.
     fn give_way(&self) {
         let begun = clock::instant();
@@ -468,7 +473,10 @@ pub fn start_with(
         }
     })?;
     let (mut replica, effects) = restore.finish();
-    let matcher = matcher.unwrap_or_else(|| Matcher::of(replica.view()));
+    let matcher = match matcher {
+        Some(matcher) => matcher,
+        None => Matcher::built(replica.view(), clock::random(), progress::indexing()).map_err(OpenError::Thread)?,
+    };
     matcher.apply(&replica.take_changes());
     replica.follow_changes();
     remember_place(data, moved.then(|| replica.next_log_no()))

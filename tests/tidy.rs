@@ -50,6 +50,9 @@ const FORBIDDEN_IN_REPLICA: [(&str, &str); 15] = [
     ("unsafe", "nothing here needs it"),
 ];
 
+/// The one file that may say `unsafe`: SIMD behind run-time detection.
+const SIMD: &str = "src/replica/index/simd.rs";
+
 /// Modules with these names collect what has no home.
 const EMPTY_NAMES: [&str; 6] = ["common", "helper", "helpers", "manager", "types", "utils"];
 
@@ -252,6 +255,9 @@ fn the_replica_touches_nothing_outside_itself() {
     for (file, text) in files("src/replica", &[".rs"]) {
         for (index, line) in without_tests(&code_only(&text)).lines().enumerate() {
             for (word, why) in FORBIDDEN_IN_REPLICA {
+                if word == "unsafe" && file == SIMD {
+                    continue;
+                }
                 if has_word(line, word) {
                     let what = format!("{word} in the replica: {why}");
                     findings.push(Finding { file: file.clone(), line: index + 1, what });

@@ -144,6 +144,23 @@ impl Node {
         Ok(())
     }
 
+    /// Looks up many hashes; one answer a request, in their order.
+    ///
+    /// # Errors
+    /// What the node answers, as a message and an exit code.
+    pub(super) async fn bulk(
+        &self,
+        requests: Vec<local::LookupBulkRequest>,
+    ) -> Result<Vec<local::LookupBulkResponse>, Failure> {
+        let mut forum = self.forum.clone();
+        let mut stream = within(CALL_TIMEOUT, forum.lookup_bulk(tokio_stream::iter(requests))).await?;
+        let mut answers = Vec::new();
+        while let Some(answer) = within(CALL_TIMEOUT, async { stream.message().await.map(Response::new) }).await? {
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+
     /// Connects to the node that listens on `socket`.
     ///
     /// # Errors

@@ -140,7 +140,7 @@ async fn show(args: &ShowArgs, at: &Invocation) -> Outcome {
     let item = args.item.read()?;
     let node = at.node().await?;
     let signals = match &item {
-        Item::Hash(_) => item.hashes().iter().map(Hash::signal).collect(),
+        Item::Hash(_) | Item::Address(_) => item.hashes().iter().map(Hash::signal).collect(),
         // An account may be listed under several peppers.
         Item::File(..) | Item::Account(_) => {
             listed(&item, &node, false).await?.into_iter().filter_map(|entry| entry.signal).collect()
@@ -374,7 +374,7 @@ async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome 
     let mut entries = match &item {
         // Our word ends, or stands against it, under every pepper that it is listed under.
         Item::Account(_) if stance != local::Stance::Endorse => known(&item, &node).await?,
-        Item::Hash(_) | Item::Account(_) => {
+        Item::Hash(_) | Item::Address(_) | Item::Account(_) => {
             let signal = item.hashes().first().map(Hash::signal);
             let request = local::GetEntryRequest { signal: signal.clone(), receipts: false };
             let entry = node.entry(request).await?.entry;

@@ -10,14 +10,18 @@ use crate::replica::ids::TimeMs;
 use crate::replica::taxonomy::Taxonomy;
 
 /// Their types and ours.
-const TYPES: [(&str, &str); 6] = [
+const TYPES: [(&str, &str); 7] = [
     ("HASH_PDQ", "pdq"),
     ("HASH_MD5", "md5"),
     ("HASH_SHA1", "sha1"),
     ("HASH_SHA256", "sha256"),
     ("HASH_SHA512", "sha512"),
     ("HASH_VIDEO_MD5", "md5"),
+    ("HASH_TEXT_TLSH", "tlsh"),
 ];
+/// Their types of what they share in clear, and ours: only read. What we list of an address is a hash that they have no
+/// name for.
+const READ_TYPES: [(&str, &str); 2] = [("URI", "url"), ("RAW_URI", "url")];
 /// Their severities and ours; the first of a number is written.
 const SEVERITIES: [(&str, u32); 6] =
     [("UNKNOWN", 0), ("INFO", 1), ("WARNING", 2), ("SEVERE", 3), ("APOCALYPSE", 4), ("SUSPICIOUS", 2)];
@@ -55,9 +59,10 @@ pub(super) fn of_threatexchange(object: &Map<String, Value>, labels: &Taxonomy) 
     };
     let type_name = text("type")?.or_else(|| of_indicator("type").map(|name| Cow::Owned(name.to_owned())));
     let type_name = type_name.unwrap_or_default();
-    let known = TYPES.iter().find(|(theirs, _)| *theirs == type_name).map(|(_, ours)| *ours);
-    let ours = known.ok_or_else(|| {
-        let known = TYPES.map(|(theirs, _)| theirs).join(", ");
+    let known = || TYPES.iter().chain(&READ_TYPES);
+    let ours = known().find(|(theirs, _)| *theirs == type_name).map(|(_, ours)| *ours);
+    let ours = ours.ok_or_else(|| {
+        let known = known().map(|(theirs, _)| *theirs).collect::<Vec<_>>().join(", ");
         Mistake::in_column("type", format!("got {:?}, expected one of {known}", quoted(&type_name)))
     })?;
     if object.get("should_delete") == Some(&Value::Bool(true)) {
@@ -212,12 +217,16 @@ mod tests {
             let texts: Vec<_> = cells[..3].iter().map(|cell| cell.as_deref().unwrap_or_default()).collect();
             assert_eq!(texts, ["md5", MD5, "symbol"], "{text}");
         }
+        for (theirs, ours) in [("URI", "url"), ("RAW_URI", "url"), ("HASH_TEXT_TLSH", "tlsh")] {
+            let cells = read(&format!("{{\"indicator\":\"x\",\"type\":\"{theirs}\"}}")).unwrap();
+            assert_eq!(cells[0].as_deref(), Some(ours));
+        }
     }
 
     #[test]
     fn what_is_not_for_this_list_is_refused() {
         for (fields, expected) in [
-            ("\"type\":\"URI\"", "line 1, column type: got \"URI\""),
+            ("\"type\":\"DOMAIN\"", "line 1, column type: got \"DOMAIN\""),
             ("\"indicator\":\"x\"", "line 1, column type: got \"\""),
             ("\"type\":\"HASH_MD5\",\"status\":\"NON_MALICIOUS\"", "line 1, column status: got \"NON_MALICIOUS\""),
             ("\"type\":\"HASH_MD5\",\"share_level\":\"RED\"", "line 1, column share_level: is RED"),

@@ -1,21 +1,24 @@
-//! `hash`: the hashes of files, computed here. Nothing is sent.
+//! `hash`: the hashes of files and web addresses, computed here. Nothing is sent.
 
 use clap::Args;
 
 use super::failure::{Exit, Failure, Outcome};
-use super::item::{Item, of_file};
+use super::item::Item;
 use super::{Invocation, json};
+use crate::hashing::Document;
+use crate::replica::signal::is_web_address;
 
 #[derive(Args)]
 pub(super) struct HashArgs {
-    /// Files of any kind; of JPEG, PNG, WebP, GIF and BMP also the picture is hashed
-    #[arg(required = true, value_name = "FILE")]
+    /// Files of any kind; of JPEG, PNG, WebP, GIF and BMP also the picture is hashed, of others the document; or pages as
+    /// in https://...
+    #[arg(required = true, value_name = "FILE|URL")]
     files: Vec<String>,
 }
 
 pub(super) fn hash(args: &HashArgs, at: &Invocation) -> Outcome {
     for file in &args.files {
-        let item = Item::of_file(file.as_ref())?;
+        let item = if is_web_address(file) { Item::read(file)? } else { Item::of_file(file.as_ref())? };
         if at.terminal.json {
             at.terminal.json(&as_json(file, &item))?;
         } else {
@@ -34,18 +37,20 @@ fn print(file: &str, item: &Item, at: &Invocation) -> Result<(), Failure> {
         };
         at.terminal.data(format!("{hash}  {file}{note}"))?;
     }
+    if let Item::File(_, hashes) = item
+        && let Some(why) = hashes.document.as_ref().and_then(Document::why_none)
+    {
+        at.terminal.talk(format!("{file}: {why}"));
+    }
     Ok(())
 }
 
 fn as_json(file: &str, item: &Item) -> json::Hashed {
-    let Item::File(_, hashes) = item else {
-        return json::Hashed { file: file.to_owned(), length: 0, hashes: Vec::new() };
-    };
     let signal =
         |hash: super::item::Hash| json::Signal { r#type: hash.type_name, value: hash.value, quality: hash.quality };
     json::Hashed {
         file: file.to_owned(),
-        length: hashes.digests.length,
-        hashes: of_file(hashes).into_iter().map(signal).collect(),
+        length: if let Item::File(_, hashes) = item { hashes.digests.length } else { 0 },
+        hashes: item.hashes().into_iter().map(signal).collect(),
     }
 }

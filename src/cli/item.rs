@@ -1,20 +1,21 @@
-//! What people ask about: a hash, or a file whose hashes are computed here and never leave with it.
+//! What people ask about: a hash, a web address, or a file whose hashes are computed here and never leave with it.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::failure::{Exit, Failure};
-use crate::hashing::{self, FileHashes};
+use crate::hashing::{self, Document, FileHashes};
 use crate::replica::ids::hex;
+use crate::replica::signal::url::{Canonical, UrlError};
 use crate::replica::signal::{self, Alg, PDQ_QUALITY_MIN, Subject};
 use crate::wire::local;
 
 /// One thing that a command is about.
 #[derive(Args)]
 pub(super) struct ItemArgs {
-    /// A hash as in sha256:..., or a file: each of its hashes that is listed
-    #[arg(value_name = "HASH|FILE", required_unless_present = "account")]
+    /// A hash as in sha256:..., the address of a page as in https://..., or a file: each of its hashes that is listed
+    #[arg(value_name = "HASH|URL|FILE", required_unless_present = "account")]
     item: Option<String>,
     /// An account instead, where the forum lists accounts: as in example-video:4711
     #[arg(long, value_name = "PLATFORM:ID", conflicts_with = "item")]
@@ -41,6 +42,8 @@ pub(super) enum Item {
     Hash(Subject),
     /// `platform:id`, for our own node: it makes the pseudonym.
     Account(String),
+    /// A page, a directory or a host. Its hash is made here; only a lookup needs it in clear, at our own node.
+    Address(Box<Canonical>),
     /// Computed from a file.
     File(PathBuf, Box<FileHashes>),
 }
@@ -80,6 +83,9 @@ impl Item {
     /// # Errors
     /// It is neither, or the file cannot be hashed.
     pub(super) fn read(argument: &str) -> Result<Self, Failure> {
+        if let Some(address) = signal::address_in_clear("", argument).map_err(no_address)? {
+            return Ok(Self::Address(Box::new(address)));
+        }
         let parsed = signal::parse_any(argument);
         let path = Path::new(argument);
         match parsed {
@@ -90,8 +96,23 @@ impl Item {
             }
             Err(error) => {
                 let failure = Failure::new(Exit::Usage, format!("{}: neither a file nor a hash", quoted(argument)));
-                Err(failure.culprit(error.to_string()).fix("give the path of a file, or a hash as in sha256:..."))
+                let fix = "give the path of a file, a hash as in sha256:..., or an address as in https://...";
+                Err(failure.culprit(error.to_string()).fix(fix))
             }
+        }
+    }
+
+    /// A web address, with or without its scheme, or the hash of an expression.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub(super) fn address(text: &str) -> Result<Self, Failure> {
+        let address = signal::address_in_clear(Alg::Url.name(), text).map_err(no_address)?;
+        match address {
+            Some(address) => Ok(Self::Address(Box::new(address))),
+            None => signal::parse(Alg::Url.name(), text)
+                .map(Self::Hash)
+                .map_err(|error| Failure::new(Exit::Usage, format!("--url: {error}"))),
         }
     }
 
@@ -116,6 +137,7 @@ impl Item {
         match self {
             Self::Hash(subject) => subject.to_string(),
             Self::Account(account) => format!("account:{account}"),
+            Self::Address(address) => address.expression(),
             Self::File(path, _) => path.display().to_string(),
         }
     }
@@ -129,8 +151,32 @@ impl Item {
             Self::Account(account) => {
                 vec![Hash { type_name: Alg::Account.name().to_owned(), value: account.clone(), quality: None }]
             }
+            Self::Address(address) => {
+                let subject = address.subject();
+                vec![Hash { type_name: subject.type_name().into_owned(), value: subject.value(), quality: None }]
+            }
             Self::File(_, hashes) => of_file(hashes),
         }
+    }
+
+    /// What a lookup at our own node asks for: of an address itself, for all that may cover it.
+    pub(super) fn sought(&self) -> Vec<local::Signal> {
+        match self {
+            Self::Address(address) => {
+                vec![local::Signal { r#type: Alg::Url.name().to_owned(), value: address.expression() }]
+            }
+            _ => self.usable_hashes().iter().map(Hash::signal).collect(),
+        }
+    }
+
+    /// Whether to list it is to list everything on a host on which everybody publishes.
+    pub(super) fn is_too_broad(&self) -> bool {
+        matches!(self, Self::Address(address) if address.is_too_broad())
+    }
+
+    /// Whether to list it is to list everything on a host.
+    pub(super) fn is_whole_host(&self) -> bool {
+        matches!(self, Self::Address(address) if address.is_whole_host())
     }
 
     /// Whether it says who posts, not what is posted.
@@ -138,7 +184,7 @@ impl Item {
         match self {
             Self::Hash(subject) => subject.known_alg() == Some(Alg::Account),
             Self::Account(_) => true,
-            Self::File(..) => false,
+            Self::File(..) | Self::Address(_) => false,
         }
     }
 
@@ -148,13 +194,19 @@ impl Item {
     }
 }
 
-/// The hashes of a file, the picture's first.
+fn no_address(error: UrlError) -> Failure {
+    Failure::new(Exit::Usage, error.to_string()).fix("give an address as in https://example.org/page")
+}
+
+/// The hashes of a file, the picture's or the document's first.
 pub(super) fn of_file(hashes: &FileHashes) -> Vec<Hash> {
     let hash =
         |type_name: &str, bytes: &[u8], quality| Hash { type_name: type_name.to_owned(), value: hex(bytes), quality };
     let digests = &hashes.digests;
     let mut all: Vec<_> =
         hashes.image.iter().map(|image| hash("pdq", &image.hash, Some(u32::from(image.quality)))).collect();
+    let tlsh = hashes.document.as_ref().and_then(Document::tlsh).map(|tlsh| Subject::of(Alg::Tlsh, tlsh));
+    all.extend(tlsh.map(|tlsh| Hash { type_name: "tlsh".to_owned(), value: tlsh.value(), quality: None }));
     all.push(hash("md5", &digests.md5, None));
     all.push(hash("sha1", &digests.sha1, None));
     all.push(hash("sha256", &digests.sha256, None));
@@ -188,6 +240,13 @@ mod tests {
             assert!(matches!(account, Item::Account(_)) && account.is_account());
             assert_eq!((account.name().as_str(), account.hashes()[0].signal().value.as_str()), (name, signal));
         }
+        let address = Item::read("HTTPS://user@Example.org/videos/./#top").unwrap();
+        assert_eq!((address.name().as_str(), address.is_whole_host()), ("example.org/videos/", false));
+        assert_eq!(address.sought()[0].value, "example.org/videos/");
+        assert!(address.hashes()[0].value.len() == 64 && Item::address("example.org").unwrap().is_whole_host());
+        assert!(matches!(Item::address(&address.hashes()[0].value).unwrap(), Item::Hash(_)));
+        assert!(Item::address("mailto:a@example.org").is_err() && Item::read("https://").is_err());
+
         let pseudonym = format!("3:{}", "ab".repeat(32));
         assert!(matches!(Item::account(&pseudonym), Item::Hash(_)) && Item::account(&pseudonym).is_account());
 

@@ -4,11 +4,13 @@ use std::io::{self, BufRead as _, Read as _};
 
 use clap::Args;
 
+use super::catalogue::{Format, Wanted};
 use super::failure::{Exit, Failure, Outcome, io_failure};
 use super::item::Item;
-use super::show;
-use super::{Invocation, json};
+use super::{Invocation, catalogue, json, show};
+use crate::net::local::is_bulk;
 use crate::replica::ids::TimeMs;
+use crate::replica::signal::Alg;
 use crate::wire::local;
 
 /// Items of one command: who has more writes a program against the local service.
@@ -18,8 +20,8 @@ const LINE_SIZE_MAX: u64 = 8_192;
 
 #[derive(Args)]
 pub(super) struct MatchArgs {
-    /// Files, or hashes as in sha256:...; - reads one a line from stdin
-    #[arg(required_unless_present = "account", value_name = "FILE|HASH|-")]
+    /// Files, hashes as in sha256:..., or pages as in https://...; - reads one a line from stdin
+    #[arg(required_unless_present_any = ["account", "catalogue"], value_name = "FILE|HASH|URL|-")]
     items: Vec<String>,
     /// Who posts it, where the forum lists accounts: as in example-video:4711; looked up alone, or with each of the items
     #[arg(long, value_name = "PLATFORM:ID")]
@@ -30,9 +32,30 @@ pub(super) struct MatchArgs {
     /// Also say which hashes were looked up, and of each rule of our policy why it decided or did not
     #[arg(long)]
     explain: bool,
+    /// Look up a whole archive: one hash a line, or id,hash; - reads stdin. Writes what matches, and lines that are no hashes
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["items", "account", "explain"])]
+    catalogue: Option<String>,
+    /// Of --catalogue: the type of hashes that name none, as in pdq or sha256
+    #[arg(long = "type", value_name = "NAME", requires = "catalogue", value_parser = bulk_type)]
+    alg: Option<Alg>,
+    /// Of --catalogue: how results are written
+    #[arg(long, requires = "catalogue", default_value = "jsonl")]
+    format: Format,
+    /// Of --catalogue: also lines that do not match
+    #[arg(long, requires = "catalogue")]
+    all: bool,
+}
+
+fn bulk_type(name: &str) -> Result<Alg, String> {
+    let known = || Alg::SUPPORTED.into_iter().filter(|alg| is_bulk(*alg)).map(Alg::name).collect::<Vec<_>>().join(", ");
+    Alg::from_name(name).filter(|alg| is_bulk(*alg)).ok_or_else(|| format!("expected one of {}", known()))
 }
 
 pub(super) async fn lookup(args: &MatchArgs, at: &Invocation) -> Outcome {
+    if let Some(path) = &args.catalogue {
+        let wanted = Wanted { alg: args.alg, distance: args.distance, format: args.format, all: args.all };
+        return catalogue::look_up(path, &wanted, at).await;
+    }
     let mut items = items(&args.items)?;
     let account = args.account.as_deref().map(Item::account);
     if items.is_empty() {
@@ -42,10 +65,9 @@ pub(super) async fn lookup(args: &MatchArgs, at: &Invocation) -> Outcome {
     let node = at.node().await?;
     let mut exit = Exit::NotFound;
     for item in &items {
-        let hashes = item.usable_hashes().into_iter().chain(poster.iter().flat_map(Item::hashes));
-        let signals = hashes.map(|hash| hash.signal()).collect();
-        let answer =
-            node.lookup(local::LookupRequest { signals, distance_max: args.distance, explain: args.explain }).await?;
+        let signals = item.sought().into_iter().chain(poster.iter().flat_map(Item::sought)).collect();
+        let (distance_max, explain) = (args.distance, args.explain);
+        let answer = node.lookup(local::LookupRequest { signals, distance_max, explain, ..Default::default() }).await?;
         if !answer.matches.is_empty() {
             exit = Exit::Ok;
         }
@@ -270,6 +292,7 @@ mod tests {
                 threshold: 31,
                 entry: Some(entry()),
                 flooding: true,
+                ..Default::default()
             }],
             truncated: true,
             shadow_verdict: local::Verdict::Block as i32,

@@ -7,6 +7,7 @@ pub mod terminal;
 mod backfill;
 mod backup;
 mod batch;
+mod catalogue;
 mod cert;
 mod charter;
 mod client;

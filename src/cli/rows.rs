@@ -313,6 +313,11 @@ impl<'a, R: BufRead> Rows<'a, R> {
                 "got account, expected a hash: staydown submit --account PLATFORM:ID".to_owned(),
             ));
         }
+        let address = signal::address_in_clear(cell(0).unwrap_or_default(), cell(1).unwrap_or_default());
+        if address.is_ok_and(|address| address.is_some_and(|address| address.is_whole_host())) {
+            let fix = "list its pages and directories, or alone: staydown submit --url HOST --whole-host";
+            return Err(wrong("value", format!("is a whole host, expected a page or a directory on it; {fix}")));
+        }
         let mut terms = self.defaults.clone();
         if let Some(labels) = cell(2) {
             terms.labels = listed(labels);

@@ -13,16 +13,22 @@ use super::{Invocation, backfill, json, show, taxonomy};
 use crate::clock;
 use crate::replica::ids::{TimeMs, sha256};
 use crate::replica::own::RECORDS_PER_SUBMISSION_MAX;
-use crate::replica::record;
+use crate::replica::{record, signal};
 use crate::wire::files::is_language;
 use crate::wire::local;
 
 #[derive(Args)]
-#[command(group = clap::ArgGroup::new("what").required(true).multiple(false).args(["items", "account", "from"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(false).args(["items", "account", "url", "from"]))]
 pub(super) struct SubmitArgs {
-    /// Files (all their hashes, as one item each), or hashes as in sha256:...
-    #[arg(value_name = "FILE|HASH")]
+    /// Files (all their hashes, as one item each), hashes as in sha256:..., or pages as in https://...
+    #[arg(value_name = "FILE|HASH|URL")]
     items: Vec<String>,
+    /// A page, with its query; or everything below a directory, as in example.org/videos/; may be repeated
+    #[arg(long, value_name = "URL")]
+    url: Vec<String>,
+    /// Everything on the host that --url names, and on those below it: it matches when a second full member says so, too
+    #[arg(long)]
+    whole_host: bool,
     /// An account instead, where the forum lists accounts: as in example-video:4711; it needs --expires; may be repeated
     #[arg(long, value_name = "PLATFORM:ID")]
     account: Vec<String>,
@@ -121,6 +127,10 @@ pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
         return Err(Failure::new(Exit::Usage, "--label is missing").fix("staydown taxonomy show"));
     }
     let mut items = args.items.iter().map(|item| Item::read(item)).collect::<Result<Vec<_>, _>>()?;
+    for url in &args.url {
+        items.push(Item::address(url)?);
+    }
+    check_hosts(&items, args.whole_host)?;
     items.extend(args.account.iter().map(|account| Item::account(account)));
     if terms.expires == TimeMs(0) && items.iter().any(Item::is_account) {
         let failure = Failure::new(Exit::Usage, "--expires is missing: what is said of an account ends");
@@ -137,6 +147,19 @@ pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
     let answer = at.node().await?.submit(request).await?;
     print_answer(answer, at)?;
     Ok(Exit::Ok)
+}
+
+/// Refuses a whole host where none was meant, for it is written like its first page, and one on which everybody publishes.
+fn check_hosts(items: &[Item], whole_host: bool) -> Result<(), Failure> {
+    if let Some(host) = items.iter().find(|item| item.is_too_broad()) {
+        let refusal = signal::GuardRefusal::HostTooBroad;
+        return Err(Failure::new(Exit::Usage, format!("{}: {refusal} ({})", host.name(), refusal.code())));
+    }
+    let Some(host) = items.iter().find(|item| item.is_whole_host()).filter(|_| !whole_host) else { return Ok(()) };
+    let failure = Failure::new(Exit::Usage, format!("{} is a whole host: --whole-host is missing", host.name()));
+    Err(failure
+        .culprit("to list it is to list every page on it and on the hosts below it")
+        .fix("name the page or the directory, as in --url 'example.org/videos/', or give --whole-host"))
 }
 
 fn terms(args: &SubmitArgs, now: TimeMs) -> Result<Terms, Failure> {

@@ -19,6 +19,17 @@ pub(super) struct Progress {
     size: u64,
 }
 
+/// What [`Matcher::built`](crate::matcher::Matcher::built) tells while it goes through a long list.
+pub(super) fn indexing() -> impl FnMut(u64, u64) {
+    let mut told = clock::instant();
+    move |done, of| {
+        if told.elapsed() >= STEP {
+            told = clock::instant();
+            tracing::info!(done, of, "making the index of the list");
+        }
+    }
+}
+
 impl Progress {
     pub(super) fn new(data: &Path) -> Self {
         let now = clock::instant();

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use super::{Shared, lock, submissions_off};
 use crate::clock;
-use crate::matcher::Matcher;
+use crate::matcher::{Matcher, Stored};
 use crate::replica::block::Frame;
 use crate::replica::ids::{BlockId, Origin, Seq, TimeMs};
 use crate::replica::view::View;
@@ -219,6 +219,8 @@ pub(super) fn load(data: &Path, restore: &mut Restore, store: &Store) -> Option<
 /// Why a snapshot is not used.
 #[derive(Debug, thiserror::Error)]
 enum NotUsed {
+    #[error("cannot begin to merge the index: {0}")]
+    Thread(#[from] io::Error),
     #[error(transparent)]
     File(#[from] SnapshotError),
     #[error(transparent)]
@@ -232,13 +234,14 @@ enum NotUsed {
 fn adopt(snapshot: &Snapshot, restore: &mut Restore, store: &Store) -> Result<Loaded, NotUsed> {
     let law = restore.law().clone();
     // The list and its index are about as long: each core reads one.
-    let (matcher, view) = thread::scope(|scope| {
-        let matcher = scope.spawn(|| Matcher::read(|name| snapshot.section(name)));
+    let (index, view) = thread::scope(|scope| {
+        let index = scope.spawn(|| Stored::read(snapshot));
         let view = snapshot.section(VIEW).map(|bytes| View::read_from(&law, &bytes));
-        (matcher.join(), view)
+        (index.join(), view)
     });
-    let matcher = matcher.map_err(|_panicked| NotUsed::Panicked)??;
+    let index = index.map_err(|_panicked| NotUsed::Panicked)??;
     let mut view = view?.map_err(|_broken| NotUsed::Part("list"))?;
+    let matcher = Matcher::with_stored(index, &view)?;
     view.follow_changes();
     let on_disk = |id: BlockId| {
         let bytes = store.block(id).ok().flatten()?;
@@ -402,7 +405,7 @@ mod tests {
                 entries: view.subjects_after(None).map(entry).collect(),
                 searched: {
                     let all = view.matching().cloned().enumerate().collect::<Vec<_>>();
-                    shared.matcher().now().search(&all, 0).len()
+                    shared.matcher().now().search(&all, 0).candidates.len()
                 },
                 heads: format!("{:?}", replica.have()),
                 key: replica.submitted_before(&[3; 16]),

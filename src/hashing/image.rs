@@ -83,6 +83,20 @@ pub fn decode(format: ImageFormat, bytes: &[u8]) -> Result<RgbImage, ImageError>
     without_panic(name(format), || decode_in_bounds(format, bytes))
 }
 
+/// How many pixels the header of an image file in `format` claims. Decodes none of them.
+///
+/// # Errors
+/// [`ImageError`], the same as [`decode`] would give for the header.
+pub fn claimed_pixels(format: ImageFormat, bytes: &[u8]) -> Result<u64, ImageError> {
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(ImageError::TooLong);
+    }
+    without_panic(name(format), || {
+        let (width, height) = open(format, bytes)?.dimensions();
+        Ok(u64::from(width) * u64::from(height))
+    })
+}
+
 /// Decoders are written by others and fed by attackers; a panic in one is an error like any other.
 fn without_panic<T>(
     format: &'static str,
@@ -103,6 +117,12 @@ fn decode_in_bounds(format: ImageFormat, bytes: &[u8]) -> Result<RgbImage, Image
         let reason = "the file ends before the picture does".to_owned();
         return Err(ImageError::Damaged { format: name(format), reason });
     }
+    let decoder = open(format, bytes)?;
+    DynamicImage::from_decoder(decoder).map(to_rgb).map_err(|e| refused(format, &e))
+}
+
+/// A decoder that has read the header and found it within the limits.
+fn open(format: ImageFormat, bytes: &[u8]) -> Result<impl ImageDecoder, ImageError> {
     let refused = |e| refused(format, &e);
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(DECODE_BYTES_MAX);
@@ -116,7 +136,7 @@ fn decode_in_bounds(format: ImageFormat, bytes: &[u8]) -> Result<RgbImage, Image
     }
     limits.reserve(decoder.total_bytes()).map_err(refused)?;
     decoder.set_limits(limits).map_err(refused)?;
-    DynamicImage::from_decoder(decoder).map(to_rgb).map_err(refused)
+    Ok(decoder)
 }
 
 fn refused(format: ImageFormat, error: &image::ImageError) -> ImageError {

@@ -1,4 +1,4 @@
-//! Media file -> hashes: the four digests of every file, and PDQ of what is an image (SIGNALS.md).
+//! Media file -> hashes: the four digests of every file, PDQ of what is an image, TLSH of what is none (SIGNALS.md).
 //!
 //! No bytes of a file leave this module; only its hashes do.
 
@@ -6,6 +6,8 @@ pub mod digests;
 pub mod drawn;
 pub mod image;
 pub mod pdq;
+pub mod pool;
+pub mod tlsh;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -14,6 +16,12 @@ use std::path::{Path, PathBuf};
 pub use self::digests::Digests;
 pub use self::image::ImageError;
 pub use self::pdq::{Pdq, pdq};
+pub use self::pool::{Pool, PoolError};
+pub use self::tlsh::Document;
+
+use self::tlsh::{DocumentHasher, Reading};
+
+use ::image::RgbImage;
 
 use crate::replica::signal::{Alg, Subject};
 
@@ -24,13 +32,16 @@ pub struct FileHashes {
     pub digests: Digests,
     /// Of the picture, if the bytes begin like JPEG, PNG, WebP, GIF or BMP. Look at its quality before using it.
     pub image: Option<Pdq>,
+    /// Of what is no picture, as a document: its TLSH, or why it has none.
+    pub document: Option<Document>,
 }
 
 impl FileHashes {
-    /// What can be listed or looked up of the file: the picture first, then the digests.
+    /// What can be listed or looked up of the file: the picture or the document first, then the digests.
     pub fn subjects(&self) -> Vec<Subject> {
         let picture = self.image.map(|image| Subject::of(Alg::Pdq, &image.hash));
-        picture.into_iter().chain(digests_as_subjects(&self.digests)).collect()
+        let document = self.document.as_ref().and_then(Document::tlsh).map(|tlsh| Subject::of(Alg::Tlsh, tlsh));
+        picture.into_iter().chain(document).chain(digests_as_subjects(&self.digests)).collect()
     }
 }
 
@@ -81,8 +92,10 @@ pub fn hash_file(path: &Path) -> Result<FileHashes, HashingError> {
     let mut head = Vec::with_capacity(image::SNIFF_BYTES);
     file.by_ref().take(image::SNIFF_BYTES as u64).read_to_end(&mut head).map_err(unreadable)?;
     if image::sniff(&head).is_none() {
-        let digests = Digests::of_reader(head.chain(file)).map_err(unreadable)?;
-        return Ok(FileHashes { digests, image: None });
+        let mut hasher = DocumentHasher::default();
+        let reading = Reading { inner: head.chain(file), hasher: &mut hasher };
+        let digests = Digests::of_reader(reading).map_err(unreadable)?;
+        return Ok(FileHashes { digests, image: None, document: Some(hasher.finish()) });
     }
     // One byte more than is allowed, so that a longer file shows without being read.
     let rest_max = image::FILE_BYTES_MAX + 1 - head.len() as u64;
@@ -95,15 +108,24 @@ pub fn hash_file(path: &Path) -> Result<FileHashes, HashingError> {
 /// # Errors
 /// [`ImageError`] if `bytes` begin like an image and are none that we can use.
 pub fn hash_bytes(bytes: &[u8]) -> Result<FileHashes, ImageError> {
+    Ok(hash_with(bytes, |_| ())?.0)
+}
+
+/// The same, and of a picture its hashes in all eight positions, as [`pdq::pdq_dihedral`] has them.
+///
+/// # Errors
+/// As [`hash_bytes`].
+pub fn hash_positions(bytes: &[u8]) -> Result<(FileHashes, Option<[Pdq; 8]>), ImageError> {
+    hash_with(bytes, |pixels| pdq::pdq_dihedral(pixels.width(), pixels.height(), pixels.as_raw()))
+}
+
+/// `more` is asked of the pixels, if there are any.
+fn hash_with<T>(bytes: &[u8], more: impl FnOnce(&RgbImage) -> T) -> Result<(FileHashes, Option<T>), ImageError> {
     let head = &bytes[..bytes.len().min(image::SNIFF_BYTES)];
-    let image = match image::sniff(head) {
-        Some(format) => {
-            let pixels = image::decode(format, bytes)?;
-            Some(pdq(pixels.width(), pixels.height(), pixels.as_raw()))
-        }
-        None => None,
-    };
-    Ok(FileHashes { digests: Digests::of_bytes(bytes), image })
+    let pixels = image::sniff(head).map(|format| image::decode(format, bytes)).transpose()?;
+    let image = pixels.as_ref().map(|pixels| pdq(pixels.width(), pixels.height(), pixels.as_raw()));
+    let document = image.is_none().then(|| Document::of_bytes(bytes));
+    Ok((FileHashes { digests: Digests::of_bytes(bytes), image, document }, pixels.as_ref().map(more)))
 }
 
 /// Only the digests of the file at `path`, without a look at what is in it.
@@ -160,11 +182,12 @@ mod tests {
     #[test]
     fn a_file_that_is_no_image_has_digests_only() {
         let folder = tempfile::tempdir().unwrap();
-        for (name, bytes) in [("empty", &b""[..]), ("text", b"BM is how this text begins, and it is no bitmap")] {
+        for (name, bytes) in [("empty", &b""[..]), ("text", b"BM is how this begins, and it is no bitmap")] {
             let path = folder.path().join(name);
             fs::write(&path, bytes).unwrap();
             let hashes = hash_file(&path).unwrap();
-            assert_eq!(hashes, FileHashes { digests: Digests::of_bytes(bytes), image: None });
+            let document = Some(Document::TooShort);
+            assert_eq!(hashes, FileHashes { digests: Digests::of_bytes(bytes), image: None, document });
             assert_eq!(digest_file(&path).unwrap(), hashes.digests);
         }
     }

@@ -12,6 +12,7 @@ use super::local::subject;
 use super::status::{bad_field, refuse_with_fix};
 use crate::accounts::{Account, Peppers, Shut, client_key};
 use crate::clock;
+use crate::engine::Shared;
 use crate::keys;
 use crate::replica::charter::{ACCOUNTS_LEVEL, Charter};
 use crate::replica::ids::{CharterHash, MemberId, TimeMs};
@@ -84,20 +85,20 @@ impl Accounts {
         named.try_for_each(|(index, statement)| resolve_one(replica, &peppers, statement, index))
     }
     /// The subjects that `signals` ask for, each with the place of its signal: an account is asked for under every pepper
-    /// that is open.
+    /// that is open. Only for accounts is the replica looked at.
     ///
     /// # Errors
     /// The field that is wrong, or why accounts cannot be looked up.
-    pub(super) fn queries(
-        &self,
-        replica: &Replica,
-        signals: &mut [l::Signal],
-    ) -> Result<Vec<(usize, Subject)>, Status> {
+    pub(super) fn queries(&self, shared: &Shared, signals: &mut [l::Signal]) -> Result<Vec<(usize, Subject)>, Status> {
         let mut queries = Vec::with_capacity(signals.len());
         let mut opened = None;
         for (index, signal) in signals.iter_mut().enumerate() {
-            let field = format!("signals[{index}]");
-            let subjects = self.subjects_under(replica, signal, &field, &mut opened)?;
+            let field = || format!("signals[{index}]");
+            if !is_account(signal) {
+                queries.push((index, subject(Some(signal), &field())?));
+                continue;
+            }
+            let subjects = self.subjects_under(&shared.replica(), signal, &field(), &mut opened)?;
             queries.extend(subjects.into_iter().map(|subject| (index, subject)));
         }
         Ok(queries)

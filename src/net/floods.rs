@@ -25,20 +25,42 @@ pub(super) fn count<'e>(
     now: TimeMs,
 ) -> Vec<bool> {
     let mut seen: BTreeMap<&Subject, bool> = BTreeMap::new();
+    let trip = |entry: &Entry| {
+        let listed = entry.said.iter().map(|said| said.time).min().unwrap_or(now);
+        breaker.matched(&entry.subject, listed, limits, now)
+    };
     let mut of = |entry: &'e Entry| {
-        let flooding = || !limits.off && is_flooding(replica, breaker, limits, entry, now);
+        let flooding = || !limits.off && is_flooding(replica, breaker, entry, trip, now);
         *seen.entry(&entry.subject).or_insert_with(flooding)
     };
     entries.map(&mut of).collect()
 }
 
-fn is_flooding(replica: &Replica, breaker: &Breaker, limits: &Limits, entry: &Entry, now: TimeMs) -> bool {
+/// The same without counting: for what nobody is uploading, such as a company's archive. Going through one finds the same
+/// entry as often as the archive has it, which says nothing of a flood.
+pub(super) fn look<'e>(
+    replica: &Replica,
+    breaker: &Breaker,
+    limits: &Limits,
+    entries: impl Iterator<Item = &'e Entry>,
+    now: TimeMs,
+) -> Vec<bool> {
+    let trip = |entry: &Entry| breaker.tripped(&entry.subject, now);
+    entries.map(|entry| !limits.off && is_flooding(replica, breaker, entry, trip, now)).collect()
+}
+
+fn is_flooding(
+    replica: &Replica,
+    breaker: &Breaker,
+    entry: &Entry,
+    trip: impl Fn(&Entry) -> Option<Trip>,
+    now: TimeMs,
+) -> bool {
     // No BLOCK rests on an account, and people come back often.
     if entry.subject.kind() == signal::KIND_ACCOUNT {
         return false;
     }
-    let listed = entry.said.iter().map(|said| said.time).min().unwrap_or(now);
-    let Some(trip) = breaker.matched(&entry.subject, listed, limits, now) else { return false };
+    let Some(trip) = trip(entry) else { return false };
     if stands_by(replica.me(), entry, trip.at) {
         breaker.keep(&entry.subject, now);
         return false;

@@ -53,8 +53,11 @@ pub const SUBMIT_STREAMS_MAX: usize = 8;
 pub const SUBMISSIONS_AHEAD: usize = 32;
 /// Streams of lookups at once on the local socket: upload services have one a process.
 pub const LOOKUP_STREAMS_MAX: usize = 64;
-/// Lookups of one stream under way: more than a machine has cores for, and too few to starve everything else.
-pub const LOOKUPS_AHEAD: usize = 16;
+/// Lookups of one stream that are searched for together: enough that handing them to a thread costs each of them little,
+/// and searched within a few milliseconds.
+pub const LOOKUPS_TOGETHER: usize = 64;
+/// Lots of [`LOOKUPS_TOGETHER`], or requests in bulk, of one stream under way: while one is answered the next is searched.
+pub const LOOKUPS_AHEAD: usize = 2;
 /// Watches at once on the local socket: each reads the whole list once an hour, for what ended.
 pub const WATCHES_MAX: usize = 16;
 /// Exports at once on the local socket: each holds a thread, and some MiB of entries on their way.
@@ -101,7 +104,7 @@ mod tests {
 
     use super::*;
     use crate::engine::{LINGER_MS, QUEUE_MAX};
-    use crate::net::local::{PAGE_MAX, SIGNALS_MAX};
+    use crate::net::local::{BULK_MAX, FILES_BYTES_MAX, FILES_MAX, PAGE_MAX, SIGNALS_MAX};
     use crate::net::tls;
     use crate::replica::block::{PAYLOAD_SIZE_MAX, RECORD_SIZE_MAX, RECORDS_PER_BLOCK_MAX};
     use crate::replica::charter::{CHARTER_SIZE_MAX, HAVE_MAX, LOG_LIMIT_DEFAULT, PINS_PER_NODE_MAX};
@@ -142,7 +145,8 @@ mod tests {
         assert_eq!((HEADERS_MAX, MATCHES_MAX, PAGE_MAX, SIGNALS_MAX), (256, 1_000, 1_000, 64));
         assert_eq!((QUEUE_MAX, LOCAL_STREAMS_MAX, LOCAL_MESSAGE_BYTES_MAX), (32, 1_024, 4 << 20));
         assert_eq!((SUBMIT_STREAMS_MAX, LOOKUP_STREAMS_MAX, WATCHES_MAX, EXPORTS_MAX), (8, 64, 16, 4));
-        assert_eq!((SUBMISSIONS_AHEAD, LOOKUPS_AHEAD), (32, 16));
+        assert_eq!((SUBMISSIONS_AHEAD, LOOKUPS_TOGETHER, LOOKUPS_AHEAD, BULK_MAX), (32, 64, 2, 10_000));
+        assert_eq!((FILES_MAX, FILES_BYTES_MAX), (8, 64 << 20));
     }
 
     /// A page of entries, a whole submission and a whole block fit into the messages that carry them.
@@ -152,6 +156,8 @@ mod tests {
         const { assert!(HAVE_MAX * 80 < MESSAGE_BYTES_MAX) };
         const { assert!(RECORDS_PER_SUBMISSION_MAX < RECORDS_PER_BLOCK_MAX) };
         const { assert!(MESSAGE_BYTES_MAX < PEER_BYTES_BURST as usize) };
+        const { assert!(BULK_MAX * 64 + 1024 < LOCAL_MESSAGE_BYTES_MAX) };
+        const { assert!(FILES_BYTES_MAX as u64 <= crate::hashing::pool::FILE_BYTES_MAX) };
         const { assert!(STREAM_WINDOW < CONNECTION_WINDOW && STREAM_WINDOW <= 4 << 20) };
     }
 

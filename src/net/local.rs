@@ -3,8 +3,13 @@
 mod batches;
 mod evidence;
 mod export;
+mod lookups;
+mod server;
 mod streams;
 mod watch;
+
+pub use lookups::{BULK_MAX, FILES_BYTES_MAX, FILES_MAX, is_bulk};
+pub use server::LocalServer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,9 +21,9 @@ use tokio::task::JoinHandle;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::accounts::Accounts;
+use super::addresses;
 use super::expiry;
 use super::floods;
-use super::limits::LOCAL_MESSAGE_BYTES_MAX;
 use super::report;
 use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
 use super::tls::{Connections, RefusedConnection, Sender, Tls};
@@ -28,13 +33,11 @@ use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
 use crate::policy::breaker::{Breaker, Trip};
 use crate::policy::harmless::Harmless;
-use crate::policy::in_force::{InForce, Standing as PolicyStanding};
-use crate::policy::{Floor, Found, Policy};
+use crate::policy::in_force::Standing as PolicyStanding;
 use crate::replica::block::{Frame, Slot};
 use crate::replica::charter::{Charter, CharterError};
 use crate::replica::heads::head_to_proto;
 use crate::replica::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, TimeMs, hex};
-use crate::replica::index::MATCHES_MAX;
 use crate::replica::log::Log;
 use crate::replica::own::{Answer, RECORDS_PER_SUBMISSION_MAX, Receipt};
 use crate::replica::signal::{self, Alg, Subject};
@@ -45,7 +48,7 @@ use crate::replica::view::{Entry, Said, Status as Standing};
 use crate::replica::{Health, Input, Replica, Settings, merkle, proto, record};
 use crate::report::local::Counters;
 use crate::wire::local as l;
-use crate::wire::local_service::forum_server::{Forum, ForumServer};
+use crate::wire::local_service::forum_server::Forum;
 
 /// Signals of one lookup: all hashes of one item, in a few variants.
 pub const SIGNALS_MAX: usize = 64;
@@ -65,8 +68,6 @@ const WAIT_STEP: Duration = Duration::from_millis(50);
 const SUSPEND_MARKS_MAX: usize = 48;
 /// Peers whose last word health repeats while none is connected: the others most likely say the same.
 const WHY_ALONE_MAX: usize = 3;
-/// Matches, the nearest first, that come with counter-narratives: a person reads no more, and a lookup holds the lock.
-const OFFERED_MATCHES_MAX: usize = 16;
 /// Labels, or languages, of one statement.
 pub(super) const TAGS_MAX: usize = 32;
 
@@ -86,6 +87,7 @@ pub struct LocalService {
     harmless: Arc<Harmless>,
     importing: batches::Importing,
     streams: streams::Streams,
+    lookups: lookups::Lookups,
 }
 
 impl LocalService {
@@ -110,6 +112,7 @@ impl LocalService {
             reports,
             importing,
             streams,
+            lookups: lookups::Lookups::default(),
             accounts,
             breaker,
             harmless: Arc::default(),
@@ -141,10 +144,8 @@ impl LocalService {
     }
 
     /// The gRPC service, with its limits set.
-    pub fn into_server(self) -> ForumServer<Self> {
-        ForumServer::new(self)
-            .max_decoding_message_size(LOCAL_MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(LOCAL_MESSAGE_BYTES_MAX)
+    pub fn into_server(self) -> LocalServer {
+        LocalServer::new(self)
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -195,6 +196,15 @@ impl Forum for LocalService {
         request: Request<Streaming<l::LookupRequest>>,
     ) -> Result<Response<Self::LookupStreamStream>, Status> {
         streams::lookup(self, request.into_inner()).map(Response::new)
+    }
+
+    type LookupBulkStream = streams::Answers<l::LookupBulkResponse>;
+
+    async fn lookup_bulk(
+        &self,
+        request: Request<Streaming<l::LookupBulkRequest>>,
+    ) -> Result<Response<Self::LookupBulkStream>, Status> {
+        streams::lookup_bulk(self, request.into_inner()).map(Response::new)
     }
 
     async fn get_entry(&self, request: Request<l::GetEntryRequest>) -> Result<Response<l::GetEntryResponse>, Status> {
@@ -721,13 +731,6 @@ pub(super) fn subject(signal: Option<&l::Signal>, field: &str) -> Result<Subject
     parsed.map_err(|error| bad_field(field, error.to_string()))
 }
 
-fn check_count(signals: &[l::Signal]) -> Result<(), Status> {
-    if signals.is_empty() || signals.len() > SIGNALS_MAX {
-        return Err(bad_field("signals", format!("has {} entries, 1 to {SIGNALS_MAX} are possible", signals.len())));
-    }
-    Ok(())
-}
-
 /// Receipts of statements that were made before and of those made now, in the order of the request.
 fn in_order(keys: &Keys, before: Vec<Receipt>, now: Vec<Receipt>) -> Vec<Receipt> {
     let key = |receipt: &Receipt| client_key(&receipt.record);
@@ -785,12 +788,6 @@ impl LocalService {
         entry.ok_or_else(|| refuse(Code::NotFound, "NOT_FOUND", format!("{sought} is not on the list")))
     }
 
-    /// By what one lookup is judged.
-    fn judge(&self, explain: bool) -> Judge {
-        let (policy, breaker) = (self.policy.in_force(), Arc::clone(&self.breaker));
-        Judge { policy, shadow: self.policy.shadow(), explain, breaker }
-    }
-
     /// Signals that are tripped now. None while the breaker is off.
     fn tripped(&self) -> BTreeMap<Subject, Trip> {
         if self.policy.in_force().policy.breaker().off {
@@ -815,6 +812,7 @@ impl LocalService {
         let class = class(request.lane())?;
         check_size(&request)?;
         self.accounts.resolve(&self.shared().replica(), &mut request.statements)?;
+        addresses::resolve(&mut request.statements)?;
         let marks = |member| marks(&self.shared().replica(), member);
         let (records, keys) = records(&request, class, &self.shared().taxonomy(), marks)?;
         saying::entitled(&self.shared().replica(), &records)?;
@@ -857,22 +855,6 @@ impl LocalService {
             wait_timed_out,
             ..Default::default()
         })
-    }
-
-    async fn look_up(&self, mut request: l::LookupRequest) -> Result<l::LookupResponse, Status> {
-        check_count(&request.signals)?;
-        let queries = self.accounts.queries(&self.shared().replica(), &mut request.signals)?;
-        let threshold = request.distance_max.unwrap_or(signal::PDQ_DISTANCE_MAX);
-        if threshold > signal::PDQ_DISTANCE_MAX {
-            return Err(bad_field(
-                "distance_max",
-                format!("is {threshold}, at most {} is possible", signal::PDQ_DISTANCE_MAX),
-            ));
-        }
-        let (shared, counters) = (Arc::clone(self.shared()), Arc::clone(&self.counters));
-        let judge = self.judge(request.explain);
-        let found = tokio::task::spawn_blocking(move || lookup(&shared, &judge, &counters, &queries, threshold)).await;
-        found.map_err(|_panicked| bug())
     }
 
     /// Ends the logs that this node writes.
@@ -1000,7 +982,8 @@ impl LocalService {
             harmless.map(|why| format!("the file of harmless hashes is not in use, the one before it is: {why}"));
         let floods = floods::reason(self.tripped().len());
         let peppers = self.accounts.shut(replica);
-        labels.into_iter().chain(policy).chain(peppers).chain(harmless).chain(floods).collect()
+        let index = self.shared().matcher().trouble().map(str::to_owned);
+        labels.into_iter().chain(index).chain(policy).chain(peppers).chain(harmless).chain(floods).collect()
     }
 
     fn state(&self) -> l::StatusResponse {
@@ -1120,92 +1103,12 @@ fn receipt_to_proto(receipt: Receipt) -> l::Receipt {
     }
 }
 
-/// By what one lookup is judged: a policy that is swapped meanwhile changes the next one.
-struct Judge {
-    policy: Arc<InForce>,
-    shadow: bool,
-    explain: bool,
-    breaker: Arc<Breaker>,
-}
-
-impl Judge {
-    /// The verdict, and the answer but for its matches.
-    fn answer(&self, found: &[Found<'_>], truncated: bool) -> (Verdict, l::LookupResponse) {
-        let policy: &Policy = &self.policy.policy;
-        let decision = self.policy.decide(found, truncated);
-        if decision.lowered == Some(Floor::Flooding) {
-            self.breaker.count_lowered();
-        }
-        let verdict = verdict_to_proto(decision.verdict);
-        let explained = if self.explain { policy.explain(found, truncated) } else { Vec::new() };
-        let explained = explained.into_iter().map(|rule| l::RuleExplained {
-            rule: rule.rule,
-            verdict: verdict_to_proto(rule.verdict).into(),
-            line: u32::try_from(rule.line).unwrap_or(u32::MAX),
-            decided: rule.fired,
-            why: rule.why,
-        });
-        let answer = l::LookupResponse {
-            verdict: if self.shadow { l::Verdict::Allow } else { verdict }.into(),
-            shadow_verdict: if self.shadow { verdict } else { l::Verdict::Unspecified }.into(),
-            rule: policy.name(decision.decider).into(),
-            lowered: decision.lowered.map(|floor| floor.to_string()).unwrap_or_default(),
-            explained: explained.collect(),
-            truncated,
-            ..Default::default()
-        };
-        (decision.verdict, answer)
-    }
-}
-
 fn verdict_to_proto(verdict: Verdict) -> l::Verdict {
     match verdict {
         Verdict::Allow => l::Verdict::Allow,
         Verdict::Review => l::Verdict::Review,
         Verdict::Block => l::Verdict::Block,
     }
-}
-
-/// All listed subjects equal or near to the queries, and what our policy makes of them together. The scan itself runs
-/// outside the replica's lock.
-fn lookup(
-    shared: &Shared,
-    judge: &Judge,
-    counters: &Counters,
-    queries: &[(usize, Subject)],
-    threshold: u32,
-) -> l::LookupResponse {
-    let now = clock::now();
-    let labels = shared.taxonomy();
-    let candidates = shared.matcher().now().search(queries, threshold);
-    let replica = shared.replica();
-    let charter = replica.charters().effective();
-    let entries = candidates.into_iter().filter_map(|candidate| {
-        let entry = replica.view().entry(&candidate.subject, now).filter(|e| e.status.matches())?;
-        Some((candidate, entry))
-    });
-    let mut found: Vec<_> = entries.take(MATCHES_MAX + 1).collect();
-    let truncated = found.len() > MATCHES_MAX;
-    found.truncate(MATCHES_MAX);
-    let limits = judge.policy.policy.breaker();
-    let flooding = floods::count(&replica, &judge.breaker, limits, found.iter().map(|(.., entry)| entry), now);
-    let weighed = found.iter().zip(&flooding).map(|((candidate, entry), flooding)| {
-        let incident = replica.view().in_open_incident(&entry.subject, now);
-        Found { flooding: *flooding, ..Found::of(entry, candidate.distance, incident, charter) }
-    });
-    let (verdict, answer) = judge.answer(&weighed.collect::<Vec<_>>(), truncated);
-    counters.looked_up(found.len(), verdict);
-    let offers = |n: usize, entry: &Entry| {
-        if n < OFFERED_MATCHES_MAX { reviews::offers(&replica, entry, &labels, now) } else { Vec::new() }
-    };
-    let matches = found.iter().enumerate().map(|(n, (candidate, entry))| l::Match {
-        signal_index: u32::try_from(candidate.query).unwrap_or(u32::MAX),
-        distance: candidate.distance,
-        threshold: candidate.threshold,
-        entry: Some(l::Entry { resources: offers(n, entry), ..entry_to_proto(entry, charter, &labels) }),
-        flooding: flooding.get(n).copied().unwrap_or_default(),
-    });
-    l::LookupResponse { matches: matches.collect(), ..answer }
 }
 
 /// An entry; its labels are called as `labels` has them.
@@ -1339,6 +1242,7 @@ pub(super) fn parse_token(token: &str) -> Option<Subject> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replica::index::MATCHES_MAX;
     use crate::replica::testing::{START, TestForum, settings};
 
     /// PDQ hashes that differ in their last two bytes only: all near to each other.

@@ -1,6 +1,7 @@
 //! What talks: to peers over mutual TLS, to our own company over a Unix socket.
 
 mod accounts;
+mod addresses;
 pub mod expiry;
 mod floods;
 pub mod follower;

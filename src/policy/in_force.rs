@@ -144,6 +144,13 @@ impl InForce {
         decision
     }
 
+    /// Counts so many lookups that found nothing: what [`InForce::decide`] does for each of them.
+    pub fn nothing_matched(&self, count: u64) {
+        if let Some(row) = self.counts.get(self.row(Decider::NothingMatches)) {
+            row[0].fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
     /// How often each rule decided since the policy came into force, in their order.
     pub fn counts(&self) -> Vec<Count> {
         let rules = (0..self.policy.rules().len()).map(Decider::Rule);

@@ -5,7 +5,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::LazyLock;
 
+pub mod url;
+
+use self::url::{Canonical, UrlError};
 use super::ids::{SubjectId, hex, sha256};
+use super::index::tlsh::{self, TLSH_DISTANCE_MAX};
 use super::proto;
 
 /// Subject type of files and what is in them.
@@ -213,9 +217,9 @@ pub enum Alg {
 pub enum MatchKind {
     /// They are equal.
     Exact,
-    /// At most `distance_max` bits differ.
+    /// They are at most `distance_max` apart.
     Near {
-        /// In bits.
+        /// Of PDQ in bits, of TLSH in its own measure.
         distance_max: u32,
     },
 }
@@ -235,7 +239,8 @@ impl Alg {
     ];
 
     /// The kinds that this release lets people submit.
-    pub const SUPPORTED: [Self; 5] = [Self::Pdq, Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512];
+    pub const SUPPORTED: [Self; 7] =
+        [Self::Pdq, Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512, Self::Tlsh, Self::Url];
 
     /// The number in records.
     pub fn number(self) -> u16 {
@@ -292,6 +297,7 @@ impl Alg {
     pub fn match_kind(self) -> MatchKind {
         match self {
             Self::Pdq => MatchKind::Near { distance_max: PDQ_DISTANCE_MAX },
+            Self::Tlsh => MatchKind::Near { distance_max: TLSH_DISTANCE_MAX },
             _ => MatchKind::Exact,
         }
     }
@@ -312,13 +318,13 @@ impl fmt::Display for Alg {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignalError {
     /// The type is none of SIGNALS.md.
-    #[error("type: got {got:?}, expected one of pdq, md5, sha1, sha256, sha512")]
+    #[error("type: got {got:?}, expected one of {}", supported())]
     UnknownType {
         /// The name, cut to a readable length.
         got: String,
     },
     /// The type has a number, and no release before this one could submit it either.
-    #[error("type: {alg} is not supported in this release, expected one of pdq, md5, sha1, sha256, sha512")]
+    #[error("type: {alg} is not supported in this release, expected one of {}", supported())]
     NotSupported {
         /// Which type.
         alg: Alg,
@@ -326,6 +332,9 @@ pub enum SignalError {
     /// No pepper's number stands before the digest. The value is not repeated: it may be the name of an account.
     #[error("value: expected the number of a pepper and a pseudonym of 64 hexadecimal characters, as in account:3:...")]
     NoPseudonym,
+    /// Not the hash of an expression, and no address of which one could be made.
+    #[error("value: {0}")]
+    Url(#[from] UrlError),
     /// Too many or too few characters.
     #[error("value: got {got} characters, expected {expected} hexadecimal characters for {alg}")]
     WrongLength {
@@ -359,7 +368,7 @@ pub enum SignalError {
     Ambiguous,
     /// No type was named, and no type has this length.
     #[error(
-        "value: got {got} characters without a type, expected 32 (md5), 40 (sha1) or 128 (sha512); write the type in front, as in pdq:..."
+        "value: got {got} characters without a type, expected 32 (md5), 40 (sha1), 72 (tlsh) or 128 (sha512); write the type in front, as in pdq:..."
     )]
     NoType {
         /// Characters without the white space around.
@@ -367,7 +376,14 @@ pub enum SignalError {
     },
 }
 
+/// The names of what can be submitted, for an error.
+fn supported() -> String {
+    Alg::SUPPORTED.map(Alg::name).join(", ")
+}
+
 /// A subject from a type's name and a value in any case, with or without white space around it and its own prefix.
+///
+/// Of `url`, the value is the hash of an expression or the address itself, of which exactly that is meant.
 ///
 /// # Errors
 /// [`SignalError`], naming the field, what it holds and what was expected.
@@ -375,6 +391,9 @@ pub fn parse(type_name: &str, value: &str) -> Result<Subject, SignalError> {
     let alg = Alg::from_name(type_name).ok_or_else(|| SignalError::UnknownType { got: quoted(type_name) })?;
     if !alg.is_supported() && alg != Alg::Account {
         return Err(SignalError::NotSupported { alg });
+    }
+    if alg == Alg::Url {
+        return web_address(value);
     }
     let value = match value.split_once(':') {
         None => value,
@@ -388,6 +407,47 @@ pub fn parse(type_name: &str, value: &str) -> Result<Subject, SignalError> {
     Ok(Subject::of(alg, &digest(alg, value.trim())?))
 }
 
+/// The hash of an expression, or of the address in clear.
+fn web_address(value: &str) -> Result<Subject, SignalError> {
+    let value = without_url_prefix(value);
+    match in_clear(value) {
+        true => Ok(url::canonical(value)?.subject()),
+        false => Ok(Subject::of(Alg::Url, &digest(Alg::Url, value)?)),
+    }
+}
+
+/// The address that a signal has in clear; none if it is another signal, or has the hash of an expression. An empty type
+/// is read off the value, as [`parse_any`] does.
+///
+/// # Errors
+/// It should be an address, and is none that can be listed.
+pub fn address_in_clear(type_name: &str, value: &str) -> Result<Option<Canonical>, UrlError> {
+    let begins = || value.split_once(':').and_then(|(name, _)| Alg::from_name(name));
+    let alg = if type_name.is_empty() { begins() } else { Alg::from_name(type_name) };
+    let bare = type_name.is_empty() && is_web_address(value);
+    let rest = without_url_prefix(value);
+    if bare || alg == Some(Alg::Url) && in_clear(rest) { url::canonical(rest).map(Some) } else { Ok(None) }
+}
+
+fn without_url_prefix(value: &str) -> &str {
+    let value = value.trim();
+    match value.split_once(':') {
+        Some((prefix, rest)) if Alg::from_name(prefix) == Some(Alg::Url) => rest.trim(),
+        _ => value,
+    }
+}
+
+/// Whether it is not a hash that may have lost a character.
+fn in_clear(value: &str) -> bool {
+    !value.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Whether a text is an address in clear, with its scheme, as in `https://example.org/page`.
+pub fn is_web_address(text: &str) -> bool {
+    let scheme = text.trim_start().split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| ["http", "https", "ftp"].iter().any(|known| known.eq_ignore_ascii_case(scheme)))
+}
+
 /// The pseudonym of an account, after the number of the pepper that it was made with. Who knows the account by its name
 /// asks a node: only it has the pepper.
 fn pseudonym(value: &str) -> Result<Subject, SignalError> {
@@ -397,11 +457,14 @@ fn pseudonym(value: &str) -> Result<Subject, SignalError> {
     Ok(Subject::new(KIND_ACCOUNT, Alg::Account.number(), pepper, &digest(Alg::Account, digits.trim())?))
 }
 
-/// A subject from `type:value`, or from a value alone whose length says what it is.
+/// A subject from `type:value`, from an address with its scheme, or from a value alone whose length says what it is.
 ///
 /// # Errors
 /// [`SignalError`]; 64 characters without a type are two types at once.
 pub fn parse_any(text: &str) -> Result<Subject, SignalError> {
+    if is_web_address(text) {
+        return web_address(text);
+    }
     if let Some((type_name, value)) = text.split_once(':') {
         return parse(type_name, value);
     }
@@ -410,12 +473,16 @@ pub fn parse_any(text: &str) -> Result<Subject, SignalError> {
         32 => parse("md5", value),
         40 => parse("sha1", value),
         64 => Err(SignalError::Ambiguous),
+        72 => parse("tlsh", value),
         128 => parse("sha512", value),
         got => Err(SignalError::NoType { got }),
     }
 }
 
 fn digest(alg: Alg, value: &str) -> Result<Vec<u8>, SignalError> {
+    // The version of TLSH: part of its normal form, not of the hash.
+    let version = if alg == Alg::Tlsh { value.strip_prefix("T1").or(value.strip_prefix("t1")) } else { None };
+    let value = version.unwrap_or(value);
     let wrong = value.chars().enumerate().find(|(_, c)| !c.is_ascii_hexdigit());
     if let Some((at, got)) = wrong {
         return Err(SignalError::WrongAlphabet { alg, got, at: at + 1 });
@@ -477,6 +544,9 @@ pub enum GuardRefusal {
         "digest: is on our company's own list of harmless files, or near to a picture on it (setting guard.harmless)"
     )]
     OwnHarmless,
+    /// A public suffix, or a host on which everybody publishes.
+    #[error("digest: is that of a whole host on which everybody publishes; list the pages or directories on it")]
+    HostTooBroad,
 }
 
 impl GuardRefusal {
@@ -491,6 +561,7 @@ impl GuardRefusal {
             Self::BlankImage => "BLANK_IMAGE",
             Self::KnownHarmless => "KNOWN_HARMLESS",
             Self::OwnHarmless => "OWN_HARMLESS",
+            Self::HostTooBroad => "HOST_TOO_BROAD",
         }
     }
 }
@@ -525,19 +596,35 @@ pub fn admit_subject(subject: &Subject) -> Result<(), GuardRefusal> {
     if KNOWN_HARMLESS.contains(subject) {
         return Err(GuardRefusal::KnownHarmless);
     }
+    if url::is_too_broad(subject) {
+        return Err(GuardRefusal::HostTooBroad);
+    }
     if BLANK_PDQ.contains(subject) { Err(GuardRefusal::BlankImage) } else { Ok(()) }
 }
 
-/// Whether `harmless` has a subject, or a picture that it would match.
+/// Whether `harmless` has a subject, or a picture or document that it would match.
 pub fn is_among(subject: &Subject, harmless: &BTreeSet<Subject>) -> bool {
-    let near = |picture: &Subject| match (picture.digest().try_into(), subject.digest().try_into()) {
-        (Ok(a), Ok(b)) => distance(a, b) <= PDQ_DISTANCE_MAX,
+    let near = |other: &Subject| match subject.known_alg() {
+        Some(Alg::Pdq) => is_near(other, subject, distance, PDQ_DISTANCE_MAX),
+        Some(Alg::Tlsh) => is_near(other, subject, tlsh::distance, TLSH_DISTANCE_MAX),
         _ => false,
     };
-    let pdq = Alg::Pdq.number();
-    // Subjects are ordered by their kind of hash, and pictures come first.
-    let mut pictures = harmless.iter().take_while(|picture| picture.alg <= pdq);
-    harmless.contains(subject) || subject.alg == pdq && pictures.any(near)
+    // Subjects are ordered by their kind of hash.
+    let first = Subject { digest: Digest::new(&[]), ..subject.clone() };
+    let mut of_its_kind = harmless.range(first..).take_while(|other| other.alg == subject.alg);
+    harmless.contains(subject) || of_its_kind.any(near)
+}
+
+fn is_near<const N: usize>(
+    a: &Subject,
+    b: &Subject,
+    distance: fn(&[u8; N], &[u8; N]) -> u32,
+    distance_max: u32,
+) -> bool {
+    match (a.digest().try_into(), b.digest().try_into()) {
+        (Ok(a), Ok(b)) => distance(a, b) <= distance_max,
+        _ => false,
+    }
 }
 
 fn admit_quality(quality: Option<u32>) -> Result<(), GuardRefusal> {
@@ -610,22 +697,69 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_the_subject_of_its_expression() {
+        let page = Subject::of(Alg::Url, &sha256(&[b"example.org/videos/"]));
+        for text in [
+            "https://example.org/videos/",
+            " HTTP://user@Example.ORG:8080//videos/./#top",
+            "url:example.org/videos/",
+            "url: https://example.org/videos",
+            &page.to_string(),
+            &page.to_string().to_uppercase(),
+        ] {
+            let found = parse_any(text).unwrap();
+            assert_eq!(found == page, !text.ends_with("videos"), "{text}");
+        }
+        assert_eq!(parse("url", "https://example.org/videos/").unwrap(), page);
+        let hashed = page.value();
+        for (type_name, value, clear) in [
+            ("", "https://example.org/videos/", true),
+            ("", "URL:example.org/videos/", true),
+            ("url", "example.org/videos/", true),
+            ("", "md5:example.org", false),
+            ("sha256", "https://example.org/videos/", false),
+            ("url", &hashed, false),
+            ("", &page.to_string(), false),
+        ] {
+            let found = address_in_clear(type_name, value).unwrap();
+            assert_eq!(found.map(|address| address.subject()), clear.then(|| page.clone()), "{type_name} {value}");
+        }
+        assert_eq!(address_in_clear("url", "mailto:a@b"), Err(UrlError::Scheme));
+        assert_eq!(parse("url", "url:https://example.org/videos/").unwrap(), page);
+        assert!(matches!(parse("url", "ab12"), Err(SignalError::WrongLength { got: 4, expected: 64, .. })));
+        assert_eq!(parse("url", "mailto:a@b"), Err(SignalError::Url(UrlError::Scheme)));
+        assert!(parse("sha256", "https://example.org/").is_err());
+    }
+
+    #[test]
+    fn a_tlsh_may_have_its_version_or_not() {
+        let digits = "0123456789ABCDEF".repeat(5)[..70].to_owned();
+        let subject = parse_any(&format!("tlsh:T1{digits}")).unwrap();
+        assert_eq!(subject.to_string(), format!("tlsh:T1{digits}"));
+        for text in [format!("T1{digits}"), format!("tlsh:{digits}"), format!("TLSH: t1{}", digits.to_lowercase())] {
+            assert_eq!(parse_any(&text).unwrap(), subject, "{text}");
+        }
+        assert!(matches!(parse("tlsh", "T112"), Err(SignalError::WrongLength { got: 2, expected: 70, .. })));
+        assert!(parse_any(&format!("tlsh:T2{digits}")).is_err());
+        assert_eq!(Alg::Tlsh.match_kind(), MatchKind::Near { distance_max: 30 });
+    }
+
+    #[test]
     fn a_wrong_text_is_refused_with_what_it_was_and_what_was_expected() {
         for (type_name, value, message) in [
             ("md5", "abc", "value: got 3 characters, expected 32 hexadecimal characters for md5"),
             ("md5", "xyz", "value: got 'x' at character 1, expected only 0-9 and a-f for md5"),
             ("md5", "äb", "value: got 'ä' at character 1, expected only 0-9 and a-f for md5"),
             ("md5", "sha1:00", "value: got the prefix \"sha1\", expected md5 as in the field type"),
-            ("", "00", "type: got \"\", expected one of pdq, md5, sha1, sha256, sha512"),
-            ("sha3", "00", "type: got \"sha3\", expected one of pdq, md5, sha1, sha256, sha512"),
+            ("", "00", "type: got \"\", expected one of pdq, md5, sha1, sha256, sha512, tlsh, url"),
+            ("sha3", "00", "type: got \"sha3\", expected one of pdq, md5, sha1, sha256, sha512, tlsh, url"),
         ] {
             assert_eq!(parse(type_name, value).unwrap_err().to_string(), message);
         }
-        for alg in [Alg::Tlsh, Alg::Url, Alg::Vpdq] {
-            assert_eq!(parse(alg.name(), PDQ), Err(SignalError::NotSupported { alg }));
-        }
+        assert_eq!(parse("vpdq", PDQ), Err(SignalError::NotSupported { alg: Alg::Vpdq }));
         assert_eq!(parse_any(PDQ), Err(SignalError::Ambiguous));
-        assert_eq!(parse_any("https://example.org/a"), Err(SignalError::UnknownType { got: "https".to_owned() }));
+        assert_eq!(parse_any("gopher://example.org/a"), Err(SignalError::UnknownType { got: "gopher".to_owned() }));
+        assert_eq!(parse_any("https://"), Err(SignalError::Url(UrlError::NoHost)));
         assert_eq!(parse_any(""), Err(SignalError::NoType { got: 0 }));
         let long = parse(&"x".repeat(100_000), "00").unwrap_err().to_string();
         assert!(long.len() < 200, "an error does not repeat a long input");
@@ -696,6 +830,8 @@ mod tests {
             (&pdq, Some(100), Ok(())),
             (&pdq, Some(101), Err("LOW_QUALITY")),
             ("md5:68b329da9893e34099c7d8ad5cb9c941", None, Ok(())),
+            ("https://co.uk/", None, Err("HOST_TOO_BROAD")),
+            ("https://example.org/", None, Ok(())),
         ] {
             assert_eq!(refusal(text, quality), expected, "{text} {quality:?}");
         }
@@ -746,7 +882,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_parses_to_the_same(which in 0usize..5, bytes in proptest::array::uniform32(any::<u8>())) {
+        fn what_is_printed_parses_to_the_same(which in 0..Alg::SUPPORTED.len(), bytes in proptest::array::uniform32(any::<u8>())) {
             let alg = Alg::SUPPORTED[which];
             let digest: Vec<u8> = bytes.iter().cycle().take(alg.digest_len().unwrap()).copied().collect();
             let subject = Subject::of(alg, &digest);

@@ -477,6 +477,11 @@ impl View {
         self.subjects.iter().filter(move |(_, registers)| matches(registers)).map(|(subject, _)| subject)
     }
 
+    /// As [`View::matching`], of one kind of hash.
+    pub fn matching_of(&self, alg: super::signal::Alg) -> impl Iterator<Item = &Subject> {
+        self.matching().filter(move |s| s.alg() == alg.number())
+    }
+
     /// The wrong rule "quota by arrival"; for the simulator.
     #[cfg(feature = "wrong-rules")]
     pub fn count_quota_by_arrival(&mut self) {

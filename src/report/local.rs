@@ -70,6 +70,12 @@ impl Counters {
         add(&self.verdicts[place(verdict)], 1);
     }
 
+    /// So many lookups were answered that found nothing.
+    pub fn nothing_found(&self, lookups: u64) {
+        add(&self.lookups, lookups);
+        add(&self.verdicts[place(Verdict::Allow)], lookups);
+    }
+
     /// A submission of our company is durable here, and matches, after `ms` milliseconds.
     pub fn submitted(&self, statements: usize, ms: u64) {
         add(&self.statements, statements as u64);

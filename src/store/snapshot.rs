@@ -171,24 +171,73 @@ impl Snapshot {
         Ok(Some(Self { file, rows }))
     }
 
+    /// Section `name`, to be read piece by piece.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Damaged`]: there is none.
+    pub fn open_section(&self, name: &str) -> Result<Reader<'_>, SnapshotError> {
+        let row = self.rows.iter().find(|row| Some(row.name) == padded(name));
+        let row = row.ok_or(SnapshotError::Damaged("a section is missing"))?;
+        Ok(Reader { file: &self.file, offset: row.offset, left: row.length, checksum: 0, expected: row.checksum })
+    }
+
     /// The bytes of section `name`, once its checksum holds.
     ///
     /// # Errors
     /// [`SnapshotError`]; nothing is handed out then.
     pub fn section(&self, name: &str) -> Result<Vec<u8>, SnapshotError> {
-        let row = self.rows.iter().find(|row| Some(row.name) == padded(name));
-        let row = row.ok_or(SnapshotError::Damaged("a section is missing"))?;
+        let mut reader = self.open_section(name)?;
         // At most what the file has: see `open`.
-        let length = usize::try_from(row.length).map_err(|_large| SnapshotError::Damaged("a section is too long"))?;
+        let length =
+            usize::try_from(reader.left()).map_err(|_large| SnapshotError::Damaged("a section is too long"))?;
         let mut bytes = vec![0; length];
-        let mut checksum = 0;
-        let mut offset = row.offset;
+        reader.fill(&mut bytes)?;
+        reader.finish()?;
+        Ok(bytes)
+    }
+}
+
+/// A section that is being read. Nothing of it may be used before [`Reader::finish`] has said that it is what was
+/// written.
+pub struct Reader<'a> {
+    file: &'a File,
+    offset: u64,
+    left: u64,
+    checksum: u32,
+    expected: u32,
+}
+
+impl Reader<'_> {
+    /// Bytes that are left.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Fills `bytes` with the next ones.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]: so many are not left, or cannot be read.
+    pub fn fill(&mut self, bytes: &mut [u8]) -> Result<(), SnapshotError> {
+        self.left =
+            self.left.checked_sub(bytes.len() as u64).ok_or(SnapshotError::Damaged("a section is too short"))?;
         for piece in bytes.chunks_mut(PIECE_BYTES) {
-            self.file.read_exact_at(piece, offset)?;
-            checksum = crc32c::crc32c_append(checksum, piece);
-            offset += piece.len() as u64;
+            self.file.read_exact_at(piece, self.offset)?;
+            self.checksum = crc32c::crc32c_append(self.checksum, piece);
+            self.offset += piece.len() as u64;
         }
-        if checksum == row.checksum { Ok(bytes) } else { Err(SnapshotError::Damaged("the checksum of a section")) }
+        Ok(())
+    }
+
+    /// All of it was read.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Damaged`]: something is left, or it is not what was written.
+    pub fn finish(self) -> Result<(), SnapshotError> {
+        match (self.left, self.checksum == self.expected) {
+            (0, true) => Ok(()),
+            (0, false) => Err(SnapshotError::Damaged("the checksum of a section")),
+            _ => Err(SnapshotError::Damaged("a section is too long")),
+        }
     }
 }
 

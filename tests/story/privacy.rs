@@ -284,10 +284,12 @@ fn count_headers(bytes: &[u8]) -> usize {
     sum
 }
 
-/// Asks for everything, in every way that there is.
-async fn look_up(at: &Company, values: &[(&'static str, Vec<u8>)]) {
+/// Asks for everything, in every way that there is: as hashes, in addresses, in files, in bulk. Returns the digests of the
+/// files.
+async fn look_up(at: &Company, values: &[(&'static str, Vec<u8>)], picture: &str) -> Vec<(&'static str, Vec<u8>)> {
     let mut client = client(at);
     let mut matched = 0;
+    let mut files = Vec::new();
     for (n, chunk) in values.chunks(SIGNALS - 1).enumerate() {
         let one_listed = ("sha256", listed(n as u64 % LISTED));
         let signals = chunk.iter().chain(n.is_multiple_of(2).then_some(&one_listed)).map(signal).collect();
@@ -297,9 +299,9 @@ async fn look_up(at: &Company, values: &[(&'static str, Vec<u8>)]) {
         if n % 50 == 0 {
             // Questions that are refused repeat nothing elsewhere either.
             let (kind, digest) = &chunk[0];
+            let address = |value| l::Signal { r#type: "url".into(), value };
             let broken = [
-                l::Signal { r#type: "url".into(), value: format!("https://example.org/{}", hex(digest)) },
-                l::Signal { r#type: String::new(), value: format!("https://{}.example.org/", hex(digest)) },
+                address(format!("mailto:{}@example.org", hex(digest))),
                 l::Signal { r#type: hex(digest), value: hex(digest) },
                 l::Signal { r#type: (*kind).into(), value: format!("{}0", hex(digest)) },
             ];
@@ -307,11 +309,36 @@ async fn look_up(at: &Company, values: &[(&'static str, Vec<u8>)]) {
                 let request = l::LookupRequest { signals: vec![signal], ..Default::default() };
                 assert_eq!(client.lookup(request).await.unwrap_err().code(), tonic::Code::InvalidArgument);
             }
+            let file = format!("a text that has {}", hex(digest)).into_bytes();
+            files.push(("sha256", sha256(&[&file])));
+            let addresses =
+                [format!("https://example.org/{}?q", hex(digest)), format!("{}.example.org/a/b", hex(digest))];
+            let request = l::LookupRequest {
+                signals: addresses.map(address).into(),
+                files: vec![file.into(), fs::read(picture).unwrap().into()],
+                dihedral: true,
+                explain: true,
+                ..Default::default()
+            };
+            let answer = client.lookup(request).await.unwrap().into_inner();
+            assert!(answer.matches.is_empty() && answer.files.len() == 2 && answer.files[1].signals.len() > 8);
+            let broken = l::LookupRequest { files: vec![b"\x89PNG\r\n\x1a\n".to_vec().into()], ..Default::default() };
+            assert_eq!(client.lookup(broken).await.unwrap_err().code(), tonic::Code::InvalidArgument);
             let request = l::GetEntryRequest { signal: Some(signal(&chunk[0])), receipts: true };
             assert_eq!(client.get_entry(request).await.unwrap_err().code(), tonic::Code::NotFound);
         }
     }
     assert!(matched > 100, "{matched}");
+    let bulk = ["sha256", "md5", "sha1", "sha512", "pdq"].map(|kind| {
+        let of_kind = values.iter().filter(|(other, _)| *other == kind).take(10_000);
+        let digests: Vec<_> = of_kind.flat_map(|(_, digest)| digest.clone()).collect();
+        l::LookupBulkRequest { r#type: kind.into(), digests: digests.into(), ..Default::default() }
+    });
+    let mut answers = client.lookup_bulk(tokio_stream::iter(bulk)).await.unwrap().into_inner();
+    while let Some(answer) = answers.message().await.unwrap() {
+        assert!(answer.looked_up > 0 && answer.hits.is_empty() && answer.refusal.is_none());
+    }
+    files.into_iter().map(|(kind, digest)| (kind, digest.to_vec())).collect()
 }
 
 #[test]
@@ -366,7 +393,8 @@ fn nothing_that_was_looked_up_is_stored_logged_or_sent() {
     let (png, copy) = poster(forum.folder.path(), 77);
     let begun = clock::instant();
     let mut values: Vec<_> = (0..VALUES).map(value).collect();
-    runtime.block_on(look_up(&forum.companies[0], &values));
+    let files_looked_up = runtime.block_on(look_up(&forum.companies[0], &values, &png));
+    values.extend(files_looked_up);
     let by_hand = (VALUES..VALUES + 5).map(value).collect::<Vec<_>>();
     for (kind, digest) in &by_hand {
         forum.companies[0].run(&["match", "--explain", &format!("{kind}:{}", hex(digest))]).ends_with(3);

@@ -18,7 +18,9 @@ use tonic::{Code, Status};
 
 use super::streams::KeysUnderWay;
 use super::watch::PATIENCE;
-use super::{accepting, bad_field, bug, class, frame, labels, of_failure, of_refusal, opinion, reason, refuse, saying};
+use super::{
+    accepting, addresses, bad_field, bug, class, frame, labels, of_failure, of_refusal, opinion, reason, refuse, saying,
+};
 use crate::clock;
 use crate::engine::{Handle, Shared};
 use crate::net::status::refuse_with_fix;
@@ -543,10 +545,12 @@ fn understood(
     if of_others.contains(&true) {
         return Err("is no opinion, expected only opinions".to_owned());
     }
-    let opinion = opinion(statement, at, labels).map_err(|status| {
+    let told = |status: Status| {
         let told = status.message();
         told.strip_prefix(&format!("statements[{at}].")).unwrap_or(told).to_owned()
-    })?;
+    };
+    addresses::address_of(statement, at).map_err(told)?;
+    let opinion = opinion(statement, at, labels).map_err(told)?;
     let subject = opinion.subject.as_ref().and_then(Subject::from_proto).ok_or("signal: is missing")?;
     // The key of a row must not tell the name, and a pseudonym in a file is dead when the pepper changes.
     if subject.kind() == signal::KIND_ACCOUNT {

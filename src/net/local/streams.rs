@@ -1,4 +1,4 @@
-//! `SubmitStream` and `LookupStream`: many calls over one stream, answered in the order of the requests.
+//! `SubmitStream`, `LookupStream` and `LookupBulk`: many calls over one stream, answered in the order of the requests.
 //!
 //! Each request is carried out as the single call would be. Some are under way at once, so that one group commit covers
 //! many submissions; no further request is read while as many wait, and HTTP/2's windows hand that on to the caller.
@@ -14,7 +14,8 @@ use tonic_types::StatusExt as _;
 
 use super::{Keys, LocalService, refuse};
 use crate::net::limits::{
-    EXPORTS_MAX, LOOKUP_STREAMS_MAX, LOOKUPS_AHEAD, SUBMISSIONS_AHEAD, SUBMIT_STREAMS_MAX, WATCHES_MAX,
+    EXPORTS_MAX, LOOKUP_STREAMS_MAX, LOOKUPS_AHEAD, LOOKUPS_TOGETHER, SUBMISSIONS_AHEAD, SUBMIT_STREAMS_MAX,
+    WATCHES_MAX,
 };
 use crate::net::status::REASON;
 use crate::replica::record::ClientKey;
@@ -122,7 +123,7 @@ pub(super) fn submit(
     Ok(holding(permit, answers.buffered(SUBMISSIONS_AHEAD)))
 }
 
-/// Answers `requests` in their order. Nothing of what is looked up is kept.
+/// Answers `requests` in their order: those that wait are searched for together. Nothing of what is looked up is kept.
 ///
 /// # Errors
 /// There are too many such streams.
@@ -132,12 +133,44 @@ pub(super) fn lookup(
 ) -> Result<Answers<l::LookupResponse>, Status> {
     let permit = place(&service.streams.lookups, LOOKUP_STREAMS_MAX, "streams of lookups")?;
     let service = Arc::new(service.clone());
+    let together = numbered(requests, service.streams.clone()).ready_chunks(LOOKUPS_TOGETHER);
+    let answers = together.map(move |requests| {
+        let service = Arc::clone(&service);
+        async move {
+            // What breaks a stream is the last in it.
+            let broken = |(_, request): &(u64, Result<_, Status>)| request.as_ref().err().cloned();
+            let broken = requests.last().and_then(broken);
+            let (numbers, requests): (Vec<_>, Vec<_>) =
+                requests.into_iter().filter_map(|(sequence, request)| Some((sequence, request.ok()?))).unzip();
+            let answers = Box::pin(service.look_up_together(requests)).await;
+            let refused = |status: Status| l::LookupResponse { refusal: Some(refusal(&status)), ..Default::default() };
+            let answers = numbers
+                .into_iter()
+                .zip(answers)
+                .map(move |(sequence, answer)| Ok(l::LookupResponse { sequence, ..answer.unwrap_or_else(refused) }));
+            stream::iter(answers.chain(broken.map(Err)).collect::<Vec<_>>())
+        }
+    });
+    Ok(holding(permit, answers.buffered(LOOKUPS_AHEAD).flatten()))
+}
+
+/// Answers `requests` of many hashes each, in their order.
+///
+/// # Errors
+/// There are too many streams of lookups.
+pub(super) fn lookup_bulk(
+    service: &LocalService,
+    requests: impl Stream<Item = Result<l::LookupBulkRequest, Status>> + Send + Unpin + 'static,
+) -> Result<Answers<l::LookupBulkResponse>, Status> {
+    let permit = place(&service.streams.lookups, LOOKUP_STREAMS_MAX, "streams of lookups")?;
+    let service = Arc::new(service.clone());
     let answers = numbered(requests, service.streams.clone()).map(move |(sequence, request)| {
         let service = Arc::clone(&service);
         async move {
-            let answer = service.look_up(request?).await;
-            let refused = |status: Status| l::LookupResponse { refusal: Some(refusal(&status)), ..Default::default() };
-            Ok(l::LookupResponse { sequence, ..answer.unwrap_or_else(refused) })
+            let answer = Box::pin(service.look_up_bulk(request?)).await;
+            let refused =
+                |status: Status| l::LookupBulkResponse { refusal: Some(refusal(&status)), ..Default::default() };
+            Ok(l::LookupBulkResponse { sequence, ..answer.unwrap_or_else(refused) })
         }
     });
     Ok(holding(permit, answers.buffered(LOOKUPS_AHEAD)))
@@ -408,6 +441,58 @@ mod tests {
             assert_eq!(answer.matches.len(), usize::from(n == 4), "request {n}");
             assert_eq!(answer.refusal.as_ref().map(|r| &r.field[..]), (n == 6).then_some("signals"));
         }
+        node.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn hashes_in_bulk_are_answered_as_each_alone_and_counted_but_for_the_flood_breaker() {
+        let node = Node::start();
+        for n in [3, 700, 9_999] {
+            node.service.submit(Request::new(says(n, l::Stance::Submit, 0))).await.unwrap();
+        }
+        let digests = |numbers: std::ops::Range<u64>| {
+            let all = numbers.flat_map(|n| data_encoding::HEXLOWER.decode(signal(n).value.as_bytes()).unwrap());
+            bytes::Bytes::from(all.collect::<Vec<_>>())
+        };
+        let of = |kind: &str, digests| l::LookupBulkRequest { r#type: kind.into(), digests, ..Default::default() };
+        let asked = [
+            of("sha256", digests(0..10_000)),
+            of("sha256", digests(0..10_001)),
+            of("account", digests(0..1)),
+            of("sha256", digests(0..1).slice(..31)),
+            of("sha256", bytes::Bytes::new()),
+            of("pdq", digests(0..10_000)),
+            l::LookupBulkRequest { distance_max: Some(32), ..of("pdq", digests(0..1)) },
+            of("sha256", digests(3..4)),
+        ];
+        let answers: Vec<_> = lookup_bulk(&node.service, requests(asked)).unwrap().collect().await;
+        let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
+        let fields = answers.iter().map(|a| a.refusal.as_ref().map(|r| r.field.clone()).unwrap_or_default());
+        assert_eq!(fields.collect::<Vec<_>>(), ["", "digests", "type", "digests", "digests", "", "distance_max", ""]);
+        assert_eq!(answers.iter().map(|a| a.sequence).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
+        let positions = |answer: &l::LookupBulkResponse| answer.hits.iter().map(|h| h.position).collect::<Vec<_>>();
+        assert_eq!((positions(&answers[0]), positions(&answers[5])), (vec![3, 700, 9_999], vec![]));
+        assert_eq!(answers.iter().map(|a| a.looked_up).sum::<u32>(), 20_001);
+
+        let alone = l::LookupRequest { signals: vec![signal(700)], ..Default::default() };
+        let alone = node.service.lookup(Request::new(alone)).await.unwrap().into_inner();
+        let hit = &answers[0].hits[1];
+        assert_eq!((hit.verdict(), &answers[0].rules[hit.rule as usize]), (alone.verdict(), &alone.rule));
+        assert_eq!((hit.matches, &hit.nearest[0].digest), (1, &digests(700..701)));
+        assert_eq!(hit.nearest[0].status, alone.matches[0].entry.clone().unwrap().status);
+
+        let counted = node.service.counters.part(crate::clock::now());
+        assert_eq!((counted.lookups, counted.lookups_with_a_match), (20_002, 5), "each hash is a lookup");
+        let policy = node.service.get_policy(Request::new(l::GetPolicyRequest {})).await.unwrap().into_inner();
+        let decided: u64 = policy.counts.iter().map(|c| c.allow + c.review + c.block).sum();
+        assert_eq!(decided, 20_002);
+
+        // Whoever goes through an archive finds one entry as often as the archive has it.
+        let many = of("sha256", digests(3..4).repeat(5_000).into());
+        let answers: Vec<_> = lookup_bulk(&node.service, requests([many])).unwrap().collect().await;
+        assert_eq!(answers[0].as_ref().unwrap().hits.len(), 5_000);
+        let policy = node.service.get_policy(Request::new(l::GetPolicyRequest {})).await.unwrap().into_inner();
+        assert_eq!(policy.breaker.unwrap().tripped, 0);
         node.end().await;
     }
 

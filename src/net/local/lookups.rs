@@ -1,0 +1,517 @@
+//! `Lookup` and its kin: what is listed of that which is asked for, and what our policy makes of it.
+//!
+//! Searching needs no lock. Where it comes upon nothing, which is nearly always, the answer is ready; else the replica is
+//! asked about the few candidates. A search that takes microseconds is made where the call is: handing it to another thread
+//! costs as much as the search. What takes longer, and what would have to wait for the replica, goes to a few threads of its
+//! own, so that a thousand calls at once neither stop the node nor start a thousand threads.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tonic::{Code, Status};
+
+use super::{LocalService, SIGNALS_MAX, bad_field, bug, entry_to_proto, verdict_to_proto};
+use crate::clock;
+use crate::engine::Shared;
+use crate::hashing::{Pool, PoolError};
+use crate::matcher::{Candidate, Index, Sought, is_short};
+use crate::net::addresses::{self, Addresses};
+use crate::net::status::refuse;
+use crate::net::{floods, reviews};
+use crate::policy::breaker::Breaker;
+use crate::policy::in_force::InForce;
+use crate::policy::{Decision, Floor, Found, Policy};
+use crate::replica::Replica;
+use crate::replica::ids::TimeMs;
+use crate::replica::index::{MATCHES_MAX, Pdq};
+use crate::replica::signal::{self, Alg, MatchKind, PDQ_QUALITY_MIN, Subject};
+use crate::replica::view::Entry;
+use crate::report::local::Counters;
+use crate::wire::local as l;
+
+/// Files of one lookup: a picture in some sizes, a video's stills.
+pub const FILES_MAX: usize = 8;
+/// Bytes of all files of one lookup: one of the longest that are hashed in memory.
+pub const FILES_BYTES_MAX: usize = 64 << 20;
+/// Queries for files have numbers from here on, in the order of the files; those below are signals.
+const FILES_FROM: usize = SIGNALS_MAX;
+/// Matches, the nearest first, that come with counter-narratives: a person reads no more, and a lookup holds the lock.
+const OFFERED_MATCHES_MAX: usize = 16;
+/// Candidates that the replica is asked about where the call is: some ten microseconds.
+const ASKED_AT_ONCE_MAX: usize = 16;
+/// Hashes of one bulk request: 2.5 MiB of the longest, and some 2 MiB of answer if every one of them matches.
+pub const BULK_MAX: usize = 10_000;
+/// Pictures of a bulk request that are searched in one go: enough for the index to go through the list with all of them,
+/// and a few milliseconds, after which others have their turn.
+const BULK_PICTURES_TOGETHER: usize = 1_024;
+/// Entries that are shown of a hash in bulk.
+const BULK_SHOWN_MAX: usize = 4;
+/// Entries that the replica is asked about under one hold of its lock.
+const BULK_ASKED_MAX: usize = 64;
+
+/// What lookups share.
+#[derive(Clone)]
+pub(super) struct Lookups {
+    /// One permit a search on a thread of its own.
+    searches: Arc<Semaphore>,
+    hashing: Pool,
+}
+
+impl Default for Lookups {
+    /// As many searches as there are cores: more would only take turns.
+    fn default() -> Self {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        Self { searches: Arc::new(Semaphore::new(cores)), hashing: Pool::of_all_cores() }
+    }
+}
+
+/// A request that is understood.
+struct Asked {
+    sought: Sought,
+    addresses: Addresses,
+    explain: bool,
+    files: Vec<l::FileLookedUp>,
+}
+
+impl LocalService {
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that too much is under way.
+    pub(super) async fn look_up(&self, request: l::LookupRequest) -> Result<l::LookupResponse, Status> {
+        let Asked { sought, addresses, explain, files } = self.understood(request).await?;
+        let answer = self.found(sought, self.judge(addresses, explain)).await?;
+        Ok(l::LookupResponse { files, ..answer })
+    }
+
+    async fn found(&self, sought: Sought, judge: Judge) -> Result<l::LookupResponse, Status> {
+        let Sought { queries, threshold } = sought;
+        if !is_short(&queries) {
+            return self
+                .aside(move |on| {
+                    let found = on.shared.matcher().now().search(&queries, threshold);
+                    judge.answer(&on.shared.replica(), &on, found.candidates, found.truncated)
+                })
+                .await;
+        }
+        let found = self.shared().matcher().now().search(&queries, threshold);
+        if found.candidates.is_empty() {
+            return Ok(judge.nothing(&self.counters));
+        }
+        if found.candidates.len() <= ASKED_AT_ONCE_MAX
+            && let Some(replica) = self.shared().replica_if_free()
+        {
+            return Ok(judge.answer(&replica, &self.here(), found.candidates, found.truncated));
+        }
+        self.aside(move |on| judge.answer(&on.shared.replica(), &on, found.candidates, found.truncated)).await
+    }
+
+    /// Answers requests that came together, in their order; each as [`LocalService::look_up`] would.
+    pub(super) async fn look_up_together(
+        &self,
+        requests: Vec<l::LookupRequest>,
+    ) -> Vec<Result<l::LookupResponse, Status>> {
+        if requests.len() == 1 {
+            let mut answers = Vec::with_capacity(1);
+            for request in requests {
+                answers.push(self.look_up(request).await);
+            }
+            return answers;
+        }
+        let (mut items, mut judges, mut refused) = (Vec::new(), Vec::new(), Vec::with_capacity(requests.len()));
+        for request in requests {
+            refused.push(self.understood(request).await.map(|asked| {
+                judges.push(self.judge(asked.addresses, asked.explain));
+                items.push(asked.sought);
+                asked.files
+            }));
+        }
+        let answers = self.aside(move |on| {
+            let found = on.shared.matcher().now().search_many(&items);
+            let answer = |(judge, found): (&Judge, crate::matcher::Found)| match found.candidates.is_empty() {
+                true => judge.nothing(&on.counters),
+                false => judge.answer(&on.shared.replica(), &on, found.candidates, found.truncated),
+            };
+            judges.iter().zip(found).map(answer).collect::<Vec<_>>()
+        });
+        let answers = answers.await;
+        let mut answered = answers.as_ref().ok().into_iter().flatten().cloned();
+        let failed = || Err(answers.as_ref().err().cloned().unwrap_or_else(bug));
+        let answer = |files| match answered.next() {
+            Some(answer) => Ok(l::LookupResponse { files, ..answer }),
+            None => failed(),
+        };
+        refused.into_iter().map(|one| one.and_then(answer)).collect()
+    }
+
+    /// Answers one request of many hashes.
+    ///
+    /// # Errors
+    /// As [`LocalService::look_up`].
+    pub(super) async fn look_up_bulk(&self, request: l::LookupBulkRequest) -> Result<l::LookupBulkResponse, Status> {
+        let bulk = Bulk::of(&request)?;
+        let together = if bulk.alg == Alg::Pdq { BULK_PICTURES_TOGETHER } else { BULK_MAX };
+        let judge = Arc::new(self.judge(Addresses::default(), false));
+        let mut answer = l::LookupBulkResponse { looked_up: short(bulk.len()), ..Default::default() };
+        for (part, begins) in bulk.parts(together).zip((0..).step_by(together)) {
+            let (judge, mut rules) = (Arc::clone(&judge), std::mem::take(&mut answer.rules));
+            let searched = self.aside(move |on| {
+                let hits = part.search(&on, &judge, begins, &mut rules);
+                (hits, rules)
+            });
+            let (hits, rules) = searched.await?;
+            answer.hits.extend(hits);
+            answer.rules = rules;
+        }
+        Ok(answer)
+    }
+
+    /// What is to be searched for.
+    async fn understood(&self, mut request: l::LookupRequest) -> Result<Asked, Status> {
+        check_size(&request)?;
+        let threshold = threshold(request.distance_max)?;
+        let addresses = Addresses::of(&request.signals)?;
+        let mut queries = self.accounts.queries(self.shared(), &mut request.signals)?;
+        queries.extend(addresses.queries());
+        addresses::forget(&mut request.signals);
+        let mut files = Vec::with_capacity(request.files.len());
+        for (n, file) in std::mem::take(&mut request.files).into_iter().enumerate() {
+            let subjects = Box::pin(self.hashed(file, request.dihedral));
+            let (subjects, quality) = subjects.await.map_err(|error| no_hashes(n, &error))?;
+            let signal = |subject: &Subject| l::Signal { r#type: subject.type_name().into(), value: subject.value() };
+            files.push(l::FileLookedUp { signals: subjects.iter().map(signal).collect(), quality });
+            queries.extend(subjects.into_iter().map(|subject| (FILES_FROM + n, subject)));
+        }
+        let sought = Sought { queries, threshold };
+        Ok(Asked { sought, addresses, explain: request.explain, files })
+    }
+
+    /// What can be looked up of a file, and the quality of its picture.
+    async fn hashed(&self, file: Bytes, dihedral: bool) -> Result<(Vec<Subject>, Option<u32>), PoolError> {
+        let (hashes, positions) = match dihedral {
+            true => self.lookups.hashing.hash_positions(file).await?,
+            false => (self.lookups.hashing.hash(file).await?, None),
+        };
+        let quality = hashes.image.as_ref().map(|image| u32::from(image.quality));
+        let turned = positions.iter().flatten().map(|picture| Subject::of(Alg::Pdq, &picture.hash));
+        let mut subjects: Vec<_> = hashes.subjects().into_iter().chain(turned).collect();
+        if quality.is_some_and(|quality| quality < PDQ_QUALITY_MIN) {
+            subjects.retain(|subject| subject.known_alg() != Some(Alg::Pdq));
+        }
+        subjects.sort_unstable();
+        subjects.dedup();
+        Ok((subjects, quality))
+    }
+
+    fn here(&self) -> Place {
+        Place { shared: Arc::clone(self.shared()), counters: Arc::clone(&self.counters) }
+    }
+
+    /// Does `work` on one of the threads for searches, when it is its turn.
+    async fn aside<T: Send + 'static>(&self, work: impl FnOnce(Place) -> T + Send + 'static) -> Result<T, Status> {
+        let turn = Arc::clone(&self.lookups.searches).acquire_owned().await.map_err(|_closed| bug())?;
+        let place = self.here();
+        let worked = tokio::task::spawn_blocking(move || {
+            let answer = work(place);
+            drop(turn);
+            answer
+        });
+        worked.await.map_err(|_panicked| bug())
+    }
+
+    /// By what one lookup is judged.
+    fn judge(&self, addresses: Addresses, explain: bool) -> Judge {
+        let (policy, breaker) = (self.policy.in_force(), Arc::clone(&self.breaker));
+        Judge { policy, addresses, shadow: self.policy.shadow(), explain, breaker }
+    }
+}
+
+fn check_size(request: &l::LookupRequest) -> Result<(), Status> {
+    let (signals, files) = (request.signals.len(), request.files.len());
+    if signals > SIGNALS_MAX || signals + files == 0 {
+        let what = format!("has {signals} entries, 1 to {SIGNALS_MAX} are possible, and none only beside files");
+        return Err(bad_field("signals", what));
+    }
+    if files > FILES_MAX {
+        return Err(bad_field("files", format!("has {files} entries, at most {FILES_MAX} are possible")));
+    }
+    let bytes: usize = request.files.iter().map(Bytes::len).sum();
+    if bytes > FILES_BYTES_MAX {
+        let what =
+            format!("has {bytes} bytes, at most {FILES_BYTES_MAX} are possible: look up the hashes of longer ones");
+        return Err(bad_field("files", what));
+    }
+    Ok(())
+}
+
+/// Why there are no hashes of the file with this number.
+fn no_hashes(n: usize, error: &PoolError) -> Status {
+    match error {
+        PoolError::Busy => refuse(Code::ResourceExhausted, "RATE", format!("files[{n}]: {error}")),
+        PoolError::Panicked => refuse(Code::Internal, "BUG", format!("files[{n}]: {error}")),
+        PoolError::TooLong { .. } | PoolError::Image(_) | PoolError::TooSlow => {
+            bad_field(format!("files[{n}]"), error.to_string())
+        }
+    }
+}
+
+fn threshold(distance_max: Option<u32>) -> Result<u32, Status> {
+    match distance_max.unwrap_or(signal::PDQ_DISTANCE_MAX) {
+        threshold @ 0..=signal::PDQ_DISTANCE_MAX => Ok(threshold),
+        threshold => {
+            let what = format!("is {threshold}, at most {} is possible", signal::PDQ_DISTANCE_MAX);
+            Err(bad_field("distance_max", what))
+        }
+    }
+}
+
+/// What a search needs to have at hand.
+struct Place {
+    shared: Arc<Shared>,
+    counters: Arc<Counters>,
+}
+
+/// By what lookups are judged: a policy that is swapped meanwhile changes the next ones.
+struct Judge {
+    policy: Arc<InForce>,
+    /// Those that were asked for: what stands under their expressions may not count.
+    addresses: Addresses,
+    shadow: bool,
+    explain: bool,
+    breaker: Arc<Breaker>,
+}
+
+/// What is listed of the candidates of one item.
+struct Listed {
+    entries: Vec<(Candidate, Entry)>,
+    truncated: bool,
+}
+
+impl Listed {
+    fn of(replica: &Replica, addresses: &Addresses, candidates: Vec<Candidate>, truncated: bool, now: TimeMs) -> Self {
+        let entries = candidates.into_iter().filter_map(|candidate| {
+            let entry = replica.view().entry(&candidate.subject, now)?;
+            let counts = entry.status.matches() && addresses.count(&entry);
+            counts.then_some((candidate, entry))
+        });
+        let mut entries: Vec<_> = entries.take(MATCHES_MAX + 1).collect();
+        let truncated = truncated || entries.len() > MATCHES_MAX;
+        entries.truncate(MATCHES_MAX);
+        Self { entries, truncated }
+    }
+
+    /// As the policy sees them.
+    fn weighed<'a>(&'a self, replica: &'a Replica, flooding: &[bool], now: TimeMs) -> Vec<Found<'a>> {
+        let charter = replica.charters().effective();
+        let weighed = self.entries.iter().zip(flooding).map(|((candidate, entry), flooding)| {
+            let incident = replica.view().in_open_incident(&entry.subject, now);
+            Found { flooding: *flooding, ..Found::of(entry, candidate.distance, incident, charter) }
+        });
+        weighed.collect()
+    }
+}
+
+impl Judge {
+    /// The answer where nothing is listed. The replica is not asked for it.
+    fn nothing(&self, counters: &Counters) -> l::LookupResponse {
+        let decision = self.policy.decide(&[], false);
+        counters.looked_up(0, decision.verdict);
+        self.worded(&decision, &[], false)
+    }
+
+    /// The answer to one lookup.
+    fn answer(&self, replica: &Replica, on: &Place, candidates: Vec<Candidate>, truncated: bool) -> l::LookupResponse {
+        let now = clock::now();
+        let labels = on.shared.taxonomy();
+        let charter = replica.charters().effective();
+        let listed = Listed::of(replica, &self.addresses, candidates, truncated, now);
+        let entries = || listed.entries.iter().map(|(_, entry)| entry);
+        let flooding = floods::count(replica, &self.breaker, self.policy.policy.breaker(), entries(), now);
+        let weighed = listed.weighed(replica, &flooding, now);
+        let decision = self.decide(&weighed, listed.truncated);
+        on.counters.looked_up(weighed.len(), decision.verdict);
+        let answer = self.worded(&decision, &weighed, listed.truncated);
+        let offers = |n: usize, entry: &Entry| {
+            if n < OFFERED_MATCHES_MAX { reviews::offers(replica, entry, &labels, now) } else { Vec::new() }
+        };
+        let matches = listed.entries.iter().enumerate().map(|(n, (candidate, entry))| l::Match {
+            signal_index: if candidate.query < FILES_FROM { short(candidate.query) } else { 0 },
+            file_index: candidate.query.checked_sub(FILES_FROM).map(short),
+            distance: candidate.distance,
+            threshold: candidate.threshold,
+            entry: Some(l::Entry { resources: offers(n, entry), ..entry_to_proto(entry, charter, &labels) }),
+            flooding: flooding.get(n).copied().unwrap_or_default(),
+            ..Default::default()
+        });
+        l::LookupResponse { matches: matches.collect(), ..answer }
+    }
+
+    /// Decides, and counts it.
+    fn decide(&self, found: &[Found<'_>], truncated: bool) -> Decision {
+        let decision = self.policy.decide(found, truncated);
+        if decision.lowered == Some(Floor::Flooding) {
+            self.breaker.count_lowered();
+        }
+        decision
+    }
+
+    /// The verdict, and in shadow mode what it would be.
+    fn verdicts(&self, decision: &Decision) -> (l::Verdict, l::Verdict) {
+        let verdict = verdict_to_proto(decision.verdict);
+        if self.shadow { (l::Verdict::Allow, verdict) } else { (verdict, l::Verdict::Unspecified) }
+    }
+
+    /// The answer but for its matches.
+    fn worded(&self, decision: &Decision, found: &[Found<'_>], truncated: bool) -> l::LookupResponse {
+        let policy: &Policy = &self.policy.policy;
+        let explained = if self.explain { policy.explain(found, truncated) } else { Vec::new() };
+        let explained = explained.into_iter().map(|rule| l::RuleExplained {
+            rule: rule.rule,
+            verdict: verdict_to_proto(rule.verdict).into(),
+            line: u32::try_from(rule.line).unwrap_or(u32::MAX),
+            decided: rule.fired,
+            why: rule.why,
+        });
+        let (verdict, shadow_verdict) = self.verdicts(decision);
+        l::LookupResponse {
+            verdict: verdict.into(),
+            shadow_verdict: shadow_verdict.into(),
+            rule: policy.name(decision.decider).into(),
+            lowered: decision.lowered.map(|floor| floor.to_string()).unwrap_or_default(),
+            explained: explained.collect(),
+            truncated,
+            ..Default::default()
+        }
+    }
+}
+
+/// Hashes of one type, one behind the other.
+struct Bulk {
+    alg: Alg,
+    /// Bytes of each.
+    length: usize,
+    digests: Bytes,
+    threshold: u32,
+}
+
+impl Bulk {
+    fn of(request: &l::LookupBulkRequest) -> Result<Self, Status> {
+        let types = || Alg::SUPPORTED.into_iter().filter(|alg| is_bulk(*alg));
+        let known = || types().map(Alg::name).collect::<Vec<_>>().join(", ");
+        let wrong = || bad_field("type", format!("is {:?}, expected one of {}", request.r#type, known()));
+        let alg = Alg::from_name(&request.r#type).filter(|alg| types().any(|one| one == *alg)).ok_or_else(wrong)?;
+        let length = alg.digest_len().ok_or_else(wrong)?;
+        let (bytes, digests) = (request.digests.len(), request.digests.clone());
+        if bytes == 0 || bytes % length != 0 || bytes / length > BULK_MAX {
+            let what = format!("has {bytes} bytes, expected 1 to {BULK_MAX} digests of {length} bytes for {alg}");
+            return Err(bad_field("digests", what));
+        }
+        Ok(Self { alg, length, digests, threshold: threshold(request.distance_max)? })
+    }
+
+    fn len(&self) -> usize {
+        self.digests.len() / self.length
+    }
+
+    /// The same hashes, at most so many together.
+    fn parts(&self, together: usize) -> impl Iterator<Item = Self> {
+        let bytes = together * self.length;
+        (0..self.digests.len()).step_by(bytes).map(move |at| {
+            let digests = self.digests.slice(at..self.digests.len().min(at + bytes));
+            Self { digests, ..*self }
+        })
+    }
+
+    /// Those that match. The first of them stands at `begins` in its request. Rules that decide are added to `rules`.
+    fn search(&self, on: &Place, judge: &Judge, begins: usize, rules: &mut Vec<String>) -> Vec<l::BulkHit> {
+        let found = self.found_in(&on.shared.matcher().now());
+        let mut hits = Vec::new();
+        let mut rest = found.into_iter().peekable();
+        while rest.peek().is_some() {
+            let (now, replica) = (clock::now(), on.shared.replica());
+            let mut asked = 0;
+            while asked < BULK_ASKED_MAX
+                && let Some((position, candidates, truncated)) = rest.next()
+            {
+                asked += candidates.len();
+                let listed = Listed::of(&replica, &judge.addresses, candidates, truncated, now);
+                if !listed.entries.is_empty() {
+                    hits.push(judge.hit(&replica, on, begins + position, &listed, rules, now));
+                }
+            }
+        }
+        let passed = (self.len() - hits.len()) as u64;
+        judge.policy.nothing_matched(passed);
+        on.counters.nothing_found(passed);
+        hits
+    }
+
+    /// Positions that something may be listed for, with the candidates of each, and whether there are more.
+    fn found_in(&self, index: &Index) -> Vec<(usize, Vec<Candidate>, bool)> {
+        let candidate = |distance, threshold, subject| Candidate { distance, query: 0, threshold, subject };
+        if self.alg == Alg::Pdq {
+            let near = index.near(self.digests.as_chunks().0, self.threshold).into_iter().enumerate();
+            let near = near.filter(|(_, near)| !near.hits.is_empty()).map(|(position, near)| {
+                let hits = near.hits.into_iter();
+                let hits = hits.map(|(distance, hash): (u32, Pdq)| {
+                    candidate(distance, self.threshold, Subject::of(Alg::Pdq, &hash))
+                });
+                (position, hits.collect(), near.truncated)
+            });
+            return near.collect();
+        }
+        let subjects: Vec<_> = self.digests.chunks_exact(self.length).map(|d| Subject::of(self.alg, d)).collect();
+        let listed = index.among(&subjects).into_iter().zip(subjects).enumerate().filter(|(_, (listed, _))| *listed);
+        listed.map(|(position, (_, subject))| (position, vec![candidate(0, 0, subject)], false)).collect()
+    }
+}
+
+/// Whether hashes of this type can be looked up in bulk: as they are.
+pub fn is_bulk(alg: Alg) -> bool {
+    alg == Alg::Pdq || alg.match_kind() == MatchKind::Exact && alg.kind() == signal::KIND_CONTENT
+}
+
+impl Judge {
+    /// What is said of one hash in bulk.
+    fn hit(
+        &self,
+        replica: &Replica,
+        on: &Place,
+        position: usize,
+        listed: &Listed,
+        rules: &mut Vec<String>,
+        now: TimeMs,
+    ) -> l::BulkHit {
+        let entries = listed.entries.iter().map(|(_, entry)| entry);
+        let flooding = floods::look(replica, &self.breaker, self.policy.policy.breaker(), entries, now);
+        let decision = self.decide(&listed.weighed(replica, &flooding, now), listed.truncated);
+        on.counters.looked_up(listed.entries.len(), decision.verdict);
+        let name = self.policy.policy.name(decision.decider);
+        let rule = rules.iter().position(|rule| rule == name).unwrap_or_else(|| {
+            rules.push(name.to_owned());
+            rules.len() - 1
+        });
+        let shown = listed.entries.iter().take(BULK_SHOWN_MAX).map(|(candidate, entry)| l::BulkMatch {
+            distance: candidate.distance,
+            digest: entry.subject.digest().to_vec().into(),
+            status: entry.status.name().into(),
+        });
+        let (verdict, shadow_verdict) = self.verdicts(&decision);
+        l::BulkHit {
+            position: short(position),
+            verdict: verdict.into(),
+            shadow_verdict: shadow_verdict.into(),
+            rule: short(rule),
+            matches: short(listed.entries.len()),
+            truncated: listed.truncated,
+            nearest: shown.collect(),
+        }
+    }
+}
+
+fn short(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,167 @@
+//! The local service as it is served: how long a message of which call may be.
+//!
+//! `Lookup` alone takes files, so it alone takes long messages. A message is whole in memory before anything looks at it;
+//! so that many callers at once do not fill it, a request that turns out to be longer than those of all other calls waits
+//! until few others are: HTTP/2's windows keep the rest of it with its sender.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes};
+use futures_util::future::BoxFuture;
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tonic::Status;
+use tonic::server::NamedService;
+
+use super::LocalService;
+use super::lookups::FILES_BYTES_MAX;
+use crate::net::limits::LOCAL_MESSAGE_BYTES_MAX;
+use crate::wire::local_service::forum_server::ForumServer;
+
+/// The one call that takes files.
+const LOOKUP: &str = "/staydown.local.v1.Forum/Lookup";
+/// A lookup with as many bytes of files as are possible, and as much else as any other call may have.
+const LOOKUP_BYTES_MAX: usize = FILES_BYTES_MAX + LOCAL_MESSAGE_BYTES_MAX;
+/// Long requests that are taken in at once: 272 MiB.
+const LONG_REQUESTS_MAX: usize = 4;
+
+/// The gRPC service, with its limits set.
+#[derive(Clone)]
+pub struct LocalServer {
+    ordinary: ForumServer<LocalService>,
+    lookups: ForumServer<LocalService>,
+    long: Arc<Semaphore>,
+}
+
+impl LocalServer {
+    pub(super) fn new(service: LocalService) -> Self {
+        let limited = |bytes| {
+            let server = ForumServer::new(service.clone());
+            server.max_decoding_message_size(bytes).max_encoding_message_size(LOCAL_MESSAGE_BYTES_MAX)
+        };
+        let (ordinary, lookups) = (limited(LOCAL_MESSAGE_BYTES_MAX), limited(LOOKUP_BYTES_MAX));
+        Self { ordinary, lookups, long: Arc::new(Semaphore::new(LONG_REQUESTS_MAX)) }
+    }
+}
+
+impl NamedService for LocalServer {
+    const NAME: &'static str = <ForumServer<LocalService> as NamedService>::NAME;
+}
+
+impl tower::Service<http::Request<tonic::body::Body>> for LocalServer {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        if request.uri().path() != LOOKUP {
+            return self.ordinary.call(request);
+        }
+        let long = Arc::clone(&self.long);
+        self.lookups.call(request.map(|body| Metered { body, read: 0, place: Place::NotNeeded, long }))
+    }
+}
+
+/// A request's body that waits for a place when it becomes long.
+struct Metered {
+    body: tonic::body::Body,
+    read: usize,
+    place: Place,
+    long: Arc<Semaphore>,
+}
+
+enum Place {
+    NotNeeded,
+    Awaited(BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>),
+    /// Until the body is read.
+    Taken {
+        _permit: OwnedSemaphorePermit,
+    },
+}
+
+impl Body for Metered {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.read > LOCAL_MESSAGE_BYTES_MAX && matches!(self.place, Place::NotNeeded) {
+            self.place = Place::Awaited(Box::pin(Arc::clone(&self.long).acquire_owned()));
+        }
+        if let Place::Awaited(place) = &mut self.place {
+            let permit = ready!(place.as_mut().poll(cx));
+            self.place = Place::Taken { _permit: permit.map_err(|_closed| super::bug())? };
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            self.read += frame.data_ref().map_or(0, |bytes| bytes.remaining());
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    /// A body of so many pieces of one MiB.
+    struct Pieces(usize);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            let left = self.0;
+            self.0 = left.saturating_sub(1);
+            Poll::Ready((left > 0).then(|| Ok(Frame::data(Bytes::from(vec![7; 1 << 20])))))
+        }
+    }
+
+    async fn read(body: &mut Metered, pieces: usize) -> usize {
+        let mut read = 0;
+        while read < pieces
+            && std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await.transpose().unwrap().is_some()
+        {
+            read += 1;
+        }
+        read
+    }
+
+    #[tokio::test]
+    async fn few_long_requests_are_taken_in_at_once_and_short_ones_wait_for_none_of_them() {
+        let long = Arc::new(Semaphore::new(LONG_REQUESTS_MAX));
+        let body = |pieces| Metered {
+            body: tonic::body::Body::new(Pieces(pieces)),
+            read: 0,
+            place: Place::NotNeeded,
+            long: Arc::clone(&long),
+        };
+        let mut all: Vec<_> = (0..=LONG_REQUESTS_MAX).map(|_| body(9)).collect();
+        for body in &mut all[..LONG_REQUESTS_MAX] {
+            assert_eq!(read(body, 8).await, 8);
+        }
+        let mut last = all.pop().unwrap();
+        assert_eq!(read(&mut last, 5).await, 5, "what any other call may have is read at once");
+        assert_eq!(read(&mut last, 1).now_or_never(), None, "the rest waits");
+        assert_eq!(read(&mut body(4), 9).await, 4);
+        drop(all.pop());
+        assert_eq!(read(&mut last, 9).await, 4);
+    }
+}

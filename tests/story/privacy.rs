@@ -311,7 +311,8 @@ async fn look_up(at: &Company, values: &[(&'static str, Vec<u8>)], picture: &str
             }
             let file = format!("a text that has {}", hex(digest)).into_bytes();
             files.push(("sha256", sha256(&[&file])));
-            let addresses = [format!("https://example.org/{}?q", hex(digest)), format!("{}.example.org/a/b", hex(digest))];
+            let addresses =
+                [format!("https://example.org/{}?q", hex(digest)), format!("{}.example.org/a/b", hex(digest))];
             let request = l::LookupRequest {
                 signals: addresses.map(address).into(),
                 files: vec![file.into(), fs::read(picture).unwrap().into()],

@@ -238,10 +238,8 @@ fn read(mut from: impl BufRead, alg: Option<Alg>, name: &str, mut hand_over: imp
 fn next_line(from: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     line.clear();
     let mut length = from.by_ref().take(LINE_SIZE_MAX as u64 + 1).read_until(b'\n', line)? as u64;
-    while line.len() > LINE_SIZE_MAX && line.last() != Some(&b'\n') {
-        let rest = from.skip_until(b'\n')?;
-        length += rest as u64;
-        break;
+    if line.len() > LINE_SIZE_MAX && line.last() != Some(&b'\n') {
+        length += from.skip_until(b'\n')? as u64;
     }
     Ok(length)
 }

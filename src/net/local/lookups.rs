@@ -140,11 +140,11 @@ impl LocalService {
         let answers = answers.await;
         let mut answered = answers.as_ref().ok().into_iter().flatten().cloned();
         let failed = || Err(answers.as_ref().err().cloned().unwrap_or_else(bug));
-        let answer = |files| match answered.next() {
+        let mut answer = |files| match answered.next() {
             Some(answer) => Ok(l::LookupResponse { files, ..answer }),
             None => failed(),
         };
-        refused.into_iter().map(|one| one.and_then(answer)).collect()
+        refused.into_iter().map(|one| one.and_then(&mut answer)).collect()
     }
 
     /// Answers one request of many hashes.

@@ -445,6 +445,60 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_file_is_looked_up_by_its_hashes_and_a_mirrored_picture_in_all_positions() {
+        use crate::hashing::{drawn, pdq};
+        let node = Node::start();
+        let picture = drawn::poster(5, 320, 240);
+        let hash = pdq(320, 240, picture.as_raw());
+        let mut listed = says(2, l::Stance::Submit, 0);
+        let value = data_encoding::HEXLOWER.encode(&hash.hash);
+        listed.statements[0].signal = Some(l::Signal { r#type: "pdq".into(), value });
+        listed.statements[0].quality = hash.quality.into();
+        node.service.submit(Request::new(listed)).await.unwrap();
+        node.service.submit(Request::new(says(3, l::Stance::Submit, 0))).await.unwrap();
+
+        let png = |picture| bytes::Bytes::from(drawn::png_bytes(&picture).unwrap());
+        let mirrored = png(image::imageops::flip_horizontal(&picture));
+        let asked = |files: Vec<bytes::Bytes>, dihedral| l::LookupRequest {
+            signals: vec![signal(3)],
+            files,
+            dihedral,
+            ..Default::default()
+        };
+        let text = bytes::Bytes::from_static(b"no picture");
+        let broken = png(picture.clone()).slice(..100);
+        let many = vec![text.clone(); 9];
+        let asked = [
+            asked(vec![text.clone(), png(picture)], false),
+            asked(vec![mirrored.clone()], false),
+            asked(vec![mirrored], true),
+            asked(vec![text, broken], true),
+            asked(many, false),
+        ];
+        for together in [false, true] {
+            let answers: Vec<_> = if together {
+                lookup(&node.service, requests(asked.clone())).unwrap().map(Result::unwrap).collect().await
+            } else {
+                let alone = asked.clone().map(|asked| lookup(&node.service, requests([asked])).unwrap());
+                stream::iter(alone).flatten().map(Result::unwrap).collect().await
+            };
+            let found = answers
+                .iter()
+                .map(|answer| answer.matches.iter().map(|m| (m.file_index, m.distance == 0)).collect::<Vec<_>>());
+            let (by_signal, by_file) = ((None, true), |n| (Some(n), true));
+            let found: Vec<_> = found.collect();
+            assert_eq!(found[..2], [vec![by_signal, by_file(1)], vec![by_signal]]);
+            assert!(found[2].len() == 2 && found[2][1].0 == Some(0), "{found:?}");
+            let signals = |n: usize| answers[n].files.iter().map(|file| file.signals.len()).collect::<Vec<_>>();
+            assert_eq!((signals(0), signals(1)), (vec![4, 5], vec![5]), "digests, and of a picture its hash");
+            assert!(signals(2)[0] > 8, "{:?}", signals(2));
+            let fields: Vec<_> = answers[3..].iter().map(|a| a.refusal.clone().unwrap().field).collect();
+            assert_eq!(fields, ["files[1]", "files"]);
+        }
+        node.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn hashes_in_bulk_are_answered_as_each_alone_and_counted_but_for_the_flood_breaker() {
         let node = Node::start();
         for n in [3, 700, 9_999] {

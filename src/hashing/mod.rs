@@ -1,4 +1,5 @@
-//! Media file -> hashes: the four digests of every file, and PDQ of what is an image (SIGNALS.md).
+//! Media file -> hashes: the four digests of every file, PDQ of what is an image, and PDQ of the frames of what is a
+//! video (SIGNALS.md).
 //!
 //! No bytes of a file leave this module; only its hashes do.
 
@@ -6,6 +7,7 @@ pub mod digests;
 pub mod drawn;
 pub mod image;
 pub mod pdq;
+pub mod video;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -14,8 +16,10 @@ use std::path::{Path, PathBuf};
 pub use self::digests::Digests;
 pub use self::image::ImageError;
 pub use self::pdq::{Pdq, pdq};
+pub use self::video::{Frame, VideoError};
 
 use crate::replica::signal::{Alg, Subject};
+use crate::replica::vpdq::FRAMES_PER_RECORD_MAX;
 
 /// All that is said about a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,14 +28,38 @@ pub struct FileHashes {
     pub digests: Digests,
     /// Of the picture, if the bytes begin like JPEG, PNG, WebP, GIF or BMP. Look at its quality before using it.
     pub image: Option<Pdq>,
+    /// The usable frames, if the bytes begin like a video; or why there are none.
+    pub video: Option<Result<Vec<Frame>, VideoError>>,
 }
 
 impl FileHashes {
-    /// What can be listed or looked up of the file: the picture first, then the digests.
+    /// What can be listed of the file: the picture or the records of the video first, then the digests.
     pub fn subjects(&self) -> Vec<Subject> {
         let picture = self.image.map(|image| Subject::of(Alg::Pdq, &image.hash));
-        picture.into_iter().chain(digests_as_subjects(&self.digests)).collect()
+        picture.into_iter().chain(self.listed_video()).chain(digests_as_subjects(&self.digests)).collect()
     }
+
+    /// The records that list the video: each hash once.
+    pub fn listed_video(&self) -> Vec<Subject> {
+        self.frames().map(|frames| in_records(&video::listed(frames))).unwrap_or_default()
+    }
+
+    /// The records that look the video up: every usable frame, because a share is counted of them; at most
+    /// `records_max`, and of a longer video frames at even distances.
+    pub fn looked_up_video(&self, records_max: usize) -> Vec<Subject> {
+        let frames_max = records_max * FRAMES_PER_RECORD_MAX;
+        self.frames().map(|frames| in_records(&video::thinned(frames, frames_max))).unwrap_or_default()
+    }
+
+    /// The usable frames of the video.
+    pub fn frames(&self) -> Option<&[Frame]> {
+        self.video.as_ref()?.as_deref().ok()
+    }
+}
+
+/// Frames are in order, and parts of a list in order are: nothing is left out here.
+fn in_records(frames: &[Frame]) -> Vec<Subject> {
+    frames.chunks(FRAMES_PER_RECORD_MAX).filter_map(|part| Subject::of_frames(part).ok()).collect()
 }
 
 fn digests_as_subjects(digests: &Digests) -> [Subject; 4] {
@@ -73,7 +101,8 @@ pub enum HashingError {
 /// The hashes of the file at `path`. A file that is no image is streamed and may have any length.
 ///
 /// # Errors
-/// [`HashingError`], naming the file. A broken image is an error, not a file without a picture: listing only its
+/// [`HashingError`], naming the file. A video whose frames cannot be had has its digests all the same, and says why. A
+/// broken image is an error, not a file without a picture: listing only its
 /// digests is a decision for a person ([`digest_file`]).
 pub fn hash_file(path: &Path) -> Result<FileHashes, HashingError> {
     let unreadable = |source| HashingError::Read { path: path.to_owned(), source };
@@ -82,7 +111,8 @@ pub fn hash_file(path: &Path) -> Result<FileHashes, HashingError> {
     file.by_ref().take(image::SNIFF_BYTES as u64).read_to_end(&mut head).map_err(unreadable)?;
     if image::sniff(&head).is_none() {
         let digests = Digests::of_reader(head.chain(file)).map_err(unreadable)?;
-        return Ok(FileHashes { digests, image: None });
+        let video = video::begins_like_video(path).map_err(unreadable)?.then(|| video::usable_frames_of(path));
+        return Ok(FileHashes { digests, image: None, video });
     }
     // One byte more than is allowed, so that a longer file shows without being read.
     let rest_max = image::FILE_BYTES_MAX + 1 - head.len() as u64;
@@ -103,7 +133,8 @@ pub fn hash_bytes(bytes: &[u8]) -> Result<FileHashes, ImageError> {
         }
         None => None,
     };
-    Ok(FileHashes { digests: Digests::of_bytes(bytes), image })
+    // Frames are read from a file only.
+    Ok(FileHashes { digests: Digests::of_bytes(bytes), image, video: None })
 }
 
 /// Only the digests of the file at `path`, without a look at what is in it.
@@ -164,7 +195,7 @@ mod tests {
             let path = folder.path().join(name);
             fs::write(&path, bytes).unwrap();
             let hashes = hash_file(&path).unwrap();
-            assert_eq!(hashes, FileHashes { digests: Digests::of_bytes(bytes), image: None });
+            assert_eq!(hashes, FileHashes { digests: Digests::of_bytes(bytes), image: None, video: None });
             assert_eq!(digest_file(&path).unwrap(), hashes.digests);
         }
     }

@@ -3,6 +3,8 @@
 //! First cut: a plain scan over PDQ hashes, behind the type that a faster index will fill. Exact types need no index
 //! of their own: the list itself is ordered by subject.
 
+pub mod frames;
+
 use std::sync::Arc;
 
 use super::signal;

@@ -41,6 +41,7 @@ pub mod taxonomy;
 pub(crate) mod testing;
 pub mod verdict;
 pub mod view;
+pub mod vpdq;
 pub mod wrong;
 
 /// Messages of `staydown.peer.v1`.

@@ -150,7 +150,7 @@ impl Statement {
             | Self::Outcome { .. } => 2,
             _ => 1,
         }
-        .max(if self.is_of_account() { 3 } else { 1 })
+        .max(self.subject().map_or(1, Subject::level))
     }
 
     /// What it is about, if it is about one subject.

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use forum::Forum;
 use staydown::clock;
+use staydown::matcher::Matcher;
 use staydown::replica::block::Header;
-use staydown::replica::index::HammingIndex;
 use staydown::replica::record::Parsed;
-use staydown::replica::signal::Alg;
+use staydown::replica::signal::{Alg, Subject};
 use staydown::replica::signed::{Keyring, VerifiedBlock};
 use staydown::replica::view::View;
 
@@ -72,14 +72,8 @@ fn main() {
     let listed = usize::try_from(view.listed()).unwrap();
     assert_eq!(listed, records);
 
-    let before = allocated();
-    let mut index = HammingIndex::default();
-    let hashes = view.subjects_after(None).filter(|s| s.alg() == Alg::Pdq.number());
-    hashes.for_each(|s| index.insert(s.digest().try_into().unwrap()));
-    let index_bytes = allocated() - before;
-    let in_view = (both - index_bytes) / listed;
-    println!("{listed} subjects, {} of them PDQ", index.len());
-    println!("view: {in_view} bytes a subject; index: {} bytes a PDQ hash", index_bytes / index.len());
+    let in_view = both / listed;
+    println!("view: {listed} subjects, {in_view} bytes a subject");
     println!("fold: {:.0} records/s", records as f64 / folded.as_secs_f64());
 
     let mut again = View::new(forum.chain().effective(), clock::now());
@@ -100,8 +94,10 @@ fn lookups(view: &View, records: usize) {
     assert!(wanted.iter().all(|s| view.entry(s, now).is_some()));
     println!("exact lookup: {} ns", exact.as_nanos() / u128::from(LOOKUPS));
     let queries: Vec<[u8; 32]> = (0..SCANS).map(forum::scattered).collect();
-    let pdq = timed(|| queries.iter().for_each(|q| drop(black_box(view.pdq().snapshot().near(q, 31)))));
-    println!("PDQ lookup, flat scan of {}: {} us", view.pdq().len(), pdq.as_micros() / u128::from(SCANS));
+    let queries: Vec<_> = queries.iter().map(|q| [(0, Subject::of(Alg::Pdq, q))]).collect();
+    let index = Matcher::of(view).now();
+    let pdq = timed(|| queries.iter().for_each(|q| drop(black_box(index.search(q, 31)))));
+    println!("PDQ lookup: {} us", pdq.as_micros() / u128::from(SCANS));
 }
 
 fn blocks(forum: &Forum, records: usize) -> Vec<Block> {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -20,6 +20,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock;
+use crate::matcher::Matcher;
 use crate::replica::block::{Frame, RECORDS_PER_BLOCK_MAX, Slot};
 use crate::replica::charter::{Applied, CharterChain, CharterError};
 use crate::replica::exchange::{Ask, Call, PeerEvent, Published, Trouble};
@@ -86,6 +87,7 @@ pub struct Shared {
     replica: RwLock<Replica>,
     /// Readers that the engine keeps waiting.
     waiting: AtomicUsize,
+    matcher: Matcher,
     store: Store,
     data: PathBuf,
     failed: Mutex<Option<Failed>>,
@@ -116,8 +118,14 @@ impl Shared {
         }
     }
 
-    fn replica_mut(&self) -> RwLockWriteGuard<'_, Replica> {
-        self.replica.write().unwrap_or_else(PoisonError::into_inner)
+    fn replica_mut(&self) -> Writing<'_> {
+        let replica = self.replica.write().unwrap_or_else(PoisonError::into_inner);
+        Writing { replica: Some(replica), matcher: &self.matcher }
+    }
+
+    /// What lookups search.
+    pub fn matcher(&self) -> &Matcher {
+        &self.matcher
     }
 
     /// The blocks on disk.
@@ -171,6 +179,39 @@ impl Shared {
         let (sender, receiver) = mpsc::channel(ASKS_MAX);
         lock(&self.asks).insert(peer, sender);
         receiver
+    }
+}
+
+/// The replica, to change. What that changed of the list is searched from the moment on at which this ends: before
+/// anything is published or answered.
+struct Writing<'a> {
+    replica: Option<RwLockWriteGuard<'a, Replica>>,
+    matcher: &'a Matcher,
+}
+
+impl Deref for Writing<'_> {
+    type Target = Replica;
+
+    fn deref(&self) -> &Replica {
+        self.replica.as_deref().expect(HELD)
+    }
+}
+
+impl DerefMut for Writing<'_> {
+    fn deref_mut(&mut self) -> &mut Replica {
+        self.replica.as_deref_mut().expect(HELD)
+    }
+}
+
+/// Only `drop` takes the lock out.
+const HELD: &str = "the lock is held until the end";
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let Some(mut replica) = self.replica.take() else { return };
+        let changes = replica.take_changes();
+        drop(replica);
+        self.matcher.apply(&changes);
     }
 }
 
@@ -395,13 +436,15 @@ pub fn start(
             started.healed.push(why.to_string());
         }
     })?;
-    let (replica, effects) = restore.finish();
+    let (mut replica, effects) = restore.finish();
+    replica.follow_changes();
     remember_place(data, moved.then(|| replica.next_log_no()))
         .map_err(|source| OpenError::Place { path: data.into(), source })?;
 
     let (inputs, receiver) = mpsc::channel(QUEUE_MAX);
     let shared = Arc::new(Shared {
         published: watch::Sender::new(replica.published()),
+        matcher: Matcher::of(replica.view()),
         replica: RwLock::new(replica),
         waiting: AtomicUsize::new(0),
         store,
@@ -830,7 +873,8 @@ impl Engine {
             if let Err(error) = folded {
                 return self.fail(&Failed(error.to_string()));
             }
-            if self.shared.replica_mut().finish_rebuild(rebuild, now, effects) {
+            self.shared.replica().compare_rebuild(&mut rebuild);
+            if self.shared.replica_mut().finish_rebuild(&mut rebuild, now, effects) {
                 return;
             }
         }
@@ -881,7 +925,7 @@ fn derive_again(replica: &mut Replica, store: &Store) -> Result<(), StoreError> 
             Err(StoreError::Damaged { .. } | StoreError::Panicked { .. }) => {} // told already
             read => read?,
         }
-        if replica.finish_rebuild(rebuild, now, &mut Vec::new()) {
+        if replica.finish_rebuild(&mut rebuild, now, &mut Vec::new()) {
             break;
         }
     }

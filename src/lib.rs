@@ -9,6 +9,7 @@ pub mod evidence;
 pub mod fields;
 pub mod hashing;
 pub mod keys;
+pub mod matcher;
 pub mod net;
 pub mod node;
 pub mod policy;

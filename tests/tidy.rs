@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Each file's layer, by the first part of its path below `src/`. A file imports only what stands below it, or beside
 /// it where its own module is meant.
-const LAYERS: [(&str, u8); 19] = [
+const LAYERS: [(&str, u8); 20] = [
     ("replica", 0),
     ("accounts", 1),
     ("clock", 1),
@@ -17,6 +17,7 @@ const LAYERS: [(&str, u8); 19] = [
     ("config", 2),
     ("fields", 2),
     ("keys", 2),
+    ("matcher", 2),
     ("store", 2),
     ("hashing", 2),
     ("policy", 2),

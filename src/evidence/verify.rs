@@ -264,7 +264,7 @@ fn derive_again<R: Read>(
                 replica.rebuild(&mut rebuild, &block);
             }
         }
-        if replica.finish_rebuild(rebuild, hour, &mut Vec::new()) {
+        if replica.finish_rebuild(&mut rebuild, hour, &mut Vec::new()) {
             break;
         }
     }

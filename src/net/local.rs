@@ -1173,44 +1173,31 @@ fn lookup(
 ) -> l::LookupResponse {
     let now = clock::now();
     let labels = shared.taxonomy();
-    let pdq = shared.replica().view().pdq().snapshot();
-    let mut candidates: Vec<(u32, usize, Subject)> = Vec::new();
-    for (index, query) in queries {
-        let index = *index;
-        match (query.known_alg(), query.digest().try_into()) {
-            (Some(Alg::Pdq), Ok(hash)) => {
-                let near = pdq.near(&hash, threshold);
-                candidates
-                    .extend(near.into_iter().map(|(distance, hash)| (distance, index, Subject::of(Alg::Pdq, &hash))));
-            }
-            _ => candidates.push((0, index, query.clone())),
-        }
-    }
-    candidates.sort();
+    let candidates = shared.matcher().now().search(queries, threshold);
     let replica = shared.replica();
     let charter = replica.charters().effective();
-    let entries = candidates.into_iter().filter_map(|(distance, index, subject)| {
-        let entry = replica.view().entry(&subject, now).filter(|e| e.status.matches())?;
-        Some((distance, index, entry))
+    let entries = candidates.into_iter().filter_map(|candidate| {
+        let entry = replica.view().entry(&candidate.subject, now).filter(|e| e.status.matches())?;
+        Some((candidate, entry))
     });
     let mut found: Vec<_> = entries.take(MATCHES_MAX + 1).collect();
     let truncated = found.len() > MATCHES_MAX;
     found.truncate(MATCHES_MAX);
     let limits = judge.policy.policy.breaker();
     let flooding = floods::count(&replica, &judge.breaker, limits, found.iter().map(|(.., entry)| entry), now);
-    let weighed = found.iter().zip(&flooding).map(|((distance, _, entry), flooding)| {
+    let weighed = found.iter().zip(&flooding).map(|((candidate, entry), flooding)| {
         let incident = replica.view().in_open_incident(&entry.subject, now);
-        Found { flooding: *flooding, ..Found::of(entry, *distance, incident, charter) }
+        Found { flooding: *flooding, ..Found::of(entry, candidate.distance, incident, charter) }
     });
     let (verdict, answer) = judge.answer(&weighed.collect::<Vec<_>>(), truncated);
     counters.looked_up(found.len(), verdict);
     let offers = |n: usize, entry: &Entry| {
         if n < OFFERED_MATCHES_MAX { reviews::offers(&replica, entry, &labels, now) } else { Vec::new() }
     };
-    let matches = found.iter().enumerate().map(|(n, (distance, index, entry))| l::Match {
-        signal_index: u32::try_from(*index).unwrap_or(u32::MAX),
-        distance: *distance,
-        threshold: if entry.subject.alg() == Alg::Pdq.number() { threshold } else { 0 },
+    let matches = found.iter().enumerate().map(|(n, (candidate, entry))| l::Match {
+        signal_index: u32::try_from(candidate.query).unwrap_or(u32::MAX),
+        distance: candidate.distance,
+        threshold: candidate.threshold,
         entry: Some(l::Entry { resources: offers(n, entry), ..entry_to_proto(entry, charter, &labels) }),
         flooding: flooding.get(n).copied().unwrap_or_default(),
     });

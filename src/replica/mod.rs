@@ -323,6 +323,16 @@ impl Replica {
         &self.view
     }
 
+    /// From now on keeps the changes of what a lookup returns: see [`View::follow_changes`].
+    pub fn follow_changes(&mut self) {
+        self.view.follow_changes();
+    }
+
+    /// What changed of that since this was last asked.
+    pub fn take_changes(&mut self) -> Vec<view::Change> {
+        self.view.take_changes()
+    }
+
     /// Proofs of misbehaviour that we hold.
     pub fn proofs(&self) -> &Proofs {
         &self.proofs

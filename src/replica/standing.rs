@@ -10,7 +10,7 @@ use super::ids::{BlockId, HeaderHash, MemberId, Origin, Seq, TimeMs};
 use super::log::Log;
 use super::signed::VerifiedBlock;
 use super::suspension::{Suspended, Suspensions};
-use super::view::View;
+use super::view::{Change, View};
 use super::wrong::WrongRule;
 use super::{Effect, Replica, admission};
 
@@ -41,6 +41,8 @@ pub struct Rebuild {
     attests: Attests,
     suspensions: Suspensions,
     counted: BTreeMap<Origin, Seq>,
+    /// What takes a search of the list in use to one of this list.
+    changes: Vec<Change>,
 }
 
 impl Replica {
@@ -281,6 +283,7 @@ impl Replica {
             attests: Attests::default(),
             suspensions: Suspensions::default(),
             counted: BTreeMap::new(),
+            changes: Vec::new(),
         }
     }
 
@@ -299,13 +302,21 @@ impl Replica {
         }
     }
 
-    /// Puts what was derived in the place of what was. `false`: what the blocks said changed how far logs count, so they
+    /// Compares what was derived with the list in use, for whoever follows its changes: before
+    /// [`Replica::finish_rebuild`], and without keeping readers out.
+    pub fn compare_rebuild(&self, rebuild: &mut Rebuild) {
+        rebuild.changes = rebuild.view.changes_since(&self.view);
+    }
+
+    /// Puts what was derived in the place of what was, which `rebuild` then holds: to let go of a long list takes time, and
+    /// readers may wait. `false`: what the blocks said changed how far logs count, so they
     /// are to be read once more.
-    pub fn finish_rebuild(&mut self, rebuild: Rebuild, now: TimeMs, effects: &mut Vec<Effect>) -> bool {
-        self.standing.attests = rebuild.attests;
-        self.standing.suspensions = rebuild.suspensions;
-        self.standing.counted = rebuild.counted;
-        self.view = rebuild.view;
+    pub fn finish_rebuild(&mut self, rebuild: &mut Rebuild, now: TimeMs, effects: &mut Vec<Effect>) -> bool {
+        self.standing.attests = std::mem::take(&mut rebuild.attests);
+        self.standing.suspensions = std::mem::take(&mut rebuild.suspensions);
+        self.standing.counted = std::mem::take(&mut rebuild.counted);
+        rebuild.view.succeed(&mut self.view, std::mem::take(&mut rebuild.changes));
+        std::mem::swap(&mut self.view, &mut rebuild.view);
         self.view.remember_replaced();
         self.standing.dropped = false;
         let again = self.weigh(now, effects);

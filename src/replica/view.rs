@@ -5,6 +5,7 @@
 //! that looks at order, the quota, looks at the logs' own; where blocks arrive so that it cannot be decided at once,
 //! the view says that it is stale and is derived again from the blocks.
 
+use std::cmp::Ordering;
 use std::collections::btree_map::Entry as Place;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,10 +13,9 @@ use super::admission::{self, Quotas};
 use super::block::Header;
 use super::charter::{Charter, Roles};
 use super::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, SubjectId, TimeMs, sha256};
-use super::index::HammingIndex;
 use super::notes::Notes;
 use super::record::{ALLOW_DAYS_MAX, IncidentId, Opinion, Parsed, Stance, Statement};
-use super::signal::{Alg, Subject};
+use super::signal::Subject;
 
 /// Status of a subject (PROTOCOL layer 6); numbers are those of the view digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -225,6 +225,24 @@ impl Replaced {
     }
 }
 
+/// Whether a lookup returns a subject, where that changed. What is searched is kept beside the view, in step with these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What is looked up.
+    pub subject: Subject,
+    /// Whether its status is now one that matches ([`Status::matches`]).
+    pub matches: bool,
+}
+
+/// What the registers of a subject come to, at the hour of the digest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Weight {
+    /// What it adds to the digest; `None` while it is INACTIVE.
+    summand: Option<[u8; 32]>,
+    /// Whether a lookup returns it. Time alone never turns no into yes: words end, they do not begin.
+    matches: bool,
+}
+
 /// Distinct groups by what they say (PROTOCOL layer 6), in the order in which the digest has them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -332,7 +350,6 @@ pub struct View {
     seats: Vec<SeatInfo>,
     full_groups: usize,
     subjects: BTreeMap<Subject, Registers>,
-    pdq: HammingIndex,
     quotas: Quotas,
     notes: Notes,
     tags: BTreeMap<Tags, u32>,
@@ -349,6 +366,8 @@ pub struct View {
     stale: bool,
     quota_by_arrival: bool,
     replaced: Replaced,
+    /// Changes that nobody has taken yet; `None` where nobody wants them.
+    changes: Option<Vec<Change>>,
 }
 
 impl View {
@@ -369,7 +388,6 @@ impl View {
             full_groups: charter.full_groups(),
             charter: charter.clone(),
             subjects: BTreeMap::new(),
-            pdq: HammingIndex::default(),
             quotas: Quotas::default(),
             notes: Notes::default(),
             tags: BTreeMap::new(),
@@ -385,12 +403,60 @@ impl View {
             stale: false,
             quota_by_arrival: false,
             replaced: Replaced::default(),
+            changes: None,
         }
     }
 
     /// From now on remembers for a while what words took the place of: for the list that is in use.
     pub fn remember_replaced(&mut self) {
         self.replaced.on = true;
+    }
+
+    /// From now on keeps the changes of what a lookup returns until they are taken with [`View::take_changes`], which whoever
+    /// asks for this has to do after each fold.
+    pub fn follow_changes(&mut self) {
+        self.changes.get_or_insert_default();
+    }
+
+    /// What changed since this was last asked, in the order in which it did.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        self.changes.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What takes a search of `before` to a search of this view.
+    pub fn changes_since(&self, before: &Self) -> Vec<Change> {
+        let (mut old, mut new) = (before.matching().peekable(), self.matching().peekable());
+        let mut changes = Vec::new();
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => return changes,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(old), Some(new)) => old.cmp(new),
+            };
+            let gone = if order.is_le() { old.next() } else { None };
+            let came = if order.is_ge() { new.next() } else { None };
+            let subject = match (gone, came) {
+                (Some(subject), None) | (None, Some(subject)) => subject.clone(),
+                _ => continue,
+            };
+            changes.push(Change { subject, matches: order.is_gt() });
+        }
+    }
+
+    /// Takes the place of `before`, for whoever follows its changes: those that were not taken yet, and then `changes`.
+    pub(super) fn succeed(&mut self, before: &mut Self, changes: Vec<Change>) {
+        self.changes = before.changes.take();
+        if let Some(kept) = &mut self.changes {
+            kept.extend(changes);
+        }
+    }
+
+    /// What a lookup may return, in the order of the list: its status matches at the hour of the digest. At a later time
+    /// less does, never more.
+    pub fn matching(&self) -> impl Iterator<Item = &Subject> {
+        let matches = |registers: &Registers| self.status(self.counts(registers.as_slice(), self.hour)).matches();
+        self.subjects.iter().filter(move |(_, registers)| matches(registers)).map(|(subject, _)| subject)
     }
 
     /// The wrong rule "quota by arrival"; for the simulator.
@@ -507,11 +573,11 @@ impl View {
         match subjects.entry(subject.clone()) {
             Place::Occupied(standing) => {
                 let registers = standing.into_mut();
-                let before = self.summand(subject, registers);
+                let before = self.weight(subject, registers);
                 match registers.put(register) {
                     Put::Lost => replaced = None,
                     put => {
-                        self.exchange(before, self.summand(subject, registers));
+                        self.exchange(subject, before, self.weight(subject, registers));
                         if let (Some((_, stood)), Put::InPlaceOf(old)) = (&mut replaced, put) {
                             *stood = Some(old);
                         }
@@ -519,13 +585,8 @@ impl View {
                 }
             }
             Place::Vacant(room) => {
-                if subject.alg() == Alg::Pdq.number()
-                    && let Ok(hash) = subject.digest().try_into()
-                {
-                    self.pdq.insert(hash);
-                }
                 let registers = room.insert(Registers::One(register));
-                self.exchange(None, self.summand(subject, registers));
+                self.exchange(subject, Weight::default(), self.weight(subject, registers));
             }
         }
         self.subjects = subjects;
@@ -537,7 +598,7 @@ impl View {
     fn put_incident(&mut self, id: IncidentId, register: &Register, open: bool, code: u32) {
         let number = self.incident(id) as usize;
         let subjects: Vec<_> = self.incidents[number].subjects.iter().cloned().collect();
-        let before: Vec<_> = subjects.iter().map(|s| self.contribution(s)).collect();
+        let before: Vec<_> = subjects.iter().map(|s| self.standing(s)).collect();
         let registers = &mut self.incidents[number].registers;
         let stands = registers.get(&register.seat).is_some_and(|old| old.rank >= register.rank());
         if stands {
@@ -546,7 +607,7 @@ impl View {
         let said = IncidentRegister { rank: register.rank(), open, closes: register.expires, code };
         registers.insert(register.seat, said);
         for (subject, before) in subjects.iter().zip(before) {
-            self.replace(before, subject);
+            self.exchange(subject, before, self.standing(subject));
             if register.expires > self.hour {
                 self.expiries.insert((register.expires, subject.clone()));
             }
@@ -707,11 +768,6 @@ impl View {
         number.and_then(|n| self.incidents.get(*n as usize)).map_or(0, |incident| incident.subjects.len())
     }
 
-    /// The PDQ hashes, to be searched outside any lock.
-    pub fn pdq(&self) -> &HammingIndex {
-        &self.pdq
-    }
-
     /// Subjects with a status other than INACTIVE.
     pub fn listed(&self) -> u64 {
         self.listed
@@ -857,44 +913,44 @@ impl View {
         {
             due.insert(subject);
         }
-        let before: Vec<_> = due.iter().map(|subject| self.contribution(subject)).collect();
+        let before: Vec<_> = due.iter().map(|subject| self.standing(subject)).collect();
         self.hour = hour;
         for (subject, before) in due.iter().zip(before) {
-            self.replace(before, subject);
+            self.exchange(subject, before, self.standing(subject));
         }
     }
 
-    /// What a subject adds to the digest; `None` while it is INACTIVE.
-    fn contribution(&self, subject: &Subject) -> Option<[u8; 32]> {
-        self.summand(subject, self.subjects.get(subject)?)
+    fn standing(&self, subject: &Subject) -> Weight {
+        self.subjects.get(subject).map(|registers| self.weight(subject, registers)).unwrap_or_default()
     }
 
-    /// What `registers` of `subject` add to the digest; `None` where they make it INACTIVE.
-    fn summand(&self, subject: &Subject, registers: &Registers) -> Option<[u8; 32]> {
+    fn weight(&self, subject: &Subject, registers: &Registers) -> Weight {
         let registers = registers.as_slice();
         let counts = self.counts(registers, self.hour);
         let status = self.status(counts);
         if status == Status::Inactive {
-            return None;
+            return Weight::default();
         }
         let supports = |r: &&Register| self.weighs(r, self.hour).is_some_and(Word::supports);
         let mut supporters: Vec<_> =
             registers.iter().filter(supports).map(|r| self.seats[usize::from(r.seat)].id).collect();
         supporters.sort_unstable();
         let (labels, _) = self.labels(registers, self.hour);
-        Some(contribution(subject.id(), status, counts, &supporters, &labels))
+        let summand = contribution(subject.id(), status, counts, &supporters, &labels);
+        Weight { summand: Some(summand), matches: status.matches() }
     }
 
-    fn replace(&mut self, before: Option<[u8; 32]>, subject: &Subject) {
-        self.exchange(before, self.contribution(subject));
-    }
-
-    fn exchange(&mut self, before: Option<[u8; 32]>, after: Option<[u8; 32]>) {
-        if let Some(before) = before {
+    fn exchange(&mut self, subject: &Subject, before: Weight, after: Weight) {
+        if before.matches != after.matches
+            && let Some(changes) = &mut self.changes
+        {
+            changes.push(Change { subject: subject.clone(), matches: after.matches });
+        }
+        if let Some(before) = before.summand {
             self.digest.subtract(before);
             self.listed -= 1;
         }
-        if let Some(after) = after {
+        if let Some(after) = after.summand {
             self.digest.add(after);
             self.listed += 1;
         }
@@ -1200,6 +1256,7 @@ mod tests {
                 let order = if in_order { rebuild_order(&world.blocks) } else { order };
                 let advance_at = draw.below(order.len() as u64 + 1) as usize;
                 let mut view = View::new(&world.forum.charter(), START);
+                view.follow_changes();
                 for (n, block) in order.iter().enumerate() {
                     if n == advance_at {
                         view.advance(later);
@@ -1217,6 +1274,7 @@ mod tests {
                     (expected.listed(), expected.records(), expected.inert())
                 );
                 if seed % 25 == 0 {
+                    assert_eq!(searched(&view.take_changes()), view.matching().cloned().collect(), "seed {seed}");
                     assert_eq!(shown(&view, later), shown(&expected, later), "seed {seed}");
                     assert_eq!(shown(&view, START), shown(&expected, START), "seed {seed}");
                 }
@@ -1224,6 +1282,37 @@ mod tests {
             assert_eq!(stale > 0, stale_expected, "{stale} of {orders} orders are stale with a quota of {quota}");
             assert!(stale < orders, "some orders need no rebuild");
         }
+    }
+
+    /// What is searched by whoever took all `changes`, each of which changes something.
+    fn searched(changes: &[Change]) -> BTreeSet<Subject> {
+        let mut searched = BTreeSet::new();
+        for Change { subject, matches } in changes {
+            assert!(if *matches { searched.insert(subject.clone()) } else { searched.remove(subject) }, "{subject}");
+        }
+        searched
+    }
+
+    #[test]
+    fn whoever_follows_a_list_is_led_on_to_the_one_that_takes_its_place() {
+        let world = busy(1_000);
+        let half = world.blocks.len() / 2;
+        let mut view = world.fold(&[]);
+        view.follow_changes();
+        world.blocks[..half].iter().for_each(|b| view.fold(b.header(), b.records()));
+        let not_taken = view.take_changes();
+        world.blocks[half..half + 9].iter().for_each(|b| view.fold(b.header(), b.records()));
+        let mut derived = world.fold(&world.blocks[half..]);
+        derived.advance(START.plus(3 * TimeMs::HOUR_MS));
+        let changes = derived.changes_since(&view);
+        derived.succeed(&mut view, changes);
+        let all: Vec<_> = not_taken.into_iter().chain(derived.take_changes()).collect();
+        assert!(all.iter().any(|change| !change.matches));
+        assert_eq!(searched(&all), derived.matching().cloned().collect());
+        assert!(derived.matching().count() > 3);
+        derived.fold(world.blocks[0].header(), world.blocks[0].records());
+        derived.advance(START.plus(40 * TimeMs::DAY_MS));
+        assert!(derived.take_changes().iter().any(|change| !change.matches), "it is followed from then on");
     }
 
     /// What the test above draws its orders from has everything in it that could make an order matter.

@@ -635,7 +635,7 @@ impl World {
         for _ in 0..REBUILDS_MAX {
             let mut rebuild = replica.begin_rebuild(now);
             blocks.iter().for_each(|block| replica.rebuild(&mut rebuild, block));
-            settled = replica.finish_rebuild(rebuild, now, &mut effects);
+            settled = replica.finish_rebuild(&mut rebuild, now, &mut effects);
             if settled {
                 break;
             }

@@ -104,7 +104,7 @@ impl Node {
                 let block = ring.verify(Frame::decode(bytes.clone()).unwrap()).unwrap();
                 self.replica.rebuild(&mut rebuild, &block);
             }
-            if self.replica.finish_rebuild(rebuild, self.now, effects) {
+            if self.replica.finish_rebuild(&mut rebuild, self.now, effects) {
                 return;
             }
         }

@@ -209,9 +209,9 @@ const HELD: &str = "the lock is held until the end";
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         let Some(mut replica) = self.replica.take() else { return };
-        let changes = replica.take_changes();
+        let (changes, ties) = (replica.take_changes(), replica.take_ties());
         drop(replica);
-        self.matcher.apply(&changes);
+        self.matcher.apply(&changes, &ties);
     }
 }
 

@@ -8,19 +8,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use crate::replica::index::frames::{FramesIndex, FramesSnapshot, VideoHits};
 use crate::replica::index::{self, HammingIndex};
+use crate::replica::notes::Tie;
 use crate::replica::signal::{Alg, Subject};
 use crate::replica::view::{Change, View};
+use crate::replica::vpdq::Frame;
 
 /// The writer's side, and where readers find theirs.
 pub struct Matcher {
-    writer: Mutex<HammingIndex>,
+    writer: Mutex<Writer>,
     now: ArcSwap<Index>,
+}
+
+/// What is written: one index for each kind of match.
+#[derive(Default)]
+struct Writer {
+    pictures: HammingIndex,
+    /// Apart from the pictures: a still never matches a video.
+    videos: FramesIndex,
+}
+
+impl Writer {
+    fn now(&self) -> Index {
+        Index { pictures: self.pictures.snapshot(), videos: self.videos.snapshot() }
+    }
 }
 
 /// The index as it stood at one moment.
 pub struct Index {
     pictures: index::Snapshot,
+    videos: FramesSnapshot,
 }
 
 /// A subject that may be what was looked up.
@@ -39,22 +57,28 @@ pub struct Candidate {
 impl Matcher {
     /// The index of a list as it stands.
     pub fn of(view: &View) -> Self {
-        let mut pictures = HammingIndex::default();
-        view.matching().filter_map(picture).for_each(|hash| pictures.insert(hash));
-        let now = Index { pictures: pictures.snapshot() };
-        Self { writer: Mutex::new(pictures), now: ArcSwap::from_pointee(now) }
+        let mut writer = Writer::default();
+        view.matching().filter_map(picture).for_each(|hash| writer.pictures.insert(hash));
+        view.matching().for_each(|subject| writer.videos.insert(subject));
+        view.notes().ties().for_each(|tie| writer.videos.tie(&tie.subject, tie.member, tie.item));
+        let now = writer.now();
+        Self { writer: Mutex::new(writer), now: ArcSwap::from_pointee(now) }
     }
 
     /// Takes in what changed of the list. When this returns, lookups that begin find it.
-    pub fn apply(&self, changes: &[Change]) {
-        if changes.is_empty() {
+    pub fn apply(&self, changes: &[Change], ties: &[Tie]) {
+        if changes.is_empty() && ties.is_empty() {
             return;
         }
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         // What no longer matches stays until the node starts again: the view is asked in any case.
         let came = changes.iter().filter(|change| change.matches).filter_map(|change| picture(&change.subject));
-        came.for_each(|hash| writer.insert(hash));
-        self.now.store(Arc::new(Index { pictures: writer.snapshot() }));
+        came.for_each(|hash| writer.pictures.insert(hash));
+        for change in changes {
+            if change.matches { writer.videos.insert(&change.subject) } else { writer.videos.remove(&change.subject) }
+        }
+        ties.iter().for_each(|tie| writer.videos.tie(&tie.subject, tie.member, tie.item));
+        self.now.store(Arc::new(writer.now()));
     }
 
     /// What to search: it stays as it is.
@@ -82,6 +106,20 @@ impl Index {
         }
         candidates.sort();
         candidates
+    }
+}
+
+impl Index {
+    /// The listed videos that have at least `share_min_permille` of the frames of all videos among `queries`, which are
+    /// one video.
+    pub fn search_videos(
+        &self,
+        queries: &[(usize, Subject)],
+        threshold: u32,
+        share_min_permille: u32,
+    ) -> VideoHits {
+        let frames: Vec<Frame> = queries.iter().filter_map(|(_, query)| query.frames()).flatten().collect();
+        self.videos.matches(&frames, threshold, share_min_permille)
     }
 }
 

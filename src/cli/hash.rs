@@ -8,7 +8,8 @@ use super::{Invocation, json};
 
 #[derive(Args)]
 pub(super) struct HashArgs {
-    /// Files of any kind; of JPEG, PNG, WebP, GIF and BMP also the picture is hashed
+    /// Files of any kind; of JPEG, PNG, WebP, GIF and BMP also the picture is hashed, and of videos their frames, if the
+    /// program ffmpeg is here
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
 }
@@ -17,6 +18,7 @@ pub(super) fn hash(args: &HashArgs, at: &Invocation) -> Outcome {
     for file in &args.files {
         let item = Item::of_file(file.as_ref())?;
         if at.terminal.json {
+            item.tell_of_video(at);
             at.terminal.json(&as_json(file, &item))?;
         } else {
             print(file, &item, at)?;
@@ -26,13 +28,14 @@ pub(super) fn hash(args: &HashArgs, at: &Invocation) -> Outcome {
 }
 
 fn print(file: &str, item: &Item, at: &Invocation) -> Result<(), Failure> {
+    item.tell_of_video(at);
     for hash in item.hashes() {
         let note = match hash.quality {
             Some(quality) if hash.is_poor() => format!("  quality {quality}: too little in the picture to be listed"),
             Some(quality) => format!("  quality {quality}"),
             None => String::new(),
         };
-        at.terminal.data(format!("{hash}  {file}{note}"))?;
+        at.terminal.data(format!("{}  {file}{note}", hash.short()))?;
     }
     Ok(())
 }

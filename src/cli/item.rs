@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::failure::{Exit, Failure};
+use super::{Invocation, show};
 use crate::hashing::{self, FileHashes};
 use crate::replica::ids::hex;
+use crate::replica::index::frames::QUERY_FRAMES_MAX;
 use crate::replica::signal::{self, Alg, PDQ_QUALITY_MIN, Subject};
+use crate::replica::vpdq::FRAMES_PER_RECORD_MAX;
 use crate::wire::local;
 
 /// One thing that a command is about.
@@ -62,6 +65,11 @@ impl Hash {
         local::Signal { r#type: self.type_name.clone(), value: self.value.clone() }
     }
 
+    /// As people are shown it.
+    pub(super) fn short(&self) -> String {
+        show::signal(&self.type_name, &self.value)
+    }
+
     /// A PDQ hash that says too little about its picture to be listed or looked up.
     pub(super) fn is_poor(&self) -> bool {
         self.quality.is_some_and(|quality| quality < PDQ_QUALITY_MIN)
@@ -114,7 +122,7 @@ impl Item {
     /// What was asked about, in a line.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Hash(subject) => subject.to_string(),
+            Self::Hash(subject) => show::signal(&subject.type_name(), &subject.value()),
             Self::Account(account) => format!("account:{account}"),
             Self::File(path, _) => path.display().to_string(),
         }
@@ -133,6 +141,23 @@ impl Item {
         }
     }
 
+    /// What is looked up of it: of a video all frames, where a list has each hash once.
+    pub(super) fn looked_up_hashes(&self) -> Vec<Hash> {
+        match self {
+            Self::File(_, hashes) => with_video(hashes, hashes.looked_up_video(VIDEO_SIGNALS_MAX)),
+            Self::Hash(_) | Self::Account(_) => self.hashes(),
+        }
+    }
+
+    /// Tells why a video is compared by its digests only.
+    pub(super) fn tell_of_video(&self, at: &Invocation) {
+        if let Self::File(path, hashes) = self
+            && let Some(Err(why)) = &hashes.video
+        {
+            at.terminal.talk(format!("{}: only its digests are used: {why}", path.display()));
+        }
+    }
+
     /// Whether it says who posts, not what is posted.
     pub(super) fn is_account(&self) -> bool {
         match self {
@@ -148,13 +173,21 @@ impl Item {
     }
 }
 
-/// The hashes of a file, the picture's first.
+/// Records of one video in a lookup: an hour of frames, and room for the other hashes of the file and an account.
+const VIDEO_SIGNALS_MAX: usize = QUERY_FRAMES_MAX / FRAMES_PER_RECORD_MAX;
+
+/// The hashes that list a file, the picture's or the video's first.
 pub(super) fn of_file(hashes: &FileHashes) -> Vec<Hash> {
+    with_video(hashes, hashes.listed_video())
+}
+
+fn with_video(hashes: &FileHashes, video: Vec<Subject>) -> Vec<Hash> {
     let hash =
         |type_name: &str, bytes: &[u8], quality| Hash { type_name: type_name.to_owned(), value: hex(bytes), quality };
     let digests = &hashes.digests;
     let mut all: Vec<_> =
         hashes.image.iter().map(|image| hash("pdq", &image.hash, Some(u32::from(image.quality)))).collect();
+    all.extend(video.iter().map(|record| hash(Alg::Vpdq.name(), record.digest(), None)));
     all.push(hash("md5", &digests.md5, None));
     all.push(hash("sha1", &digests.sha1, None));
     all.push(hash("sha256", &digests.sha256, None));

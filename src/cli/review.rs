@@ -213,7 +213,7 @@ async fn decide(args: &DecideArgs, at: &Invocation) -> Outcome {
     }
     let statement = statement(args, kind, &entry, &node).await?;
     let signal = entry.signal.unwrap_or_default();
-    at.terminal.talk(format!("{kind}: {} {}:{}", verb(args.decision), signal.r#type, signal.value));
+    at.terminal.talk(format!("{kind}: {} {}", verb(args.decision), show::signal(&signal.r#type, &signal.value)));
     say_of(vec![signal], &statement, &node, at).await
 }
 
@@ -231,7 +231,7 @@ async fn keep(kind: &str, signal: local::Signal, node: &Node, at: &Invocation) -
     } else {
         let until = show::time(TimeMs(kept.until_ms));
         at.terminal
-            .talk(format!("flood: kept {}:{value}; it is not lowered again until {until}, or a restart", r#type));
+            .talk(format!("flood: kept {}; it is not lowered again until {until}, or a restart", show::signal(&r#type, &value)));
     }
     Ok(Exit::Ok)
 }

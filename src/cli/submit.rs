@@ -11,6 +11,7 @@ use super::list::check;
 use super::rows::Format;
 use super::{Invocation, backfill, json, show, taxonomy};
 use crate::clock;
+use crate::replica::block::PAYLOAD_SIZE_MAX;
 use crate::replica::ids::{TimeMs, sha256};
 use crate::replica::own::RECORDS_PER_SUBMISSION_MAX;
 use crate::replica::record;
@@ -80,6 +81,11 @@ pub(super) struct SubmitArgs {
     client_key: Option<String>,
 }
 
+/// Bytes of one submission: its records go into one block's payload.
+const SUBMISSION_BYTES_MAX: usize = PAYLOAD_SIZE_MAX - 4_096;
+/// Bytes of a record beside the hash, in a usual statement: 511 of the longest digests are one submission.
+const STATEMENT_BYTES_MAX: usize = 396;
+
 /// What a submission says of each of its hashes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Terms {
@@ -132,10 +138,16 @@ pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
         (None, true) => local::Lane::Bulk,
         (None, false) => local::Lane::Normal,
     };
-    let request =
-        local::SubmitRequest { statements, lane: lane as i32, wait_peers: args.wait_peers, wait_timeout_ms: 0 };
-    let answer = at.node().await?.submit(request).await?;
-    print_answer(answer, at)?;
+    let node = at.node().await?;
+    let mut told = local::SubmitResponse::default();
+    for statements in in_submissions(statements) {
+        let request =
+            local::SubmitRequest { statements, lane: lane as i32, wait_peers: args.wait_peers, wait_timeout_ms: 0 };
+        let answer = node.submit(request).await?;
+        let receipts = [std::mem::take(&mut told.receipts), answer.receipts.clone()].concat();
+        told = local::SubmitResponse { receipts, ..answer };
+    }
+    print_answer(told, at)?;
     Ok(Exit::Ok)
 }
 
@@ -189,6 +201,7 @@ fn statements(
 ) -> Result<Vec<local::Statement>, Failure> {
     let mut statements = Vec::new();
     for item in items {
+        item.tell_of_video(at);
         let item_id = item_id(item);
         for hash in item.hashes() {
             if hash.is_poor() {
@@ -206,6 +219,26 @@ fn statements(
         return Err(Failure::new(Exit::Usage, cause).fix("staydown submit --from FILE.csv"));
     }
     Ok(statements)
+}
+
+/// Statements in submissions that are not too large, in order: one, but for the records of hours of video. They belong
+/// together by their item id, not by standing in one block.
+fn in_submissions(statements: Vec<local::Statement>) -> Vec<Vec<local::Statement>> {
+    let bytes = |statement: &local::Statement| {
+        statement.signal.as_ref().map_or(0, |signal| signal.value.len() / 2) + STATEMENT_BYTES_MAX
+    };
+    let (mut parts, mut room) = (Vec::new(), 0);
+    for statement in statements {
+        if parts.is_empty() || room < bytes(&statement) {
+            parts.push(Vec::new());
+            room = SUBMISSION_BYTES_MAX;
+        }
+        room -= bytes(&statement);
+        if let Some(part) = parts.last_mut() {
+            part.push(statement);
+        }
+    }
+    parts
 }
 
 /// Random for a file, so that nobody can tell from it which file it was; none for a lone hash.
@@ -280,6 +313,19 @@ mod tests {
 
     fn hash() -> Hash {
         Hash { type_name: "md5".to_owned(), value: "00".repeat(16), quality: None }
+    }
+
+    #[test]
+    fn hours_of_video_are_several_submissions_and_all_else_is_one() {
+        let statements = |count: usize, digits: usize| {
+            let signal = local::Signal { r#type: "vpdq".to_owned(), value: "0".repeat(digits) };
+            vec![local::Statement { signal: Some(signal), ..Default::default() }; count]
+        };
+        let parts = |count, digits| in_submissions(statements(count, digits)).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(parts(63, 7_400), [63]);
+        assert_eq!(parts(144, 7_400), [63, 63, 18]);
+        assert_eq!(parts(RECORDS_PER_SUBMISSION_MAX, 128), [RECORDS_PER_SUBMISSION_MAX]);
+        assert!(in_submissions(Vec::new()).is_empty());
     }
 
     #[test]

@@ -34,13 +34,16 @@ use crate::replica::block::{Frame, Slot};
 use crate::replica::charter::{Charter, CharterError};
 use crate::replica::heads::head_to_proto;
 use crate::replica::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, TimeMs, hex};
+use crate::matcher::Candidate;
 use crate::replica::index::MATCHES_MAX;
+use crate::replica::index::frames::VideoHit;
 use crate::replica::log::Log;
 use crate::replica::own::{Answer, RECORDS_PER_SUBMISSION_MAX, Receipt};
 use crate::replica::signal::{self, Alg, Subject};
 use crate::replica::suspension::SUSPENSION_DAYS_MAX;
 use crate::replica::taxonomy::Taxonomy;
 use crate::replica::verdict::Verdict;
+use crate::replica::vpdq::SHARE_MIN_PERMILLE;
 use crate::replica::view::{Entry, Said, Status as Standing};
 use crate::replica::{Health, Input, Replica, Settings, merkle, proto, record};
 use crate::report::local::Counters;
@@ -63,6 +66,12 @@ const WAIT_MAX_MS: u64 = 120_000;
 const WAIT_STEP: Duration = Duration::from_millis(50);
 /// Logs of a member that one suspension marks: a mark has about 70 bytes, and a record 4,096.
 const SUSPEND_MARKS_MAX: usize = 48;
+/// Videos of one lookup: each comes with the digits of a hundred frames, and a person reads no more.
+const VIDEOS_MAX: usize = 100;
+/// Digits of the longest hash that is no video's: that of an account under the last pepper, or of a SHA-512.
+const DIGITS_MAX: usize = 128;
+/// Digits of the hashes of one page: a page of videos is a short one, within [`LOCAL_MESSAGE_BYTES_MAX`].
+pub(super) const PAGE_DIGITS_MAX: usize = 1 << 20;
 /// Peers whose last word health repeats while none is connected: the others most likely say the same.
 const WHY_ALONE_MAX: usize = 3;
 /// Matches, the nearest first, that come with counter-narratives: a person reads no more, and a lookup holds the lock.
@@ -225,7 +234,7 @@ impl Forum for LocalService {
         loop {
             let looked_at = filter.scan(self.shared(), after.as_ref(), &mut page.entries);
             after = looked_at;
-            let full = page.entries.len() >= filter.page_size;
+            let full = filter.is_full(&page.entries);
             if full || after.is_none() {
                 break;
             }
@@ -869,9 +878,14 @@ impl LocalService {
                 format!("is {threshold}, at most {} is possible", signal::PDQ_DISTANCE_MAX),
             ));
         }
+        let share_min = request.share_min_permille.unwrap_or(SHARE_MIN_PERMILLE);
+        if !(1..=1_000).contains(&share_min) {
+            return Err(bad_field("share_min_permille", format!("is {share_min}, 1 to 1,000 are possible")));
+        }
         let (shared, counters) = (Arc::clone(self.shared()), Arc::clone(&self.counters));
         let judge = self.judge(request.explain);
-        let found = tokio::task::spawn_blocking(move || lookup(&shared, &judge, &counters, &queries, threshold)).await;
+        let limits = (threshold, share_min);
+        let found = tokio::task::spawn_blocking(move || lookup(&shared, &judge, &counters, &queries, limits)).await;
         found.map_err(|_panicked| bug())
     }
 
@@ -1169,19 +1183,24 @@ fn lookup(
     judge: &Judge,
     counters: &Counters,
     queries: &[(usize, Subject)],
-    threshold: u32,
+    (threshold, share_min): (u32, u32),
 ) -> l::LookupResponse {
     let now = clock::now();
     let labels = shared.taxonomy();
-    let candidates = shared.matcher().now().search(queries, threshold);
+    let index = shared.matcher().now();
+    let mut candidates = index.search(queries, threshold);
+    let videos = index.search_videos(queries, threshold, share_min);
     let replica = shared.replica();
+    let shares = add_videos(&mut candidates, &videos.hits, queries, threshold, |subject| {
+        replica.view().entry(subject, now).is_some_and(|entry| entry.status.matches())
+    });
     let charter = replica.charters().effective();
     let entries = candidates.into_iter().filter_map(|candidate| {
         let entry = replica.view().entry(&candidate.subject, now).filter(|e| e.status.matches())?;
         Some((candidate, entry))
     });
     let mut found: Vec<_> = entries.take(MATCHES_MAX + 1).collect();
-    let truncated = found.len() > MATCHES_MAX;
+    let truncated = found.len() > MATCHES_MAX || videos.truncated || videos.hits.len() > VIDEOS_MAX;
     found.truncate(MATCHES_MAX);
     let limits = judge.policy.policy.breaker();
     let flooding = floods::count(&replica, &judge.breaker, limits, found.iter().map(|(.., entry)| entry), now);
@@ -1200,8 +1219,35 @@ fn lookup(
         threshold: candidate.threshold,
         entry: Some(l::Entry { resources: offers(n, entry), ..entry_to_proto(entry, charter, &labels) }),
         flooding: flooding.get(n).copied().unwrap_or_default(),
+        share_permille: shares.get(&entry.subject).copied().unwrap_or_default(),
     });
     l::LookupResponse { matches: matches.collect(), ..answer }
+}
+
+/// Adds the listed videos to what was found: of each the first of its records that is listed, with the share of the
+/// frames. One that was found because it is equal stays as it is.
+fn add_videos(
+    candidates: &mut Vec<Candidate>,
+    hits: &[VideoHit],
+    queries: &[(usize, Subject)],
+    threshold: u32,
+    is_listed: impl Fn(&Subject) -> bool,
+) -> BTreeMap<Subject, u32> {
+    let query = queries.iter().find(|(_, query)| query.known_alg() == Some(Alg::Vpdq)).map_or(0, |(index, _)| *index);
+    let mut shares = BTreeMap::new();
+    for hit in hits.iter().take(VIDEOS_MAX) {
+        let Some(subject) = hit.subjects.iter().find(|subject| is_listed(subject)) else { continue };
+        // The greatest share comes first.
+        if shares.contains_key(subject) {
+            continue;
+        }
+        shares.insert(subject.clone(), hit.share_permille);
+        if candidates.iter().all(|candidate| candidate.subject != *subject) {
+            candidates.push(Candidate { distance: threshold, query, threshold, subject: subject.clone() });
+        }
+    }
+    candidates.sort();
+    shares
 }
 
 /// An entry; its labels are called as `labels` has them.
@@ -1297,7 +1343,7 @@ impl Filter {
         let charter = replica.charters().effective();
         let mut last = None;
         for (looked_at, subject) in replica.view().subjects_after(after).enumerate() {
-            if looked_at >= SCAN_MAX || page.len() >= self.page_size {
+            if looked_at >= SCAN_MAX || self.is_full(page) {
                 return last;
             }
             last = Some(subject.clone());
@@ -1308,6 +1354,13 @@ impl Filter {
             page.extend(entry.filter(|e| self.shows(e)).map(|e| entry_to_proto(&e, charter, &labels)));
         }
         None
+    }
+
+    fn is_full(&self, page: &[l::Entry]) -> bool {
+        // Videos stand last in the list: only at the end of a page one has to look how long they are.
+        let digits = |entry: &l::Entry| entry.signal.as_ref().map_or(0, |signal| signal.value.len());
+        let is_long = page.last().is_some_and(|entry| digits(entry) > DIGITS_MAX);
+        page.len() >= self.page_size || is_long && page.iter().map(digits).sum::<usize>() > PAGE_DIGITS_MAX
     }
 
     fn shows(&self, entry: &Entry) -> bool {

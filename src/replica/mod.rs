@@ -333,6 +333,11 @@ impl Replica {
         self.view.take_changes()
     }
 
+    /// What members said since then of which records are one video.
+    pub fn take_ties(&mut self) -> Vec<notes::Tie> {
+        self.view.take_ties()
+    }
+
     /// Proofs of misbehaviour that we hold.
     pub fn proofs(&self) -> &Proofs {
         &self.proofs

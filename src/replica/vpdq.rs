@@ -16,6 +16,9 @@ pub const FRAMES_MIN: usize = 3;
 /// second's fade, leaves four fifths.
 pub const SHARE_MIN_PERMILLE: u32 = 800;
 
+/// Names the records of one video; their author chose it.
+pub type ItemId = [u8; 16];
+
 const HASH_SIZE: usize = 32;
 
 /// One frame of a video.

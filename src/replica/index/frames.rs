@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::{HammingIndex, MATCHES_MAX, Pdq, Snapshot};
 use crate::replica::ids::{MemberId, SubjectId};
 use crate::replica::signal::Subject;
-use crate::replica::vpdq::{FRAMES_MIN, Frame};
+use crate::replica::vpdq::{FRAMES_MIN, Frame, ItemId};
 
 /// Frames of one query that are looked at: an hour. Of a longer video they are taken at even distances: the share of so
 /// many is that of all to within some permille.
@@ -24,9 +24,6 @@ pub const QUERY_FRAMES_MAX: usize = 3_600;
 const STEPS_MAX: usize = 1_000_000;
 /// Pairs of one chunk of a sorted map, before it is cut in two: what is copied when it changes while somebody reads.
 const CHUNK_LEN_MAX: usize = 512;
-
-/// Names the records of one video; their author chose it.
-pub type ItemId = [u8; 16];
 
 type RecordNo = u32;
 type GroupNo = u32;
@@ -61,6 +58,8 @@ pub struct FramesIndex {
     /// Frames that stand in `hamming` and that no record has any more.
     left: std::collections::BTreeSet<Pdq>,
     numbers: BTreeMap<SubjectId, RecordNo>,
+    /// What members say of records, also of those that are not there just now: they may come back.
+    ties: BTreeMap<(SubjectId, MemberId), ItemId>,
     groups: BTreeMap<(MemberId, ItemId), GroupNo>,
     next_record: RecordNo,
     next_group: GroupNo,
@@ -116,11 +115,13 @@ impl FramesIndex {
             }
             self.frames.postings.insert((frame.hash, number), ());
         }
-        let part = Part { subject: subject.clone(), ties: Vec::new() };
-        self.frames.parts.insert(number, Arc::new(part));
+        let of_record = (id, MemberId([0; MemberId::SIZE]))..=(id, MemberId([u8::MAX; MemberId::SIZE]));
+        let ties: Vec<_> = self.ties.range(of_record).map(|((_, member), item)| (*member, *item)).collect();
+        let ties = ties.into_iter().map(|(member, item)| (member, item, self.join(member, item, number))).collect();
+        self.frames.parts.insert(number, Arc::new(Part { subject: subject.clone(), ties }));
     }
 
-    /// Takes a record's frames out, with what members said of it; of one that is not there, nothing.
+    /// Takes a record's frames out; of one that is not there, nothing.
     pub fn remove(&mut self, subject: &Subject) {
         let Some(number) = self.numbers.remove(&subject.id()) else { return };
         for frame in subject.frames().iter().flatten().filter(|frame| frame.is_usable()) {
@@ -134,31 +135,32 @@ impl FramesIndex {
         }
     }
 
-    /// `member` makes the record a part of the video `item`, and of no other; `None`: of none any more. A record that is
-    /// not there has to be inserted first.
+    /// `member` makes the record a part of the video `item`, and of no other; `None`: of none any more.
     pub fn tie(&mut self, subject: &Subject, member: MemberId, item: Option<ItemId>) {
-        let Some((number, part)) = self.numbers.get(&subject.id()).and_then(|n| Some((*n, self.frames.parts.find(n)?)))
-        else {
-            return;
+        let id = subject.id();
+        let before = match item {
+            Some(item) => self.ties.insert((id, member), item),
+            None => self.ties.remove(&(id, member)),
         };
-        let before = part.ties.iter().find(|(by, ..)| *by == member).copied();
-        if before.map(|(_, item, _)| item) == item {
-            return;
-        }
-        let mut part = Part::clone(part);
-        part.ties.retain(|(by, ..)| *by != member);
-        if let Some((_, old, group)) = before {
+        let Some(number) = self.numbers.get(&id).copied().filter(|_| before != item) else { return };
+        let Some(mut part) = self.frames.parts.find(&number).map(|part| Part::clone(part)) else { return };
+        if let Some(at) = part.ties.iter().position(|(by, ..)| *by == member) {
+            let (_, old, group) = part.ties.remove(at);
             self.leave(member, old, group, number);
         }
         if let Some(item) = item {
-            let group = *self.groups.entry((member, item)).or_insert_with(|| {
-                self.next_group += 1;
-                self.next_group
-            });
-            part.ties.push((member, item, group));
-            self.frames.members.insert((group, number), ());
+            part.ties.push((member, item, self.join(member, item, number)));
         }
         self.frames.parts.insert(number, Arc::new(part));
+    }
+
+    fn join(&mut self, member: MemberId, item: ItemId, number: RecordNo) -> GroupNo {
+        let group = *self.groups.entry((member, item)).or_insert_with(|| {
+            self.next_group += 1;
+            self.next_group
+        });
+        self.frames.members.insert((group, number), ());
+        group
     }
 
     fn leave(&mut self, member: MemberId, item: ItemId, group: GroupNo, number: RecordNo) {
@@ -561,9 +563,18 @@ mod tests {
         assert_eq!(hits(&index, &query), [(800, parts[..2].to_vec())]);
         index.remove(&parts[0]);
         assert!(hits(&index, &query).is_empty());
+        index.insert(&parts[0]);
+        assert_eq!(hits(&index, &query)[0].0, 800, "what its author says of it still holds");
+        index.tie(&parts[0], acme, None);
         index.tie(&parts[1], acme, None);
         index.tie(&parts[1], bolt, None);
-        assert!(index.groups.is_empty() && index.frames.members.chunks.is_empty(), "nothing is left of a tie");
+        assert!(index.groups.is_empty() && index.ties.is_empty(), "nothing is left of a tie");
+        assert!(index.frames.members.chunks.is_empty());
+        let mut early = FramesIndex::default();
+        early.tie(&parts[0], acme, Some([7; 16]));
+        early.tie(&parts[1], acme, Some([7; 16]));
+        parts.iter().for_each(|part| early.insert(part));
+        assert_eq!(hits(&early, &query)[0].0, 800, "also where the tie was heard of first");
     }
 
     #[test]

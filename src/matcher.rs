@@ -112,12 +112,7 @@ impl Index {
 impl Index {
     /// The listed videos that have at least `share_min_permille` of the frames of all videos among `queries`, which are
     /// one video.
-    pub fn search_videos(
-        &self,
-        queries: &[(usize, Subject)],
-        threshold: u32,
-        share_min_permille: u32,
-    ) -> VideoHits {
+    pub fn search_videos(&self, queries: &[(usize, Subject)], threshold: u32, share_min_permille: u32) -> VideoHits {
         let frames: Vec<Frame> = queries.iter().filter_map(|(_, query)| query.frames()).flatten().collect();
         self.videos.matches(&frames, threshold, share_min_permille)
     }

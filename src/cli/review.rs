@@ -230,8 +230,10 @@ async fn keep(kind: &str, signal: local::Signal, node: &Node, at: &Invocation) -
         at.terminal.json(&json::KeptBlocking { signal, until_ms: kept.until_ms })?;
     } else {
         let until = show::time(TimeMs(kept.until_ms));
-        at.terminal
-            .talk(format!("flood: kept {}; it is not lowered again until {until}, or a restart", show::signal(&r#type, &value)));
+        at.terminal.talk(format!(
+            "flood: kept {}; it is not lowered again until {until}, or a restart",
+            show::signal(&r#type, &value)
+        ));
     }
     Ok(Exit::Ok)
 }

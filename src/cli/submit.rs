@@ -15,6 +15,7 @@ use crate::replica::block::PAYLOAD_SIZE_MAX;
 use crate::replica::ids::{TimeMs, sha256};
 use crate::replica::own::RECORDS_PER_SUBMISSION_MAX;
 use crate::replica::record;
+use crate::replica::signal::Alg;
 use crate::wire::files::is_language;
 use crate::wire::local;
 
@@ -73,6 +74,9 @@ pub(super) struct SubmitArgs {
     /// PDQ quality of a pdq hash that is given as a hash
     #[arg(long, value_name = "0..100", value_parser = clap::value_parser!(u32).range(0..=100))]
     quality: Option<u32>,
+    /// List videos by their digests only, not by their frames
+    #[arg(long, conflicts_with = "from")]
+    no_frames: bool,
     /// Wait until so many peers hold it
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     wait_peers: u32,
@@ -132,7 +136,7 @@ pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
         let failure = Failure::new(Exit::Usage, "--expires is missing: what is said of an account ends");
         return Err(failure.culprit("people change, and so do the owners of accounts").fix("--expires 90d"));
     }
-    let statements = statements(&items, &terms, args.quality, key, at)?;
+    let statements = statements(&items, &terms, (args.quality, !args.no_frames), key, at)?;
     let lane = match (&args.incident, args.bulk) {
         (Some(_), _) => local::Lane::Urgent,
         (None, true) => local::Lane::Bulk,
@@ -195,7 +199,7 @@ pub(super) fn basis_number(name: &str) -> Option<u32> {
 fn statements(
     items: &[Item],
     terms: &Terms,
-    quality: Option<u32>,
+    (quality, frames): (Option<u32>, bool),
     key: Option<[u8; 16]>,
     at: &Invocation,
 ) -> Result<Vec<local::Statement>, Failure> {
@@ -203,7 +207,8 @@ fn statements(
     for item in items {
         item.tell_of_video(at);
         let item_id = item_id(item);
-        for hash in item.hashes() {
+        let hashes = item.hashes().into_iter();
+        for hash in hashes.filter(|hash| frames || hash.type_name != Alg::Vpdq.name()) {
             if hash.is_poor() {
                 at.terminal
                     .talk(format!("{}: its picture has too little in it; only its digests are listed", item.name()));

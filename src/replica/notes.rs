@@ -499,16 +499,19 @@ mod tests {
                 let notes = notes(&words);
                 let item = expected.map(|item: u8| [item; 16]);
                 assert_eq!((notes.video(&about, id(1)), notes.video(&about, id(2))), (item, None));
-                assert_eq!(notes.ties().map(|tie| tie.item).collect::<Vec<_>>(), item.map(Some).into_iter().collect::<Vec<_>>());
+                assert_eq!(
+                    notes.ties().map(|tie| tie.item).collect::<Vec<_>>(),
+                    item.map(Some).into_iter().collect::<Vec<_>>()
+                );
             }
         }
     }
 
     #[test]
     fn a_date_of_review_holds_while_its_opinion_stands() {
-        let said = |review| match crate::replica::record::parse(&opinion(1, 1)) {
-            crate::replica::record::Parsed::Says(Statement::Opinion(o)) => {
-                Statement::Opinion(crate::replica::record::Opinion { review, ..o })
+        let said = |review| match record::parse(&opinion(1, 1)) {
+            record::Parsed::Says(Statement::Opinion(o)) => {
+                Statement::Opinion(record::Opinion { review, ..o })
             }
             other => panic!("{other:?}"),
         };

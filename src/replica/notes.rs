@@ -475,7 +475,7 @@ mod tests {
     fn a_record_is_a_part_of_the_video_that_its_authors_latest_opinion_names() {
         let about = crate::replica::testing::video(1, 3);
         let said = |stance, item: Option<u8>| {
-            let opinion = crate::replica::proto::Opinion {
+            let opinion = proto::Opinion {
                 subject: Some(about.to_proto()),
                 stance,
                 item_id: item.map(|item| vec![item; 16].into()).unwrap_or_default(),
@@ -510,9 +510,7 @@ mod tests {
     #[test]
     fn a_date_of_review_holds_while_its_opinion_stands() {
         let said = |review| match record::parse(&opinion(1, 1)) {
-            record::Parsed::Says(Statement::Opinion(o)) => {
-                Statement::Opinion(record::Opinion { review, ..o })
-            }
+            record::Parsed::Says(Statement::Opinion(o)) => Statement::Opinion(record::Opinion { review, ..o }),
             other => panic!("{other:?}"),
         };
         let notes = notes(&[(1, 5, said(START.plus(99))), (1, 6, said(TimeMs(0)))]);

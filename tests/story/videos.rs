@@ -104,7 +104,7 @@ fn a_video_is_listed_by_its_frames_and_found_in_a_copy() {
     for path in [&other, &copy_of(&other, "other.mp4", "scale=214:120")] {
         assert!(shares(&asked(bolt, &[path, "--share", "20"])).is_empty());
     }
-    let poster = &drawn::film(1, 5, 640, 360)[4];
+    let poster = &drawn::film(1, 5, 160, 90)[4];
     let still = write(&folder, "still.png", &drawn::png_bytes(poster).unwrap());
     assert!(asked(bolt, &[&still])["matches"].as_array().unwrap().is_empty(), "a still is no video");
     acme.does(&["submit", &still, "--label", "propaganda"]);

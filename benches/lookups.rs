@@ -120,8 +120,8 @@ fn visible(listed: usize) -> Duration {
         let change = Change { subject: Subject::of(Alg::Pdq, &hash), matches: true };
         let sought = [(0, change.subject.clone())];
         let begun = clock::instant();
-        matcher.apply(&[change]);
-        let found = matcher.now().search(&sought, 31);
+        matcher.apply(&[change], &[]);
+        let found = matcher.now().search(&Sought::new(sought.to_vec(), 31));
         let took = begun.elapsed();
         assert!(found.candidates.iter().any(|c| c.distance == 0), "it is found at once");
         took
@@ -135,7 +135,7 @@ fn visible(listed: usize) -> Duration {
                 let numbers = block * 512..(block + 1) * 512;
                 let hash = |n: u64| Subject::of(Alg::Pdq, &forum::scattered::<32>((n << 20) + 2));
                 let changes: Vec<_> = numbers.map(|n| Change { subject: hash(n), matches: true }).collect();
-                matcher.apply(&changes);
+                matcher.apply(&changes, &[]);
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }

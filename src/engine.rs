@@ -227,9 +227,9 @@ const HELD: &str = "the lock is held until the end";
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         let Some(mut replica) = self.replica.take() else { return };
-        let changes = replica.take_changes();
+        let (changes, ties) = (replica.take_changes(), replica.take_ties());
         drop(replica);
-        self.matcher.apply(&changes);
+        self.matcher.apply(&changes, &ties);
     }
 }
 
@@ -477,7 +477,7 @@ pub fn start_with(
         Some(matcher) => matcher,
         None => Matcher::built(replica.view(), clock::random(), progress::indexing()).map_err(OpenError::Thread)?,
     };
-    matcher.apply(&replica.take_changes());
+    matcher.apply(&replica.take_changes(), &replica.take_ties());
     replica.follow_changes();
     remember_place(data, moved.then(|| replica.next_log_no()))
         .map_err(|source| OpenError::Place { path: data.into(), source })?;

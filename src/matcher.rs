@@ -18,10 +18,13 @@ use std::{io, thread};
 use arc_swap::ArcSwap;
 
 use crate::replica::index::exact::{ExactIndex, ExactSnapshot};
+use crate::replica::index::frames::{FramesIndex, FramesSnapshot};
 use crate::replica::index::tlsh::{TLSH_DISTANCE_MAX, Tlsh, TlshIndex, TlshSnapshot};
-use crate::replica::index::{self, HammingIndex, MATCHES_MAX, Merged, Near, Pdq, ReadError, Retired};
+use crate::replica::index::{self, HammingIndex, MATCHES_MAX, Merge, Merged, Near, Pdq, ReadError, Retired};
+use crate::replica::notes::Tie;
 use crate::replica::signal::{Alg, Subject};
 use crate::replica::view::{Change, View};
+use crate::replica::vpdq::{Frame, SHARE_MIN_PERMILLE};
 use crate::store::snapshot::{Section, Sink, Snapshot, SnapshotError};
 
 /// Changes that may come before a thread has looked whether there is something to merge, and then the next one waits. An
@@ -105,9 +108,18 @@ struct Writer {
     pictures: HammingIndex,
     documents: TlshIndex,
     exact: ExactIndex,
+    /// Apart from the pictures: a still never matches a video.
+    videos: FramesIndex,
     /// Changes since a thread last looked whether there is something to merge.
     unmerged: usize,
     merging: Merging,
+}
+
+/// Which index a merge is of.
+#[derive(Clone, Copy)]
+enum Of {
+    Pictures,
+    Videos,
 }
 
 /// What becomes of changes that are not merged yet.
@@ -126,15 +138,25 @@ pub struct Index {
     pictures: index::Snapshot,
     documents: TlshSnapshot,
     exact: ExactSnapshot,
+    videos: FramesSnapshot,
 }
 
 /// What is searched for together: all that is known of one item.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Sought {
     /// Each with a number of the caller's; several may have the same.
     pub queries: Vec<(usize, Subject)>,
     /// In bits of a PDQ hash; documents have their own.
     pub threshold: u32,
+    /// Of a thousand frames of all videos among them, which are one video, so many must be near those of a listed one.
+    pub share_min_permille: u32,
+}
+
+impl Sought {
+    /// With a share of frames that nobody asked to be another.
+    pub fn new(queries: Vec<(usize, Subject)>, threshold: u32) -> Self {
+        Self { queries, threshold, share_min_permille: SHARE_MIN_PERMILLE }
+    }
 }
 
 /// What a search came upon.
@@ -142,8 +164,19 @@ pub struct Sought {
 pub struct Found {
     /// The nearest first, then in the order of queries and of the list.
     pub candidates: Vec<Candidate>,
+    /// Listed videos, the greatest share first.
+    pub videos: Vec<Video>,
     /// There are more than [`MATCHES_MAX`] near one of the queries, and only the nearest are among these.
     pub truncated: bool,
+}
+
+/// A listed video that what was looked up may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Video {
+    /// Its records, the one that has most of the looked-up frames first.
+    pub records: Vec<Candidate>,
+    /// Of a thousand looked-up frames, so many have one of its frames near.
+    pub share_permille: u32,
 }
 
 /// A subject that may be what was looked up.
@@ -187,7 +220,8 @@ impl Matcher {
                 told(done, view.listed().max(done));
             }
         }
-        Self::start(key, HammingIndex::from_hashes(key, hashes.into_iter()), documents, exact)
+        let videos = videos(view, key);
+        Self::start(key, HammingIndex::from_hashes(key, hashes.into_iter()), documents, exact, videos)
     }
 
     /// Goes on with the long indexes of a snapshot, which were in step with `view` when it was made; the short ones are made
@@ -201,7 +235,7 @@ impl Matcher {
         for tlsh in view.matching_of(Alg::Tlsh).filter_map(document) {
             documents.insert(&tlsh);
         }
-        Self::start(key, pictures, documents, exact)
+        Self::start(key, pictures, documents, exact, videos(view, key))
     }
 
     /// Sections of the snapshot file: the long indexes, as they stand now. The short ones follow from the list.
@@ -219,8 +253,14 @@ impl Matcher {
     ///
     /// # Errors
     /// As [`Matcher::of`].
-    pub fn start(key: [u8; 32], pictures: HammingIndex, documents: TlshIndex, exact: ExactIndex) -> io::Result<Self> {
-        let mut writer = Writer { key, pictures, documents, exact, unmerged: 0, merging: Merging::Goes };
+    pub fn start(
+        key: [u8; 32],
+        pictures: HammingIndex,
+        documents: TlshIndex,
+        exact: ExactIndex,
+        videos: FramesIndex,
+    ) -> io::Result<Self> {
+        let mut writer = Writer { key, pictures, documents, exact, videos, unmerged: 0, merging: Merging::Goes };
         let now = ArcSwap::from_pointee(writer.index());
         let inner = Arc::new(Inner { writer: Mutex::new(writer), now, came: Condvar::new(), room: Condvar::new() });
         let matcher = Self { inner };
@@ -233,7 +273,12 @@ impl Matcher {
 
     /// Takes in what changed of the list. When this returns, lookups that begin find it. Waits only while more than
     /// [`UNMERGED_MAX`] changes are not merged.
-    pub fn apply(&self, changes: &[Change]) {
+    pub fn apply(&self, changes: &[Change], ties: &[Tie]) {
+        if !ties.is_empty() {
+            let mut writer = self.inner.lock();
+            ties.iter().for_each(|tie| writer.videos.tie(&tie.subject, tie.member, tie.item));
+            self.inner.publish(writer);
+        }
         for some in changes.chunks(APPLIED_TOGETHER_MAX) {
             let writer = self.inner.lock();
             let behind = |writer: &mut Writer| writer.unmerged >= UNMERGED_MAX && writer.merging == Merging::Goes;
@@ -287,9 +332,12 @@ impl Inner {
     }
 
     /// Takes up a merge; `None`: it failed. What it replaced is to be dropped when nobody searches it any more.
-    fn install(&self, merged: Option<Merged>) -> Option<Retired> {
+    fn install(&self, merged: Option<(Of, Merged)>) -> Option<Retired> {
         let mut writer = self.lock();
-        let retired = merged.map(|merged| writer.pictures.install(merged));
+        let retired = merged.map(|(of, merged)| match of {
+            Of::Pictures => writer.pictures.install(merged),
+            Of::Videos => writer.videos.install(merged),
+        });
         if retired.is_none() && writer.merging == Merging::Goes {
             writer.merging = Merging::Failed;
         }
@@ -311,10 +359,23 @@ impl Writer {
             (None, None, true) => self.exact.insert(subject),
             (None, None, false) => self.exact.remove(subject),
         };
+        // What is no video changes nothing.
+        if change.matches { self.videos.insert(subject) } else { self.videos.remove(subject) }
+    }
+
+    /// The next merge that is due.
+    fn merge(&self) -> Option<(Of, Merge)> {
+        let pictures = self.pictures.merge().map(|merge| (Of::Pictures, merge));
+        pictures.or_else(|| self.videos.merge().map(|merge| (Of::Videos, merge)))
     }
 
     fn index(&mut self) -> Index {
-        Index { pictures: self.pictures.snapshot(), documents: self.documents.snapshot(), exact: self.exact.snapshot() }
+        Index {
+            pictures: self.pictures.snapshot(),
+            documents: self.documents.snapshot(),
+            exact: self.exact.snapshot(),
+            videos: self.videos.snapshot(),
+        }
     }
 }
 
@@ -323,10 +384,10 @@ fn merge(inner: &Inner) {
     let mut retired: Vec<Retired> = Vec::new();
     let mut writer = inner.lock();
     while writer.merging == Merging::Goes {
-        let job = writer.pictures.merge();
+        let job = writer.merge();
         let looked_at = std::mem::take(&mut writer.unmerged);
         inner.room.notify_all();
-        let Some(job) = job else {
+        let Some((of, job)) = job else {
             writer = rest(inner, writer, &mut retired);
             continue;
         };
@@ -339,7 +400,7 @@ fn merge(inner: &Inner) {
                 "merging the index panicked: lookups get slower from now on; please report it"
             );
         }
-        retired.extend(inner.install(merged.ok()));
+        retired.extend(inner.install(merged.ok().map(|merged| (of, merged))));
         writer = inner.lock();
     }
 }
@@ -358,9 +419,11 @@ fn rest<'a>(inner: &'a Inner, writer: MutexGuard<'a, Writer>, retired: &mut Vec<
 }
 
 impl Index {
-    /// What may be equal or near to the queries of one item.
-    pub fn search(&self, queries: &[(usize, Subject)], threshold: u32) -> Found {
+    /// What may be equal or near to the queries of one item, and the videos of which it may be one.
+    pub fn search(&self, Sought { queries, threshold, share_min_permille }: &Sought) -> Found {
+        let threshold = *threshold;
         let mut found = Found::default();
+        self.add_videos(queries, threshold, *share_min_permille, &mut found);
         let pictures: Vec<_> = queries.iter().filter_map(|(query, sought)| Some((*query, picture(sought)?))).collect();
         let near = match pictures.as_slice() {
             [] => Vec::new(),
@@ -397,6 +460,9 @@ impl Index {
                 all[*n].add(*query, threshold, near);
             }
         }
+        for (found, item) in all.iter_mut().zip(items) {
+            self.add_videos(&item.queries, item.threshold, item.share_min_permille, found);
+        }
         queries().for_each(|(n, (query, sought))| self.add_documents(*query, sought, &mut all[n]));
         let exact: Vec<_> = queries().filter(|(_, (_, sought))| picture(sought).is_none()).collect();
         let subjects: Vec<_> = exact.iter().map(|(_, (_, sought))| sought.clone()).collect();
@@ -410,6 +476,23 @@ impl Index {
     /// The hashes of pictures near each of `hashes`, in their order: of each at most [`MATCHES_MAX`].
     pub fn near(&self, hashes: &[Pdq], threshold: u32) -> Vec<Near> {
         if hashes.is_empty() { Vec::new() } else { self.pictures.near_many(hashes, threshold, MATCHES_MAX) }
+    }
+
+    /// The listed videos that have enough of the frames of the one in `queries`.
+    fn add_videos(&self, queries: &[(usize, Subject)], threshold: u32, share_min_permille: u32, found: &mut Found) {
+        let records: Vec<_> = queries.iter().filter_map(|(query, sought)| Some((*query, sought.frames()?))).collect();
+        let Some((query, _)) = records.first() else { return };
+        let frames: Vec<Frame> = records.iter().flat_map(|(_, frames)| frames).copied().collect();
+        let hits = self.videos.matches(&frames, threshold, share_min_permille);
+        found.truncated |= hits.truncated;
+        let candidate = |subject: Subject| {
+            let distance = if queries.iter().any(|(_, sought)| *sought == subject) { 0 } else { threshold };
+            Candidate { distance, query: *query, threshold, subject }
+        };
+        found.videos.extend(hits.hits.into_iter().map(|hit| Video {
+            records: hit.subjects.into_iter().map(candidate).collect(),
+            share_permille: hit.share_permille,
+        }));
     }
 
     /// The documents near `sought`, if it is one.
@@ -433,11 +516,16 @@ impl Index {
 /// Whether a search takes microseconds, so that it costs less than to have another thread do it.
 pub fn is_short(queries: &[(usize, Subject)]) -> bool {
     let count = |alg: Alg| queries.iter().filter(|(_, sought)| sought.alg() == alg.number()).count();
-    let (pictures, documents) = (count(Alg::Pdq), count(Alg::Tlsh));
-    pictures <= SHORT_PICTURES_MAX && documents == 0 && queries.len() - pictures <= SHORT_EXACT_MAX
+    let (pictures, others) = (count(Alg::Pdq), count(Alg::Tlsh) + count(Alg::Vpdq));
+    pictures <= SHORT_PICTURES_MAX && others == 0 && queries.len() - pictures <= SHORT_EXACT_MAX
 }
 
 impl Found {
+    /// Whether nothing is listed of what was looked up.
+    pub fn is_empty(&self) -> bool {
+        self.candidates.is_empty() && self.videos.is_empty() && !self.truncated
+    }
+
     fn add(&mut self, query: usize, threshold: u32, near: Near) {
         self.truncated |= near.truncated;
         let candidate = |(distance, hash): (u32, Pdq)| Candidate {
@@ -452,6 +540,14 @@ impl Found {
 
 fn equal(query: usize, subject: &Subject) -> Candidate {
     Candidate { distance: 0, query, threshold: 0, subject: subject.clone() }
+}
+
+/// The index of the videos in a list.
+fn videos(view: &View, key: [u8; 32]) -> FramesIndex {
+    let mut videos = FramesIndex::new(key);
+    view.matching_of(Alg::Vpdq).for_each(|subject| videos.insert(subject));
+    view.notes().ties().for_each(|tie| videos.tie(&tie.subject, tie.member, tie.item));
+    videos
 }
 
 /// The hash of a document, if that is what `subject` is.
@@ -472,7 +568,14 @@ mod tests {
     use crate::replica::ids::sha256;
 
     fn matcher() -> Matcher {
-        Matcher::start([8; 32], HammingIndex::new([7; 32]), TlshIndex::default(), ExactIndex::new([8; 32])).unwrap()
+        Matcher::start(
+            [8; 32],
+            HammingIndex::new([7; 32]),
+            TlshIndex::default(),
+            ExactIndex::new([8; 32]),
+            FramesIndex::new([8; 32]),
+        )
+        .unwrap()
     }
 
     fn subject(alg: Alg, n: u64) -> Subject {
@@ -484,7 +587,7 @@ mod tests {
     }
 
     fn finds(index: &Index, alg: Alg, n: u64) -> bool {
-        let found = index.search(&[(3, subject(alg, n))], 31);
+        let found = index.search(&Sought::new(vec![(3, subject(alg, n))], 31));
         found.candidates.iter().any(|c| c.distance == 0 && c.query == 3 && c.subject == subject(alg, n))
     }
 
@@ -492,9 +595,9 @@ mod tests {
     fn what_came_is_found_what_went_is_not_and_who_searches_keeps_what_was() {
         let matcher = matcher();
         let before = matcher.now();
-        matcher.apply(&[change(Alg::Pdq, 1, true), change(Alg::Sha256, 2, true), change(Alg::Sha256, 3, true)]);
+        matcher.apply(&[change(Alg::Pdq, 1, true), change(Alg::Sha256, 2, true), change(Alg::Sha256, 3, true)], &[]);
         let between = matcher.now();
-        matcher.apply(&[change(Alg::Pdq, 1, false), change(Alg::Sha256, 2, false)]);
+        matcher.apply(&[change(Alg::Pdq, 1, false), change(Alg::Sha256, 2, false)], &[]);
         let after = matcher.now();
         assert!(!finds(&before, Alg::Pdq, 1));
         assert!(finds(&between, Alg::Pdq, 1), "a picture is found as it was, by who holds what was then");
@@ -509,9 +612,9 @@ mod tests {
         for hundred in 0..300_u64 {
             let numbers = hundred * 100..hundred * 100 + 100;
             let came: Vec<_> = numbers.clone().map(|n| change(Alg::Pdq, n, true)).collect();
-            matcher.apply(&came);
+            matcher.apply(&came, &[]);
             let went: Vec<_> = numbers.clone().step_by(10).map(|n| change(Alg::Pdq, n, false)).collect();
-            matcher.apply(&went);
+            matcher.apply(&went, &[]);
             let index = matcher.now();
             for n in numbers {
                 assert_eq!(finds(&index, Alg::Pdq, n), n % 10 != 0, "{n}");
@@ -526,7 +629,7 @@ mod tests {
         let matcher = matcher();
         let changes: Vec<_> =
             (0..500).map(|n| change(if n % 2 == 0 { Alg::Pdq } else { Alg::Sha256 }, n, true)).collect();
-        matcher.apply(&changes);
+        matcher.apply(&changes, &[]);
         let near = |n: u64, bits: u8| {
             let mut digest = subject(Alg::Pdq, n).digest().to_vec();
             digest[0] ^= bits;
@@ -545,7 +648,7 @@ mod tests {
         let index = matcher.now();
         let together = index.search_many(&items);
         for (n, (item, found)) in items.iter().zip(&together).enumerate() {
-            assert_eq!(*found, index.search(&item.queries, item.threshold), "item {n}");
+            assert_eq!(*found, index.search(item), "item {n}");
             assert_eq!(
                 found.candidates.iter().any(|c| c.query == 0),
                 n % 3 != 0,
@@ -569,12 +672,12 @@ mod tests {
             })
             .collect();
         let last = hashes.pop().unwrap();
-        matcher.apply(&hashes);
+        matcher.apply(&hashes, &[]);
         let sought = [(0, hashes[0].subject.clone())];
-        let found = matcher.now().search(&sought, 31);
+        let found = matcher.now().search(&Sought::new(sought.to_vec(), 31));
         assert_eq!((found.candidates.len(), found.truncated), (MATCHES_MAX, false));
-        matcher.apply(&[last]);
-        let found = matcher.now().search(&sought, 31);
+        matcher.apply(&[last], &[]);
+        let found = matcher.now().search(&Sought::new(sought.to_vec(), 31));
         assert_eq!((found.candidates.len(), found.truncated), (MATCHES_MAX, true));
     }
 

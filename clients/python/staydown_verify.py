@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 OK, USAGE, BROKEN, BAD_FILE = 0, 2, 6, 65
-SEMANTICS_MAX = 3
+SEMANTICS_MAX = 4
 HOUR, DAY = 3_600_000, 86_400_000
 
 
@@ -492,7 +492,7 @@ class Charter:
         self.read_policy(c["policy"])
         self.read_cutoffs(c)
         self.read_erasures(c["erasures"])
-        self.peppers = self.read_peppers(c) if self.semantics == 3 else set()
+        self.peppers = self.read_peppers(c) if 3 <= self.semantics <= SEMANTICS_MAX else set()
 
     def read_peppers(self, c):
         """C8: the ids of the peppers that live; their copies are opaque here."""
@@ -648,6 +648,8 @@ SUBMIT, ENDORSE, DISPUTE, NEUTRAL = 1, 2, 3, 4
 REASONS = set(range(0, 11)) | {99}
 LENGTHS = {1: 32, 2: 16, 3: 20, 4: 32, 5: 64, 6: 35, 7: 32, 9: 32}
 ACCOUNT = 3
+VIDEO = 8
+FRAME = struct.Struct(">32sBI")
 Says = collections.namedtuple("Says", "what level roles withdraws fields")
 
 
@@ -660,11 +662,21 @@ def expect(holds):
         raise Inert
 
 
+def is_frames(digest):
+    """1 to 100 frames of a hash, a quality up to 100 and a time, times ascending."""
+    if len(digest) % FRAME.size or not 1 <= len(digest) // FRAME.size <= 100:
+        return False
+    frames = list(FRAME.iter_unpack(digest))
+    return all(f[1] <= 100 for f in frames) and all(a[2] < b[2] for a, b in zip(frames, frames[1:]))
+
+
 def subject_of(s):
     expect(s is not None and s["type"] < 1 << 16 and s["alg"] < 1 << 16)
     if s["alg"] in LENGTHS:
         kind = {7: 2, 9: ACCOUNT}.get(s["alg"], 1)
         expect(s["type"] == kind and (s["param"] > 0) == (kind == ACCOUNT) and len(s["digest"]) == LENGTHS[s["alg"]])
+    elif s["alg"] == VIDEO:
+        expect(s["type"] == 1 and s["param"] == 0 and is_frames(s["digest"]))
     else:
         expect(20 <= s["alg"] <= 29 and s["type"] in (1, 2))
     return s["type"], s["alg"], s["param"], s["digest"]
@@ -695,11 +707,19 @@ def of_account(says):
     return subject if isinstance(subject, tuple) and subject[0] == ACCOUNT else None
 
 
+def level_of(says):
+    """The level that what it is about needs; 1 if none."""
+    subject = says.fields.get("subject")
+    if not isinstance(subject, tuple):
+        return 1
+    return 3 if subject[0] == ACCOUNT else 4 if subject[1] == VIDEO else 1
+
+
 def meaning(data):
     """What a record says, or None if it is inert."""
     try:
         says = try_meaning(data)
-        return says._replace(level=3) if of_account(says) else says
+        return says._replace(level=max(says.level, level_of(says)))
     except (NotStrict, UnknownField, Inert):
         return None
 

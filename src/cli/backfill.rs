@@ -24,6 +24,8 @@ use crate::wire::local;
 
 /// Rows of one call: below the service's limit. While the node works at one call, the next is made ready.
 const CALL_ROWS: usize = 2_000;
+/// Digits of their hashes: of videos fewer rows are one call.
+const CALL_DIGITS_MAX: usize = 1 << 20;
 /// Mistakes shown; a file with more has one mistake in every row.
 const MISTAKES_MAX: usize = 20;
 /// Bytes read at once.
@@ -420,11 +422,13 @@ impl Sending<'_> {
         refused: &mut Refused,
     ) -> Result<(Vec<OnItsWay>, Vec<local::Statement>, bool), Failure> {
         let (mut ways, mut statements) = (Vec::with_capacity(CALL_ROWS), Vec::with_capacity(CALL_ROWS));
-        while statements.len() < CALL_ROWS {
+        let mut digits = 0;
+        while statements.len() < CALL_ROWS && digits < CALL_DIGITS_MAX {
             let Some(row) = rows.next_row()? else { return Ok((ways, statements, true)) };
             match row {
                 Ok(row) => {
                     ways.push(OnItsWay { line: rows.line(), text: rows.text().to_vec() });
+                    digits += row.hash.value.len();
                     statements.push(statement(&row.hash, &row.terms, row.key(&self.batch), None));
                 }
                 Err(mistake) => {

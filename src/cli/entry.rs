@@ -9,6 +9,7 @@ use super::list::check;
 use super::lookup::entry_text;
 use super::{Invocation, json, show, submit, taxonomy};
 use crate::clock;
+use crate::net::local::SIGNALS_MAX;
 use crate::replica::ids::{TimeMs, hex};
 use crate::replica::record;
 use crate::replica::taxonomy::Taxonomy;
@@ -229,9 +230,14 @@ fn details_text(details: &local::Details) -> String {
 
 /// The entries that an item's hashes are listed as. With `near`, also those that its picture is only near to.
 async fn listed(item: &Item, node: &Node, near: bool) -> Result<Vec<local::Entry>, Failure> {
-    let signals = item.usable_hashes().iter().map(Hash::signal).collect();
-    let answer = node.lookup(local::LookupRequest { signals, ..Default::default() }).await?;
-    let (equal, others): (Vec<_>, Vec<_>) = answer.matches.into_iter().partition(|found| near || found.distance == 0);
+    let signals: Vec<_> = item.usable_hashes().iter().map(Hash::signal).collect();
+    let mut matches = Vec::new();
+    // A long video has more records than one lookup takes.
+    for signals in signals.chunks(SIGNALS_MAX) {
+        let request = local::LookupRequest { signals: signals.to_vec(), ..Default::default() };
+        matches.extend(node.lookup(request).await?.matches);
+    }
+    let (equal, others): (Vec<_>, Vec<_>) = matches.into_iter().partition(|found| near || found.distance == 0);
     let entries: Vec<_> = equal.into_iter().filter_map(|found| found.entry).collect();
     if !entries.is_empty() {
         return Ok(entries);
@@ -240,7 +246,10 @@ async fn listed(item: &Item, node: &Node, near: bool) -> Result<Vec<local::Entry
     let nearest = others.iter().find_map(|found| Some((found.distance, found.entry.as_ref()?.signal.as_ref()?)));
     Err(match nearest {
         Some((distance, signal)) => failure
-            .culprit(format!("the nearest entry is {}:{}, at distance {distance}", signal.r#type, signal.value))
+            .culprit(format!(
+                "the nearest entry is {}, at distance {distance}",
+                show::signal(&signal.r#type, &signal.value)
+            ))
             .fix("name that entry, or give --near to take every entry that the picture is near to"),
         None => failure.fix("to list it: staydown submit"),
     })
@@ -398,7 +407,7 @@ async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome 
     let request = local::SubmitRequest { statements, lane: local::Lane::Normal as i32, ..Default::default() };
     let answer = node.submit(request).await?;
     for signal in entries.iter().filter_map(|entry| entry.signal.as_ref()) {
-        at.terminal.talk(format!("{} {}:{}", said(stance), signal.r#type, signal.value));
+        at.terminal.talk(format!("{} {}", said(stance), show::signal(&signal.r#type, &signal.value)));
     }
     submit::print_answer(answer, at)?;
     Ok(Exit::Ok)

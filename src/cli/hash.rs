@@ -10,8 +10,8 @@ use crate::replica::signal::is_web_address;
 
 #[derive(Args)]
 pub(super) struct HashArgs {
-    /// Files of any kind; of JPEG, PNG, WebP, GIF and BMP also the picture is hashed, of others the document; or pages as
-    /// in https://...
+    /// Files of any kind; of JPEG, PNG, WebP, GIF and BMP also the picture is hashed, of videos their frames, if the program
+    /// ffmpeg is here, of others the document; or pages as in https://...
     #[arg(required = true, value_name = "FILE|URL")]
     files: Vec<String>,
 }
@@ -20,6 +20,7 @@ pub(super) fn hash(args: &HashArgs, at: &Invocation) -> Outcome {
     for file in &args.files {
         let item = if is_web_address(file) { Item::read(file)? } else { Item::of_file(file.as_ref())? };
         if at.terminal.json {
+            item.tell_of_video(at);
             at.terminal.json(&as_json(file, &item))?;
         } else {
             print(file, &item, at)?;
@@ -29,13 +30,14 @@ pub(super) fn hash(args: &HashArgs, at: &Invocation) -> Outcome {
 }
 
 fn print(file: &str, item: &Item, at: &Invocation) -> Result<(), Failure> {
+    item.tell_of_video(at);
     for hash in item.hashes() {
         let note = match hash.quality {
             Some(quality) if hash.is_poor() => format!("  quality {quality}: too little in the picture to be listed"),
             Some(quality) => format!("  quality {quality}"),
             None => String::new(),
         };
-        at.terminal.data(format!("{hash}  {file}{note}"))?;
+        at.terminal.data(format!("{}  {file}{note}", hash.short()))?;
     }
     if let Item::File(_, hashes) = item
         && let Some(why) = hashes.document.as_ref().and_then(Document::why_none)

@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::failure::{Exit, Failure};
+use super::{Invocation, show};
 use crate::hashing::{self, Document, FileHashes};
 use crate::replica::ids::hex;
+use crate::replica::index::frames::QUERY_FRAMES_MAX;
 use crate::replica::signal::url::{Canonical, UrlError};
 use crate::replica::signal::{self, Alg, PDQ_QUALITY_MIN, Subject};
+use crate::replica::vpdq::FRAMES_PER_RECORD_MAX;
 use crate::wire::local;
 
 /// One thing that a command is about.
@@ -63,6 +66,11 @@ impl Hash {
     /// As the local service takes it.
     pub(super) fn signal(&self) -> local::Signal {
         local::Signal { r#type: self.type_name.clone(), value: self.value.clone() }
+    }
+
+    /// As people are shown it.
+    pub(super) fn short(&self) -> String {
+        show::signal(&self.type_name, &self.value)
     }
 
     /// A PDQ hash that says too little about its picture to be listed or looked up.
@@ -135,7 +143,7 @@ impl Item {
     /// What was asked about, in a line.
     pub(super) fn name(&self) -> String {
         match self {
-            Self::Hash(subject) => subject.to_string(),
+            Self::Hash(subject) => show::signal(&subject.type_name(), &subject.value()),
             Self::Account(account) => format!("account:{account}"),
             Self::Address(address) => address.expression(),
             Self::File(path, _) => path.display().to_string(),
@@ -165,7 +173,7 @@ impl Item {
             Self::Address(address) => {
                 vec![local::Signal { r#type: Alg::Url.name().to_owned(), value: address.expression() }]
             }
-            _ => self.usable_hashes().iter().map(Hash::signal).collect(),
+            _ => self.looked_up_hashes().iter().filter(|hash| !hash.is_poor()).map(Hash::signal).collect(),
         }
     }
 
@@ -177,6 +185,23 @@ impl Item {
     /// Whether to list it is to list everything on a host.
     pub(super) fn is_whole_host(&self) -> bool {
         matches!(self, Self::Address(address) if address.is_whole_host())
+    }
+
+    /// What is looked up of it: of a video all frames, where a list has each hash once.
+    pub(super) fn looked_up_hashes(&self) -> Vec<Hash> {
+        match self {
+            Self::File(_, hashes) => with_video(hashes, hashes.looked_up_video(VIDEO_SIGNALS_MAX)),
+            _ => self.hashes(),
+        }
+    }
+
+    /// Tells why a video is compared by its digests only.
+    pub(super) fn tell_of_video(&self, at: &Invocation) {
+        if let Self::File(path, hashes) = self
+            && let Some(Err(why)) = &hashes.video
+        {
+            at.terminal.talk(format!("{}: only its digests are used: {why}", path.display()));
+        }
     }
 
     /// Whether it says who posts, not what is posted.
@@ -199,12 +224,21 @@ fn no_address(error: UrlError) -> Failure {
 }
 
 /// The hashes of a file, the picture's or the document's first.
+/// Records of one video in a lookup: an hour of frames, and room for the other hashes of the file and an account.
+const VIDEO_SIGNALS_MAX: usize = QUERY_FRAMES_MAX / FRAMES_PER_RECORD_MAX;
+
+/// The hashes that list a file, the picture's or the video's first.
 pub(super) fn of_file(hashes: &FileHashes) -> Vec<Hash> {
+    with_video(hashes, hashes.listed_video())
+}
+
+fn with_video(hashes: &FileHashes, video: Vec<Subject>) -> Vec<Hash> {
     let hash =
         |type_name: &str, bytes: &[u8], quality| Hash { type_name: type_name.to_owned(), value: hex(bytes), quality };
     let digests = &hashes.digests;
     let mut all: Vec<_> =
         hashes.image.iter().map(|image| hash("pdq", &image.hash, Some(u32::from(image.quality)))).collect();
+    all.extend(video.iter().map(|record| hash(Alg::Vpdq.name(), record.digest(), None)));
     let tlsh = hashes.document.as_ref().and_then(Document::tlsh).map(|tlsh| Subject::of(Alg::Tlsh, tlsh));
     all.extend(tlsh.map(|tlsh| Hash { type_name: "tlsh".to_owned(), value: tlsh.value(), quality: None }));
     all.push(hash("md5", &digests.md5, None));

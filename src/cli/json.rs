@@ -12,7 +12,7 @@ use crate::wire::local;
 /// A hash: `hash`, and inside most others.
 #[derive(Serialize)]
 pub struct Signal {
-    /// pdq, md5, sha1, sha256, sha512
+    /// pdq, md5, sha1, sha256, sha512, vpdq
     pub r#type: String,
     /// Normal form.
     pub value: String,
@@ -266,6 +266,9 @@ pub struct Match {
     pub entry: Entry,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub flooding: bool,
+    /// Of a video: of a thousand frames looked up, so many have one of its frames near.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share_permille: Option<u32>,
 }
 
 /// `entry show`, `list search`, and inside `match`.

@@ -37,7 +37,7 @@ pub(super) struct WatchArgs {
     /// First the list as it stands
     #[arg(long)]
     list: bool,
-    /// pdq, md5, sha1, sha256, sha512
+    /// pdq, md5, sha1, sha256, sha512, vpdq
     #[arg(long)]
     r#type: Option<String>,
 }
@@ -45,7 +45,7 @@ pub(super) struct WatchArgs {
 /// Which entries are meant.
 #[derive(Args, Debug, Default)]
 pub(super) struct Which {
-    /// pdq, md5, sha1, sha256, sha512
+    /// pdq, md5, sha1, sha256, sha512, vpdq
     #[arg(long)]
     r#type: Option<String>,
     /// ACTIVE, PROVISIONAL, CONTESTED, REFERRED, ALLOWED, RETRACTED, INACTIVE

@@ -29,6 +29,9 @@ pub(super) struct MatchArgs {
     /// Bits that a picture may differ in, at most 31
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(0..=31))]
     distance: Option<u32>,
+    /// Share of a video's frames that must be near a listed video's, in percent [default: 80]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    share: Option<u32>,
     /// Also say which hashes were looked up, and of each rule of our policy why it decided or did not
     #[arg(long)]
     explain: bool,
@@ -65,9 +68,15 @@ pub(super) async fn lookup(args: &MatchArgs, at: &Invocation) -> Outcome {
     let node = at.node().await?;
     let mut exit = Exit::NotFound;
     for item in &items {
-        let signals = item.sought().into_iter().chain(poster.iter().flat_map(Item::sought)).collect();
-        let (distance_max, explain) = (args.distance, args.explain);
-        let answer = node.lookup(local::LookupRequest { signals, distance_max, explain, ..Default::default() }).await?;
+        item.tell_of_video(at);
+        let request = local::LookupRequest {
+            signals: item.sought().into_iter().chain(poster.iter().flat_map(Item::sought)).collect(),
+            distance_max: args.distance,
+            explain: args.explain,
+            share_min_permille: args.share.map(|percent| percent * 10),
+            ..Default::default()
+        };
+        let answer = node.lookup(request).await?;
         if !answer.matches.is_empty() {
             exit = Exit::Ok;
         }
@@ -133,6 +142,7 @@ fn as_json(item: &Item, answer: local::LookupResponse) -> json::Matched {
                 threshold: m.threshold,
                 entry: m.entry.unwrap_or_default().into(),
                 flooding: m.flooding,
+                share_permille: (m.share_permille > 0).then_some(m.share_permille),
             })
             .collect(),
     }
@@ -166,9 +176,10 @@ pub(super) fn as_text(item: &Item, answer: &local::LookupResponse, explain: bool
     }
     for found in &answer.matches {
         let Some(entry) = &found.entry else { continue };
-        let near = match found.threshold {
-            0 => "equal".to_owned(),
-            threshold => format!("distance {} of {threshold}", found.distance),
+        let near = match (found.threshold, found.share_permille) {
+            (_, share) if share > 0 => format!("{}.{} % of the frames", share / 10, share % 10),
+            (0, _) => "equal".to_owned(),
+            (threshold, _) => format!("distance {} of {threshold}", found.distance),
         };
         text.push_str(&format!("  {near}  "));
         text.push_str(&entry_text(entry, "  "));
@@ -184,9 +195,9 @@ pub(super) fn as_text(item: &Item, answer: &local::LookupResponse, explain: bool
         for rule in answer.explained.iter().cloned().map(explained) {
             text.push_str(&format!("    {}\n", explained_text(&rule)));
         }
-        for hash in item.hashes() {
+        for hash in item.looked_up_hashes() {
             let note = if hash.is_poor() { "not looked up: too little in the picture" } else { "looked up" };
-            text.push_str(&format!("  {note}: {hash}\n"));
+            text.push_str(&format!("  {note}: {}\n", hash.short()));
         }
     }
     text
@@ -196,8 +207,7 @@ pub(super) fn as_text(item: &Item, answer: &local::LookupResponse, explain: bool
 pub(super) fn entry_text(entry: &local::Entry, indent: &str) -> String {
     let signal = entry.signal.clone().unwrap_or_default();
     let join = |texts: &[String]| show::clean(&texts.join(", "));
-    let mut text =
-        format!("{}:{}  {}", show::clean(&signal.r#type), show::clean(&signal.value), show::clean(&entry.status));
+    let mut text = format!("{}  {}", show::signal(&signal.r#type, &signal.value), show::clean(&entry.status));
     for (what, values) in [("", &entry.labels), ("languages ", &entry.languages)] {
         if !values.is_empty() {
             text.push_str(&format!("  {what}{}", join(values)));

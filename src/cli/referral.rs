@@ -140,9 +140,8 @@ fn as_text(r: &local::ReferralState) -> String {
         at => format!(", answer wanted until {}", show::time(TimeMs(at))),
     };
     format!(
-        "{}:{}  {}\n  {}{by} after {}; referred by {} ({}, {}) {}{deadline}",
-        show::clean(&signal.r#type),
-        show::clean(&signal.value),
+        "{}  {}\n  {}{by} after {}; referred by {} ({}, {}) {}{deadline}",
+        show::signal(&signal.r#type, &signal.value),
         show::clean(&r.status),
         show::clean(&r.state),
         show::span(r.took_ms),

@@ -213,7 +213,7 @@ async fn decide(args: &DecideArgs, at: &Invocation) -> Outcome {
     }
     let statement = statement(args, kind, &entry, &node).await?;
     let signal = entry.signal.unwrap_or_default();
-    at.terminal.talk(format!("{kind}: {} {}:{}", verb(args.decision), signal.r#type, signal.value));
+    at.terminal.talk(format!("{kind}: {} {}", verb(args.decision), show::signal(&signal.r#type, &signal.value)));
     say_of(vec![signal], &statement, &node, at).await
 }
 
@@ -230,8 +230,10 @@ async fn keep(kind: &str, signal: local::Signal, node: &Node, at: &Invocation) -
         at.terminal.json(&json::KeptBlocking { signal, until_ms: kept.until_ms })?;
     } else {
         let until = show::time(TimeMs(kept.until_ms));
-        at.terminal
-            .talk(format!("flood: kept {}:{value}; it is not lowered again until {until}, or a restart", r#type));
+        at.terminal.talk(format!(
+            "flood: kept {}; it is not lowered again until {until}, or a restart",
+            show::signal(&r#type, &value)
+        ));
     }
     Ok(Exit::Ok)
 }

@@ -19,7 +19,7 @@ use crate::replica::{record, signal};
 use crate::wire::files::is_language;
 
 /// Longest row that is understood, in bytes: what it says must fit into a record. Of more, only its line is told.
-pub(super) const ROW_SIZE_MAX: usize = 4_096;
+pub(super) const ROW_SIZE_MAX: usize = 16_384;
 /// Longest line of JSON, which may have fields that are left aside.
 const JSON_SIZE_MAX: usize = 65_536;
 /// How much of a wrong cell is repeated, in characters.
@@ -592,7 +592,7 @@ mod tests {
             (&format!("md5,\"{MD5},symbol,,,,"), "line 2: a quote is not closed on its line"),
             (&format!("md5,\"{MD5}\"x,symbol"), "line 2: has text behind a quoted cell"),
             (&format!("md5,{MD5}\0,symbol"), "line 2, column value: got '\\0' at character 33"),
-            (&"x".repeat(ROW_SIZE_MAX + 1), "line 2: has more than 4096 characters"),
+            (&"x".repeat(ROW_SIZE_MAX + 1), "line 2: has more than 16384 characters"),
         ] {
             let text = format!("type,value,labels,languages,severity,expires,quality\n{row}\nmd5,{MD5},symbol\n");
             let told = all(Format::Csv, text.as_bytes(), &Terms::default());
@@ -630,7 +630,7 @@ mod tests {
             ("type,type,value\n", "line 1: the column type stands there twice"),
             (&format!("md5,{MD5}\n"), "line 1: there is no column \"md5\""),
             ("type;value\n", "line 1: there is no column \"type;value\""),
-            (&"x".repeat(5_000), "line 1: has more than 4096 characters"),
+            (&"x".repeat(20_000), "line 1: has more than 16384 characters"),
         ] {
             assert!(header(text.as_bytes()).unwrap().starts_with(expected), "{text}");
         }

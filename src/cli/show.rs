@@ -1,12 +1,16 @@
 //! Values as people write and read them: times, fingerprints, key words, names.
 
 use crate::replica::ids::{ForumId, TimeMs, hex, sha256};
+use crate::replica::signal::Alg;
+use crate::replica::vpdq::FRAME_SIZE;
 pub use crate::report::time::{date, span};
 use crate::report::{html, tables, time as calendar};
 
 /// Number of key words: 8 of 2,048 are 88 bits, out of reach for who would make a second request with the same words.
 pub const KEY_WORDS: usize = 8;
 const WORD_BITS: usize = 11;
+/// Digits that are shown of a video: half of its first frame's hash.
+const VIDEO_DIGITS_SHOWN: usize = 32;
 
 /// The key words of `bytes`: the first 88 bits of its SHA-256, eleven bits a word.
 pub fn key_words(bytes: &[u8]) -> String {
@@ -77,6 +81,17 @@ pub fn moment(text: &str, now: TimeMs) -> Result<TimeMs, String> {
 /// A text of somebody else's, safe to show: what steers a terminal or turns the writing around becomes a dot.
 pub fn clean(text: &str) -> String {
     text.chars().map(|c| if html::steers(c) { '\u{b7}' } else { c }).collect()
+}
+
+/// A hash of somebody else's with its type, in one line: a video has thousands of digits, of which the first are enough
+/// to tell it from others. Programs are given all of them.
+pub fn signal(type_name: &str, value: &str) -> String {
+    let frames = value.len() / (2 * FRAME_SIZE);
+    if type_name == Alg::Vpdq.name() && value.is_char_boundary(VIDEO_DIGITS_SHOWN) && value.len() > VIDEO_DIGITS_SHOWN {
+        let first = clean(&value[..VIDEO_DIGITS_SHOWN]);
+        return format!("{type_name}:{first}\u{2026} ({})", counted(frames, "frame"));
+    }
+    format!("{}:{}", clean(type_name), clean(value))
 }
 
 /// `18,204`.

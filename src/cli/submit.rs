@@ -11,8 +11,10 @@ use super::list::check;
 use super::rows::Format;
 use super::{Invocation, backfill, json, show, taxonomy};
 use crate::clock;
+use crate::replica::block::PAYLOAD_SIZE_MAX;
 use crate::replica::ids::{TimeMs, sha256};
 use crate::replica::own::RECORDS_PER_SUBMISSION_MAX;
+use crate::replica::signal::Alg;
 use crate::replica::{record, signal};
 use crate::wire::files::is_language;
 use crate::wire::local;
@@ -78,6 +80,9 @@ pub(super) struct SubmitArgs {
     /// PDQ quality of a pdq hash that is given as a hash
     #[arg(long, value_name = "0..100", value_parser = clap::value_parser!(u32).range(0..=100))]
     quality: Option<u32>,
+    /// List videos by their digests only, not by their frames
+    #[arg(long, conflicts_with = "from")]
+    no_frames: bool,
     /// Wait until so many peers hold it
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     wait_peers: u32,
@@ -85,6 +90,11 @@ pub(super) struct SubmitArgs {
     #[arg(long, value_name = "KEY", conflicts_with = "from")]
     client_key: Option<String>,
 }
+
+/// Bytes of one submission: its records go into one block's payload.
+const SUBMISSION_BYTES_MAX: usize = PAYLOAD_SIZE_MAX - 4_096;
+/// Bytes of a record beside the hash, in a usual statement: 511 of the longest digests are one submission.
+const STATEMENT_BYTES_MAX: usize = 396;
 
 /// What a submission says of each of its hashes.
 #[derive(Clone, Debug, Default)]
@@ -136,16 +146,22 @@ pub(super) async fn submit(args: &SubmitArgs, at: &Invocation) -> Outcome {
         let failure = Failure::new(Exit::Usage, "--expires is missing: what is said of an account ends");
         return Err(failure.culprit("people change, and so do the owners of accounts").fix("--expires 90d"));
     }
-    let statements = statements(&items, &terms, args.quality, key, at)?;
+    let statements = statements(&items, &terms, (args.quality, !args.no_frames), key, at)?;
     let lane = match (&args.incident, args.bulk) {
         (Some(_), _) => local::Lane::Urgent,
         (None, true) => local::Lane::Bulk,
         (None, false) => local::Lane::Normal,
     };
-    let request =
-        local::SubmitRequest { statements, lane: lane as i32, wait_peers: args.wait_peers, wait_timeout_ms: 0 };
-    let answer = at.node().await?.submit(request).await?;
-    print_answer(answer, at)?;
+    let node = at.node().await?;
+    let mut told = local::SubmitResponse::default();
+    for statements in in_submissions(statements) {
+        let request =
+            local::SubmitRequest { statements, lane: lane as i32, wait_peers: args.wait_peers, wait_timeout_ms: 0 };
+        let answer = node.submit(request).await?;
+        let receipts = [std::mem::take(&mut told.receipts), answer.receipts.clone()].concat();
+        told = local::SubmitResponse { receipts, ..answer };
+    }
+    print_answer(told, at)?;
     Ok(Exit::Ok)
 }
 
@@ -206,14 +222,16 @@ pub(super) fn basis_number(name: &str) -> Option<u32> {
 fn statements(
     items: &[Item],
     terms: &Terms,
-    quality: Option<u32>,
+    (quality, frames): (Option<u32>, bool),
     key: Option<[u8; 16]>,
     at: &Invocation,
 ) -> Result<Vec<local::Statement>, Failure> {
     let mut statements = Vec::new();
     for item in items {
+        item.tell_of_video(at);
         let item_id = item_id(item);
-        for hash in item.hashes() {
+        let hashes = item.hashes().into_iter();
+        for hash in hashes.filter(|hash| frames || hash.type_name != Alg::Vpdq.name()) {
             if hash.is_poor() {
                 at.terminal
                     .talk(format!("{}: its picture has too little in it; only its digests are listed", item.name()));
@@ -229,6 +247,26 @@ fn statements(
         return Err(Failure::new(Exit::Usage, cause).fix("staydown submit --from FILE.csv"));
     }
     Ok(statements)
+}
+
+/// Statements in submissions that are not too large, in order: one, but for the records of hours of video. They belong
+/// together by their item id, not by standing in one block.
+fn in_submissions(statements: Vec<local::Statement>) -> Vec<Vec<local::Statement>> {
+    let bytes = |statement: &local::Statement| {
+        statement.signal.as_ref().map_or(0, |signal| signal.value.len() / 2) + STATEMENT_BYTES_MAX
+    };
+    let (mut parts, mut room) = (Vec::new(), 0);
+    for statement in statements {
+        if parts.is_empty() || room < bytes(&statement) {
+            parts.push(Vec::new());
+            room = SUBMISSION_BYTES_MAX;
+        }
+        room -= bytes(&statement);
+        if let Some(part) = parts.last_mut() {
+            part.push(statement);
+        }
+    }
+    parts
 }
 
 /// Random for a file, so that nobody can tell from it which file it was; none for a lone hash.
@@ -303,6 +341,19 @@ mod tests {
 
     fn hash() -> Hash {
         Hash { type_name: "md5".to_owned(), value: "00".repeat(16), quality: None }
+    }
+
+    #[test]
+    fn hours_of_video_are_several_submissions_and_all_else_is_one() {
+        let statements = |count: usize, digits: usize| {
+            let signal = local::Signal { r#type: "vpdq".to_owned(), value: "0".repeat(digits) };
+            vec![local::Statement { signal: Some(signal), ..Default::default() }; count]
+        };
+        let parts = |count, digits| in_submissions(statements(count, digits)).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(parts(63, 7_400), [63]);
+        assert_eq!(parts(144, 7_400), [63, 63, 18]);
+        assert_eq!(parts(RECORDS_PER_SUBMISSION_MAX, 128), [RECORDS_PER_SUBMISSION_MAX]);
+        assert!(in_submissions(Vec::new()).is_empty());
     }
 
     #[test]

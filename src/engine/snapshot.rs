@@ -405,7 +405,7 @@ mod tests {
                 entries: view.subjects_after(None).map(entry).collect(),
                 searched: {
                     let all = view.matching().cloned().enumerate().collect::<Vec<_>>();
-                    shared.matcher().now().search(&all, 0).candidates.len()
+                    shared.matcher().now().search(&crate::matcher::Sought::new(all, 0)).candidates.len()
                 },
                 heads: format!("{:?}", replica.have()),
                 key: replica.submitted_before(&[3; 16]),

@@ -18,7 +18,8 @@ use crate::replica::heads::origin_to_proto;
 use crate::replica::ids::{Class, Head, Origin, TimeMs};
 use crate::replica::testing::{
     ACCOUNT_DAYS, AUDITOR, CERTIFIER, FULL, REFERRAL, SMALL, START, STEWARD, TestForum, TestLog, account, allow,
-    attest, id, incident, key, opinion_with, origin, public, referral, retract, suspend, verified_header, with_peppers,
+    attest, id, incident, key, opinion_with, origin, public, referral, retract, suspend, verified_header, video,
+    with_peppers,
 };
 use crate::replica::{merkle, proto, record};
 
@@ -56,12 +57,12 @@ impl Set {
                 (GROUPS[group as usize], role)
             })
             .collect();
-        let (level, quota) = ([1, 2, 2, 2, 3, 3][draw.below(6) as usize], [100, 3, 6][draw.below(3) as usize]);
+        let (level, quota) = ([1, 2, 2, 2, 3, 3, 4, 4][draw.below(8) as usize], [100, 3, 6][draw.below(3) as usize]);
         let peppers = [&[][..], &[1], &[1, 3]][draw.below(3) as usize];
         let numbers = [1 + draw.below(2), 1 + draw.below(2), 1 + draw.below(3), 1 + draw.below(1_000)];
         let (auditors, late) = (draw.below(2) == 0, draw.below(8));
         let forum = TestForum::with(&rows, |c| {
-            if level == 3 {
+            if level >= 3 {
                 with_peppers(c, peppers);
             }
             c.semantics = level;
@@ -102,7 +103,8 @@ impl Set {
     fn record(&mut self) -> Bytes {
         let about = self.draw.below(4) as u8;
         let yes = self.draw.below(3) > 0;
-        match self.draw.below(20) {
+        match self.draw.below(23) {
+            20..=22 => self.of_video(about, yes),
             16..=19 => self.of_account(about, yes),
             0..=5 => {
                 let stance = [1, 1, 2, 3, 4, 9][self.draw.below(6) as usize];
@@ -168,6 +170,44 @@ impl Set {
             _ => {
                 let stance = 1 + self.draw.below(4) as u32;
                 let opinion = proto::Opinion { subject, stance, expires_ms, labels: vec![3], ..Default::default() };
+                record::encode(proto::Kind::Opinion, salt, &opinion)
+            }
+        }
+    }
+
+    /// What members say of few videos: lists of frames that are canonical, and lists that are not.
+    fn of_video(&mut self, about: u8, yes: bool) -> Bytes {
+        let counts = [1, 2, 100, 101][self.draw.below(4) as usize];
+        let mut subject = video(about % 2, counts.min(100)).to_proto();
+        let mut digest = subject.digest.to_vec();
+        match self.draw.below(8) {
+            0 => digest.truncate(digest.len() - 1),
+            1 => digest[32] = 101, // a quality off the scale
+            2 => {
+                let first = digest[..37].to_vec();
+                digest.extend(first); // back to the beginning
+            }
+            3 => subject.r#type = 2,
+            4 => subject.param = 1,
+            _ if counts > 100 => digest.extend([&[7; 32][..], &[50, 0, 9, 9, 9]].concat()),
+            _ => {}
+        }
+        subject.digest = digest.into();
+        let (subject, salt) = (Some(subject), [9; 16]);
+        match self.draw.below(6) {
+            0 => record::encode(proto::Kind::RetractVote, salt, &proto::RetractVote { subject, yes, reason: 1 }),
+            1 => {
+                let expires_ms = self.moment().0;
+                record::encode(proto::Kind::Allow, salt, &proto::Allow { subject, yes, expires_ms, certificate: 0 })
+            }
+            2 => {
+                let referral = proto::Referral { subject, open: yes, ..Default::default() };
+                record::encode(proto::Kind::Referral, salt, &referral)
+            }
+            _ => {
+                let stance = 1 + self.draw.below(4) as u32;
+                let item_id = vec![about; 16].into();
+                let opinion = proto::Opinion { subject, stance, labels: vec![3], item_id, ..Default::default() };
                 record::encode(proto::Kind::Opinion, salt, &opinion)
             }
         }

@@ -108,6 +108,35 @@ pub fn altered_copy(image: &RgbImage) -> Result<Vec<u8>, ImageError> {
     jpeg_bytes(&scaled(&cropped, width * 7 / 10, height * 7 / 10), COPY_QUALITY)
 }
 
+/// A video of `seconds` whose picture changes every second: another poster each time. Any two seeds have no poster in
+/// common.
+pub fn film(seed: u32, seconds: u32, width: u32, height: u32) -> Vec<RgbImage> {
+    // The first number of a film is that of no other film's posters, as long as films are shorter than this.
+    const POSTERS: u32 = 10_000;
+    (0..seconds).map(|n| poster(seed.wrapping_mul(POSTERS).wrapping_add(n), width, height)).collect()
+}
+
+/// Pictures of one size as a video file of one picture a second, not compressed (YUV4MPEG2, full size in all three
+/// planes).
+pub fn y4m_bytes(pictures: &[RgbImage]) -> Vec<u8> {
+    let (width, height) = pictures.first().map_or((0, 0), RgbImage::dimensions);
+    let mut bytes = format!("YUV4MPEG2 W{width} H{height} F1:1 Ip A1:1 C444\n").into_bytes();
+    for picture in pictures {
+        bytes.extend_from_slice(b"FRAME\n");
+        // ITU-R BT.601 in 16-bit fractions: luminance, then blue and red against it.
+        for [red, green, blue, zero] in
+            [[16_829, 33_039, 6_416, 16], [-9_714, -19_070, 28_784, 128], [28_784, -24_103, -4_681, 128]]
+        {
+            bytes.extend(picture.pixels().map(|pixel| {
+                let [r, g, b] = pixel.0.map(i64::from);
+                let value = (red * r + green * g + blue * b + ONE / 2) / ONE + zero;
+                u8::try_from(value.clamp(0, 255)).unwrap_or_default()
+            }));
+        }
+    }
+    bytes
+}
+
 /// `image` as a PNG file.
 ///
 /// # Errors

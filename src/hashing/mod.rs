@@ -1,4 +1,5 @@
-//! Media file -> hashes: the four digests of every file, PDQ of what is an image, TLSH of what is none (SIGNALS.md).
+//! Media file -> hashes: the four digests of every file, PDQ of what is an image, PDQ of the frames of what is a video, TLSH
+//! of what is neither (SIGNALS.md).
 //!
 //! No bytes of a file leave this module; only its hashes do.
 
@@ -8,6 +9,7 @@ pub mod image;
 pub mod pdq;
 pub mod pool;
 pub mod tlsh;
+pub mod video;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -18,12 +20,14 @@ pub use self::image::ImageError;
 pub use self::pdq::{Pdq, pdq};
 pub use self::pool::{Pool, PoolError};
 pub use self::tlsh::Document;
+pub use self::video::{Frame, VideoError};
 
 use self::tlsh::{DocumentHasher, Reading};
 
 use ::image::RgbImage;
 
 use crate::replica::signal::{Alg, Subject};
+use crate::replica::vpdq::FRAMES_PER_RECORD_MAX;
 
 /// All that is said about a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,17 +36,42 @@ pub struct FileHashes {
     pub digests: Digests,
     /// Of the picture, if the bytes begin like JPEG, PNG, WebP, GIF or BMP. Look at its quality before using it.
     pub image: Option<Pdq>,
-    /// Of what is no picture, as a document: its TLSH, or why it has none.
+    /// Of what is neither picture nor video, as a document: its TLSH, or why it has none.
     pub document: Option<Document>,
+    /// The usable frames, if the bytes begin like a video; or why there are none.
+    pub video: Option<Result<Vec<Frame>, VideoError>>,
 }
 
 impl FileHashes {
-    /// What can be listed or looked up of the file: the picture or the document first, then the digests.
+    /// What can be listed of the file: the picture, the document or the records of the video first, then the digests.
     pub fn subjects(&self) -> Vec<Subject> {
         let picture = self.image.map(|image| Subject::of(Alg::Pdq, &image.hash));
         let document = self.document.as_ref().and_then(Document::tlsh).map(|tlsh| Subject::of(Alg::Tlsh, tlsh));
-        picture.into_iter().chain(document).chain(digests_as_subjects(&self.digests)).collect()
+        let digests = digests_as_subjects(&self.digests);
+        picture.into_iter().chain(document).chain(self.listed_video()).chain(digests).collect()
     }
+
+    /// The records that list the video: each hash once.
+    pub fn listed_video(&self) -> Vec<Subject> {
+        self.frames().map(|frames| in_records(&video::listed(frames))).unwrap_or_default()
+    }
+
+    /// The records that look the video up: every usable frame, because a share is counted of them; at most
+    /// `records_max`, and of a longer video frames at even distances.
+    pub fn looked_up_video(&self, records_max: usize) -> Vec<Subject> {
+        let frames_max = records_max * FRAMES_PER_RECORD_MAX;
+        self.frames().map(|frames| in_records(&video::thinned(frames, frames_max))).unwrap_or_default()
+    }
+
+    /// The usable frames of the video.
+    pub fn frames(&self) -> Option<&[Frame]> {
+        self.video.as_ref()?.as_deref().ok()
+    }
+}
+
+/// Frames are in order, and parts of a list in order are: nothing is left out here.
+fn in_records(frames: &[Frame]) -> Vec<Subject> {
+    frames.chunks(FRAMES_PER_RECORD_MAX).filter_map(|part| Subject::of_frames(part).ok()).collect()
 }
 
 fn digests_as_subjects(digests: &Digests) -> [Subject; 4] {
@@ -84,7 +113,8 @@ pub enum HashingError {
 /// The hashes of the file at `path`. A file that is no image is streamed and may have any length.
 ///
 /// # Errors
-/// [`HashingError`], naming the file. A broken image is an error, not a file without a picture: listing only its
+/// [`HashingError`], naming the file. A video whose frames cannot be had has its digests all the same, and says why. A
+/// broken image is an error, not a file without a picture: listing only its
 /// digests is a decision for a person ([`digest_file`]).
 pub fn hash_file(path: &Path) -> Result<FileHashes, HashingError> {
     let unreadable = |source| HashingError::Read { path: path.to_owned(), source };
@@ -92,10 +122,12 @@ pub fn hash_file(path: &Path) -> Result<FileHashes, HashingError> {
     let mut head = Vec::with_capacity(image::SNIFF_BYTES);
     file.by_ref().take(image::SNIFF_BYTES as u64).read_to_end(&mut head).map_err(unreadable)?;
     if image::sniff(&head).is_none() {
+        let is_video = video::is_video(&head);
         let mut hasher = DocumentHasher::default();
         let reading = Reading { inner: head.chain(file), hasher: &mut hasher };
         let digests = Digests::of_reader(reading).map_err(unreadable)?;
-        return Ok(FileHashes { digests, image: None, document: Some(hasher.finish()) });
+        let video = is_video.then(|| video::usable_frames_of(path));
+        return Ok(FileHashes { digests, image: None, document: (!is_video).then(|| hasher.finish()), video });
     }
     // One byte more than is allowed, so that a longer file shows without being read.
     let rest_max = image::FILE_BYTES_MAX + 1 - head.len() as u64;
@@ -124,8 +156,10 @@ fn hash_with<T>(bytes: &[u8], more: impl FnOnce(&RgbImage) -> T) -> Result<(File
     let head = &bytes[..bytes.len().min(image::SNIFF_BYTES)];
     let pixels = image::sniff(head).map(|format| image::decode(format, bytes)).transpose()?;
     let image = pixels.as_ref().map(|pixels| pdq(pixels.width(), pixels.height(), pixels.as_raw()));
-    let document = image.is_none().then(|| Document::of_bytes(bytes));
-    Ok((FileHashes { digests: Digests::of_bytes(bytes), image, document }, pixels.as_ref().map(more)))
+    let document = (image.is_none() && !video::is_video(bytes)).then(|| Document::of_bytes(bytes));
+    // Frames are read from a file only.
+    let hashes = FileHashes { digests: Digests::of_bytes(bytes), image, document, video: None };
+    Ok((hashes, pixels.as_ref().map(more)))
 }
 
 /// Only the digests of the file at `path`, without a look at what is in it.
@@ -187,7 +221,7 @@ mod tests {
             fs::write(&path, bytes).unwrap();
             let hashes = hash_file(&path).unwrap();
             let document = Some(Document::TooShort);
-            assert_eq!(hashes, FileHashes { digests: Digests::of_bytes(bytes), image: None, document });
+            assert_eq!(hashes, FileHashes { digests: Digests::of_bytes(bytes), image: None, document, video: None });
             assert_eq!(digest_file(&path).unwrap(), hashes.digests);
         }
     }

@@ -66,6 +66,10 @@ const WAIT_MAX_MS: u64 = 120_000;
 const WAIT_STEP: Duration = Duration::from_millis(50);
 /// Logs of a member that one suspension marks: a mark has about 70 bytes, and a record 4,096.
 const SUSPEND_MARKS_MAX: usize = 48;
+/// Digits of the longest hash that is no video's: that of an account under the last pepper, or of a SHA-512.
+const DIGITS_MAX: usize = 128;
+/// Digits of the hashes of one page: a page of videos is a short one, within [`LOCAL_MESSAGE_BYTES_MAX`].
+pub(super) const PAGE_DIGITS_MAX: usize = 1 << 20;
 /// Peers whose last word health repeats while none is connected: the others most likely say the same.
 const WHY_ALONE_MAX: usize = 3;
 /// Labels, or languages, of one statement.
@@ -235,7 +239,7 @@ impl Forum for LocalService {
         loop {
             let looked_at = filter.scan(self.shared(), after.as_ref(), &mut page.entries);
             after = looked_at;
-            let full = page.entries.len() >= filter.page_size;
+            let full = filter.is_full(&page.entries);
             if full || after.is_none() {
                 break;
             }
@@ -1204,7 +1208,7 @@ impl Filter {
         let charter = replica.charters().effective();
         let mut last = None;
         for (looked_at, subject) in replica.view().subjects_after(after).enumerate() {
-            if looked_at >= SCAN_MAX || page.len() >= self.page_size {
+            if looked_at >= SCAN_MAX || self.is_full(page) {
                 return last;
             }
             last = Some(subject.clone());
@@ -1215,6 +1219,13 @@ impl Filter {
             page.extend(entry.filter(|e| self.shows(e)).map(|e| entry_to_proto(&e, charter, &labels)));
         }
         None
+    }
+
+    fn is_full(&self, page: &[l::Entry]) -> bool {
+        // Videos stand last in the list: only at the end of a page one has to look how long they are.
+        let digits = |entry: &l::Entry| entry.signal.as_ref().map_or(0, |signal| signal.value.len());
+        let is_long = page.last().is_some_and(|entry| digits(entry) > DIGITS_MAX);
+        page.len() >= self.page_size || is_long && page.iter().map(digits).sum::<usize>() > PAGE_DIGITS_MAX
     }
 
     fn shows(&self, entry: &Entry) -> bool {

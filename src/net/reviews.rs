@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::floods;
 use super::labels;
-use super::local::{PAGE_DEFAULT, PAGE_MAX, SCAN_MAX, entry_to_proto, parse_token, token};
+use super::local::{PAGE_DEFAULT, PAGE_DIGITS_MAX, PAGE_MAX, SCAN_MAX, entry_to_proto, parse_token, token};
 use super::status::bad_field;
 use crate::clock;
 use crate::engine::Shared;
@@ -116,13 +116,19 @@ pub(super) async fn list_reviews(
     let mut answer = l::ListReviewsResponse::default();
     loop {
         after = scan(shared, tripped, request, after.as_ref(), size, &mut answer.reviews);
-        if after.is_none() || answer.reviews.len() >= size {
+        if after.is_none() || is_full(&answer.reviews, size) {
             break;
         }
         tokio::task::yield_now().await;
     }
     answer.next_page_token = after.map(|subject| token(&subject)).unwrap_or_default();
     Ok(answer)
+}
+
+/// Whether a page has enough: videos have long names, and few of them are a page.
+fn is_full(reviews: &[l::Review], size: usize) -> bool {
+    let signals = reviews.iter().filter_map(|review| review.entry.as_ref()?.signal.as_ref());
+    reviews.len() >= size || signals.map(|signal| signal.value.len()).sum::<usize>() > PAGE_DIGITS_MAX
 }
 
 /// Looks at the next subjects under one hold of the lock; returns the last one looked at, or `None` at the end.
@@ -139,7 +145,7 @@ fn scan(
     let soon = now.plus(SOON_DAYS * TimeMs::DAY_MS);
     let (mut last, mut looked_at) = (None, 0);
     for (passed, (subject, talked_about)) in subjects(&replica, tripped, request, after, soon).enumerate() {
-        if passed >= PASSED_MAX || looked_at >= SCAN_MAX || found.len() >= size {
+        if passed >= PASSED_MAX || looked_at >= SCAN_MAX || is_full(found, size) {
             return last;
         }
         last = Some(subject.clone());
@@ -303,14 +309,16 @@ pub(super) fn list_referrals(
     let now = clock::now();
     let replica = shared.replica();
     let mut answer = l::ListReferralsResponse::default();
-    let mut last: Option<Subject> = None;
+    let (mut last, mut digits): (Option<Subject>, usize) = (None, 0);
     for (looked_at, subject) in replica.view().notes().referred_after(after.as_ref()).enumerate() {
-        if looked_at >= SCAN_MAX || answer.referrals.len() >= size {
+        if looked_at >= SCAN_MAX || answer.referrals.len() >= size || digits > PAGE_DIGITS_MAX {
             answer.next_page_token = last.map(|subject| token(&subject)).unwrap_or_default();
             return Ok(answer);
         }
         let states = referrals(&replica, subject, now);
+        let before = answer.referrals.len();
         answer.referrals.extend(states.filter(|s| request.state.is_empty() || s.state == request.state));
+        digits += (answer.referrals.len() - before) * subject.value().len();
         last = Some(subject.clone());
     }
     Ok(answer)

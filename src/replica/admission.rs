@@ -182,7 +182,7 @@ mod tests {
     use crate::replica::record::{self, Parsed};
     use crate::replica::signed::VerifiedBlock;
     use crate::replica::testing::{
-        FULL, START, TestForum, allow, id, incident, key, opinion, origin, public, referral, retract, subject,
+        FULL, START, TestForum, allow, id, incident, key, opinion, origin, public, referral, retract, subject, video,
     };
     use crate::replica::view::View;
     use crate::replica::{charter, proto};
@@ -253,6 +253,30 @@ mod tests {
                 view.fold(block.header(), block.records());
                 assert_eq!(view.inert(), u64::from(!allowed.contains(letter)), "{what} by {letter}");
             }
+        }
+    }
+
+    #[test]
+    fn a_video_is_said_from_level_4_on_whatever_is_said_of_it() {
+        let about = Some(video(1, 3).to_proto());
+        let opinion = |stance| {
+            let opinion = proto::Opinion { subject: about.clone(), stance, ..Default::default() };
+            record::encode(proto::Kind::Opinion, [9; 16], &opinion)
+        };
+        let vote = proto::RetractVote { subject: about.clone(), yes: true, reason: 0 };
+        let vote = record::encode(proto::Kind::RetractVote, [9; 16], &vote);
+        for level in 1..=charter::SEMANTICS_MAX {
+            let forum = TestForum::with(&[("a", FULL), ("b", FULL)], |c| c.semantics = level);
+            let (mut ring, mut log) = (forum.keyring(), forum.log(1, 0, Class::Normal));
+            let mut view = View::new(&forum.charter(), START);
+            let block = log.block(&mut ring, &[opinion(1), opinion(4), vote.clone()]);
+            view.fold(block.header(), block.records());
+            let (inert, withdrawn) = if level < 4 { (3, 0) } else { (0, 2) };
+            assert_eq!(view.inert(), inert, "level {level}");
+            assert_eq!(view.known(), usize::from(level >= 4), "level {level}");
+            // As for the releases that could not read it: it uses the quota of statements, whatever it is.
+            let used = view.quotas().used(id(1), Class::Normal, block.header().time.day());
+            assert_eq!(used[1], withdrawn, "level {level}");
         }
     }
 

@@ -18,9 +18,11 @@ use super::strict::{self, Scanned};
 /// Length of a charter body.
 pub const CHARTER_SIZE_MAX: usize = 1 << 20;
 /// The highest semantics level that this release understands.
-pub const SEMANTICS_MAX: u32 = 3;
+pub const SEMANTICS_MAX: u32 = 4;
 /// The level from which on a charter may have peppers, and accounts may be listed.
 pub const ACCOUNTS_LEVEL: u32 = 3;
+/// The level from which on videos may be listed by their frames.
+pub const VIDEOS_LEVEL: u32 = 4;
 /// Entries of a have vector; members times log limit is held against it when a charter is proposed.
 pub const HAVE_MAX: usize = 8_192;
 /// Pins of one node entry: two are needed while a key changes.
@@ -531,7 +533,7 @@ fn member(m: &proto::Member, before: Option<&Charter>) -> Result<Member, Charter
 fn peppers(p: &proto::Charter) -> Result<BTreeMap<u32, BTreeMap<MemberId, Bytes>>, CharterError> {
     let refuse = |why| CharterError::Field("peppers", why);
     let mut peppers: BTreeMap<u32, BTreeMap<MemberId, Bytes>> = BTreeMap::new();
-    if p.semantics != ACCOUNTS_LEVEL {
+    if !(ACCOUNTS_LEVEL..=SEMANTICS_MAX).contains(&p.semantics) {
         return Ok(peppers);
     }
     let unsound = |m: &&proto::Member| !m.seal_key.is_empty() && SealKey::from_slice(&m.seal_key).is_none();
@@ -1118,6 +1120,10 @@ mod tests {
             ("do not ascend", |c| accounts(c, |c| c.peppers[1] = c.peppers[0].clone())),
             ("more than 8 at once", |c| accounts(c, |c| add_peppers(c, 9))),
             ("account_ttl_max_ms", |c| accounts(c, |c| c.policy.as_mut().unwrap().account_ttl_max_ms = 0)),
+            ("do not ascend", |c| {
+                accounts(c, |c| c.semantics = VIDEOS_LEVEL);
+                c.peppers.swap(0, 1);
+            }),
             ("account_ttl_max_ms", |c| {
                 accounts(c, |c| c.policy.as_mut().unwrap().account_ttl_max_ms = 400 * TimeMs::DAY_MS + 1);
             }),
@@ -1154,6 +1160,8 @@ mod tests {
     #[test]
     fn peppers_are_known_by_their_ids_and_whom_they_are_sealed_to() {
         let charter = TestForum::with(&TWO, |c| accounts(c, |_| ())).charter();
+        let later = TestForum::with(&TWO, |c| accounts(c, |c| c.semantics = VIDEOS_LEVEL)).charter();
+        assert_eq!(charter.peppers, later.peppers, "a level has all that lower ones have");
         let ids: Vec<_> = charter.peppers.iter().map(|(pepper, copies)| (*pepper, copies.len())).collect();
         assert_eq!(ids, [(2, 2), (5, 2)]);
         assert_eq!(charter.peppers[&5][&id(2)], vec![2; SEALED_PEPPER_SIZE]);
@@ -1207,6 +1215,7 @@ mod tests {
             |c| accounts(c, |_| ()),
             |c| accounts(c, |c| add_peppers(c, 8)),
             |c| accounts(c, |c| c.peppers.clear()),
+            |c| accounts(c, |c| c.semantics = VIDEOS_LEVEL),
             |c| {
                 accounts(c, |c| c.semantics = SEMANTICS_MAX + 1);
                 c.peppers.swap(0, 1);

@@ -42,6 +42,7 @@ pub mod taxonomy;
 pub(crate) mod testing;
 pub mod verdict;
 pub mod view;
+pub mod vpdq;
 pub mod wrong;
 
 /// Messages of `staydown.peer.v1`.
@@ -332,6 +333,11 @@ impl Replica {
     /// What changed of that since this was last asked.
     pub fn take_changes(&mut self) -> Vec<view::Change> {
         self.view.take_changes()
+    }
+
+    /// What members said since then of which records are one video.
+    pub fn take_ties(&mut self) -> Vec<notes::Tie> {
+        self.view.take_ties()
     }
 
     /// Proofs of misbehaviour that we hold.

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::block::Header;
 use super::ids::{BlockId, LogNo, MemberId, Seq, TimeMs};
-use super::record::{IncidentId, Resource, Statement};
-use super::signal::Subject;
+use super::record::{IncidentId, Resource, Stance, Statement};
+use super::signal::{Alg, Subject};
+use super::vpdq::ItemId;
 
 /// Resources offered with one entry: a person reads them.
 pub const OFFERS_MAX: usize = 8;
@@ -154,6 +155,17 @@ pub struct Acted {
 
 type ByMember<T> = BTreeMap<MemberId, Note<T>>;
 
+/// What a member says of which video a record is a part of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tie {
+    /// The record's frames.
+    pub subject: Subject,
+    /// Who says it.
+    pub member: MemberId,
+    /// The video; `None`: it is a part of none, or its author no longer stands behind it.
+    pub item: Option<ItemId>,
+}
+
 /// Everything that members say beside the statuses.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
@@ -166,6 +178,8 @@ pub struct Notes {
     acted: BTreeMap<Subject, ByMember<Acted>>,
     /// When the author of an opinion wants to look again; holds while that opinion stands.
     reviews: BTreeMap<(Subject, MemberId), Note<TimeMs>>,
+    /// Of the records of videos, which of them belong together; nothing of any other hash.
+    videos: BTreeMap<(Subject, MemberId), Note<Option<ItemId>>>,
 }
 
 impl Notes {
@@ -173,6 +187,13 @@ impl Notes {
     pub fn take(&mut self, member: MemberId, header: &Header, index: u16, statement: &Statement) {
         let (time, block) = (header.time, header.id);
         let rank = (time, block.origin.log_no, block.seq, index);
+        if let Statement::Opinion(opinion) = statement
+            && opinion.subject.known_alg() == Some(Alg::Vpdq)
+        {
+            let stands = matches!(opinion.stance, Stance::Submit | Stance::Endorse);
+            let note = Note { member, time, block, index, what: opinion.item.filter(|_| stands) };
+            put(&mut self.videos, (opinion.subject.clone(), member), note);
+        }
         match statement {
             Statement::Opinion(opinion) if opinion.review > TimeMs(0) => {
                 let note = Note { member, time, block, index, what: opinion.review };
@@ -279,6 +300,19 @@ impl Notes {
         (note.block == block && note.index == index).then_some(note.what)
     }
 
+    /// Which video `member` makes `subject` a part of.
+    pub fn video(&self, subject: &Subject, member: MemberId) -> Option<ItemId> {
+        if self.videos.is_empty() { None } else { self.videos.get(&(subject.clone(), member))?.what }
+    }
+
+    /// All that members say of which records are one video.
+    pub fn ties(&self) -> impl Iterator<Item = Tie> {
+        let tie = |((subject, member), note): (&(Subject, MemberId), &Note<Option<ItemId>>)| {
+            note.what.map(|item| Tie { subject: subject.clone(), member: *member, item: Some(item) })
+        };
+        self.videos.iter().filter_map(tie)
+    }
+
     /// Whether `member` wanted to look at `subject` again until `until`, by an opinion that may not stand any more.
     pub fn is_due(&self, subject: &Subject, member: MemberId, until: TimeMs) -> bool {
         let note = || self.reviews.get(&(subject.clone(), member));
@@ -334,6 +368,7 @@ mod tests {
     use crate::replica::block::Header;
     use crate::replica::ids::Class;
     use crate::replica::testing::{FULL, START, TestForum, id, opinion, origin, subject};
+    use crate::replica::{proto, record};
 
     /// A header at `START + ms`, of the member's only log.
     fn header(member: u8, ms: u64) -> Header {
@@ -437,11 +472,45 @@ mod tests {
     }
 
     #[test]
-    fn a_date_of_review_holds_while_its_opinion_stands() {
-        let said = |review| match crate::replica::record::parse(&opinion(1, 1)) {
-            crate::replica::record::Parsed::Says(Statement::Opinion(o)) => {
-                Statement::Opinion(crate::replica::record::Opinion { review, ..o })
+    fn a_record_is_a_part_of_the_video_that_its_authors_latest_opinion_names() {
+        let about = crate::replica::testing::video(1, 3);
+        let said = |stance, item: Option<u8>| {
+            let opinion = proto::Opinion {
+                subject: Some(about.to_proto()),
+                stance,
+                item_id: item.map(|item| vec![item; 16].into()).unwrap_or_default(),
+                ..Default::default()
+            };
+            let bytes = record::encode(proto::Kind::Opinion, [9; 16], &opinion);
+            match record::parse(&bytes) {
+                record::Parsed::Says(said) => said,
+                other => panic!("{other:?}"),
             }
+        };
+        for (words, expected) in [
+            (vec![(1, said(1, Some(7)))], Some(7)),
+            (vec![(1, said(1, Some(7))), (2, said(2, Some(8)))], Some(8)),
+            (vec![(1, said(1, Some(7))), (2, said(2, None))], None),
+            (vec![(1, said(1, Some(7))), (2, said(4, Some(7)))], None),
+            (vec![(1, said(3, Some(7)))], None),
+        ] {
+            let words: Vec<_> = words.into_iter().map(|(ms, said)| (1, ms, said)).collect();
+            for words in [words.clone(), words.into_iter().rev().collect()] {
+                let notes = notes(&words);
+                let item = expected.map(|item: u8| [item; 16]);
+                assert_eq!((notes.video(&about, id(1)), notes.video(&about, id(2))), (item, None));
+                assert_eq!(
+                    notes.ties().map(|tie| tie.item).collect::<Vec<_>>(),
+                    item.map(Some).into_iter().collect::<Vec<_>>()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_date_of_review_holds_while_its_opinion_stands() {
+        let said = |review| match record::parse(&opinion(1, 1)) {
+            record::Parsed::Says(Statement::Opinion(o)) => Statement::Opinion(record::Opinion { review, ..o }),
             other => panic!("{other:?}"),
         };
         let notes = notes(&[(1, 5, said(START.plus(99))), (1, 6, said(TimeMs(0)))]);

@@ -14,6 +14,7 @@ use super::ids::{Head, MemberId, Origin, TimeMs};
 use super::proto;
 use super::signal::{self, Subject};
 use super::strict::{self, Scanned, Schema};
+use super::vpdq::ItemId;
 
 /// Length of a record's salt in bytes.
 pub const SALT_SIZE: usize = 16;
@@ -150,7 +151,7 @@ impl Statement {
             | Self::Outcome { .. } => 2,
             _ => 1,
         }
-        .max(if self.is_of_account() { 3 } else { 1 })
+        .max(self.subject().map_or(1, Subject::level))
     }
 
     /// What it is about, if it is about one subject.
@@ -210,6 +211,8 @@ pub struct Opinion {
     pub review: TimeMs,
     /// The incident it belongs to.
     pub incident: Option<IncidentId>,
+    /// Groups the hashes of one item.
+    pub item: Option<ItemId>,
     /// Number of the reason; 0: not stated.
     pub reason: u8,
     /// The submitter's own key for this submission.
@@ -468,7 +471,6 @@ fn opinion(o: proto::Opinion) -> Result<Opinion, &'static str> {
     small(o.basis, 5)?;
     small(o.confidence, 100)?;
     small(o.quality, 100)?;
-    sixteen(&o.item_id, true)?;
     let (labels, languages) = tags(o.labels, o.languages)?;
     Ok(Opinion {
         subject: subject(o.subject.as_ref())?,
@@ -479,6 +481,7 @@ fn opinion(o: proto::Opinion) -> Result<Opinion, &'static str> {
         expires: TimeMs(o.expires_ms),
         review: TimeMs(o.review_ms),
         incident: sixteen(&o.incident_id, true)?,
+        item: sixteen(&o.item_id, true)?,
         reason: known_reason(o.reason)?,
         client_key: sixteen(&o.client_key, true)?,
     })
@@ -589,6 +592,7 @@ mod tests {
         inert(|o| o.confidence = 101);
         inert(|o| o.reason = 11);
         inert(|o| o.incident_id = vec![1; 15].into());
+        inert(|o| o.item_id = vec![1; 17].into());
         inert(|o| o.subject = None);
         inert(|o| o.subject.as_mut().unwrap().digest = vec![7; 31].into());
         inert(|o| o.subject.as_mut().unwrap().r#type = 3);
@@ -649,6 +653,31 @@ mod tests {
             [0, 250, 0x4652, u32::MAX].map(jurisdiction_name),
             ["", "jurisdiction-250", "FR", "jurisdiction-4294967295"]
         );
+    }
+
+    #[test]
+    fn a_hundred_frames_leave_room_for_all_that_is_said_of_them() {
+        let video = crate::replica::testing::video(1, 100);
+        let full = |o: &mut proto::Opinion| {
+            *o = proto::Opinion {
+                subject: Some(video.to_proto()),
+                stance: 1,
+                labels: (1..=14).collect(),
+                severity: 4,
+                expires_ms: 1 << 41,
+                review_ms: 1 << 41,
+                incident_id: vec![1; 16].into(),
+                basis: 5,
+                confidence: 100,
+                client_key: vec![2; 16].into(),
+                languages: ["ab-abcdefgh-abcdefgh-abcdefgh-abcde", "pt-BR", "fr", "en"].map(Into::into).to_vec(),
+                reason: 99,
+                item_id: vec![3; 16].into(),
+                quality: 100,
+            }
+        };
+        let Parsed::Says(Statement::Opinion(opinion)) = parsed(full) else { panic!("inert") };
+        assert_eq!((opinion.subject, opinion.item), (video, Some([3; 16])));
     }
 
     #[test]

@@ -8,9 +8,11 @@ use std::sync::LazyLock;
 pub mod url;
 
 use self::url::{Canonical, UrlError};
+use super::charter::{ACCOUNTS_LEVEL, VIDEOS_LEVEL};
 use super::ids::{SubjectId, hex, sha256};
 use super::index::tlsh::{self, TLSH_DISTANCE_MAX};
 use super::proto;
+use super::vpdq::{self, Frame, FramesError};
 
 /// Subject type of files and what is in them.
 pub const KIND_CONTENT: u16 = 1;
@@ -104,6 +106,19 @@ impl Subject {
         Self::new(alg.kind(), alg.number(), 0, digest)
     }
 
+    /// One record's part of a video.
+    ///
+    /// # Errors
+    /// [`FramesError`] if `frames` are not one record's: from 1 to 100, times ascending.
+    pub fn of_frames(frames: &[Frame]) -> Result<Self, FramesError> {
+        Ok(Self::of(Alg::Vpdq, &vpdq::encode(frames)?))
+    }
+
+    /// The frames of a video's record; none of anything else.
+    pub fn frames(&self) -> Option<Vec<Frame>> {
+        (self.alg == Alg::Vpdq.number()).then(|| vpdq::decode(self.digest()).ok()).flatten()
+    }
+
     /// As it stands in a message; none if a number does not fit. Whether it makes sense, [`is_well_formed`] says.
     pub fn from_proto(subject: &proto::Subject) -> Option<Self> {
         let kind = u16::try_from(subject.r#type).ok()?;
@@ -139,6 +154,15 @@ impl Subject {
     /// The hash.
     pub fn digest(&self) -> &[u8] {
         self.digest.as_slice()
+    }
+
+    /// The semantics level from which on anything may be said of it.
+    pub fn level(&self) -> u32 {
+        match self.known_alg() {
+            _ if self.kind == KIND_ACCOUNT => ACCOUNTS_LEVEL,
+            Some(Alg::Vpdq) => VIDEOS_LEVEL,
+            _ => 1,
+        }
     }
 
     /// The kind of signal, if this release knows it.
@@ -222,6 +246,13 @@ pub enum MatchKind {
         /// Of PDQ in bits, of TLSH in its own measure.
         distance_max: u32,
     },
+    /// Of the frames of the one, so many have a frame of the other that differs in at most `distance_max` bits.
+    Frames {
+        /// In bits.
+        distance_max: u32,
+        /// Frames of a thousand.
+        share_min_permille: u32,
+    },
 }
 
 impl Alg {
@@ -239,8 +270,8 @@ impl Alg {
     ];
 
     /// The kinds that this release lets people submit.
-    pub const SUPPORTED: [Self; 7] =
-        [Self::Pdq, Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512, Self::Tlsh, Self::Url];
+    pub const SUPPORTED: [Self; 8] =
+        [Self::Pdq, Self::Md5, Self::Sha1, Self::Sha256, Self::Sha512, Self::Tlsh, Self::Url, Self::Vpdq];
 
     /// The number in records.
     pub fn number(self) -> u16 {
@@ -272,7 +303,7 @@ impl Alg {
         Self::ALL.into_iter().find(|alg| alg.name().eq_ignore_ascii_case(name.trim()))
     }
 
-    /// Length of the digest in bytes; none for video, whose form a later release fixes.
+    /// Length of the digest in bytes; none for video, which has as many frames as it has ([`vpdq`]).
     pub fn digest_len(self) -> Option<usize> {
         match self {
             Self::Md5 => Some(16),
@@ -298,6 +329,9 @@ impl Alg {
         match self {
             Self::Pdq => MatchKind::Near { distance_max: PDQ_DISTANCE_MAX },
             Self::Tlsh => MatchKind::Near { distance_max: TLSH_DISTANCE_MAX },
+            Self::Vpdq => {
+                MatchKind::Frames { distance_max: PDQ_DISTANCE_MAX, share_min_permille: vpdq::SHARE_MIN_PERMILLE }
+            }
             _ => MatchKind::Exact,
         }
     }
@@ -345,6 +379,9 @@ pub enum SignalError {
         /// Characters of the normal form.
         expected: usize,
     },
+    /// The hexadecimal digits of a video are no list of frames.
+    #[error("value: is no list of frames of a video: {0}")]
+    Frames(#[from] FramesError),
     /// A character that is not hexadecimal.
     #[error("value: got {got:?} at character {at}, expected only 0-9 and a-f for {alg}")]
     WrongAlphabet {
@@ -487,8 +524,12 @@ fn digest(alg: Alg, value: &str) -> Result<Vec<u8>, SignalError> {
     if let Some((at, got)) = wrong {
         return Err(SignalError::WrongAlphabet { alg, got, at: at + 1 });
     }
-    let expected = alg.digest_len().map_or(0, |bytes| bytes * 2);
     let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(value.as_bytes()).unwrap_or_default();
+    if alg == Alg::Vpdq {
+        vpdq::decode(&bytes)?;
+        return Ok(bytes);
+    }
+    let expected = alg.digest_len().map_or(0, |bytes| bytes * 2);
     if value.len() == expected { Ok(bytes) } else { Err(SignalError::WrongLength { alg, got: value.len(), expected }) }
 }
 
@@ -501,9 +542,11 @@ pub fn is_well_formed(subject: &Subject) -> bool {
     let Some(alg) = Alg::from_number(subject.alg) else {
         return RESERVED.contains(&subject.alg) && matches!(subject.kind, KIND_CONTENT | KIND_URL);
     };
-    alg.digest_len() == Some(subject.digest().len())
-        && alg.kind() == subject.kind
-        && (subject.param != 0) == (alg == Alg::Account)
+    let fits = match alg.digest_len() {
+        Some(len) => subject.digest().len() == len,
+        None => vpdq::is_canonical(subject.digest()),
+    };
+    fits && alg.kind() == subject.kind && (subject.param != 0) == (alg == Alg::Account)
 }
 
 /// In how many of 256 bits two PDQ hashes differ.
@@ -599,7 +642,20 @@ pub fn admit_subject(subject: &Subject) -> Result<(), GuardRefusal> {
     if url::is_too_broad(subject) {
         return Err(GuardRefusal::HostTooBroad);
     }
-    if BLANK_PDQ.contains(subject) { Err(GuardRefusal::BlankImage) } else { Ok(()) }
+    if BLANK_PDQ.contains(subject) {
+        return Err(GuardRefusal::BlankImage);
+    }
+    subject.frames().iter().flatten().try_for_each(admit_frame)
+}
+
+/// Every frame of a video is held to what a picture is: one black frame would match the fades of all videos.
+fn admit_frame(frame: &Frame) -> Result<(), GuardRefusal> {
+    if !frame.is_usable() {
+        return Err(GuardRefusal::LowQuality { got: u32::from(frame.quality) });
+    }
+    let picture = Subject::of(Alg::Pdq, &frame.hash);
+    // A frame is no video: this ends after one step.
+    admit_subject(&picture)
 }
 
 /// Whether `harmless` has a subject, or a picture or document that it would match.
@@ -675,6 +731,47 @@ mod tests {
         assert_eq!((Alg::from_number(0), Alg::from_number(10), Alg::from_name("sha3")), (None, None, None));
         assert_eq!(Alg::Pdq.match_kind(), MatchKind::Near { distance_max: 31 });
         assert_eq!(Alg::Sha256.match_kind(), MatchKind::Exact);
+        assert_eq!(Alg::Vpdq.match_kind(), MatchKind::Frames { distance_max: 31, share_min_permille: 800 });
+    }
+
+    fn video(quality: u8) -> Subject {
+        let frame = |n: u8| Frame { hash: [n; 32], quality: 90, time_ms: u32::from(n) * 1_000 };
+        Subject::of_frames(&[frame(1), Frame { quality, ..frame(2) }]).unwrap()
+    }
+
+    #[test]
+    fn a_video_is_written_as_the_digits_of_its_frames() {
+        let subject = video(80);
+        assert_eq!(subject.value().len(), 2 * 2 * 37);
+        assert_eq!(parse_any(&subject.to_string()).unwrap(), subject);
+        assert_eq!(parse("vpdq", &subject.value().to_uppercase()).unwrap(), subject);
+        assert_eq!(subject.frames().unwrap()[1].quality, 80);
+        assert_eq!(Subject::of(Alg::Pdq, &[7; 37]).frames(), None);
+        for (digits, told) in [
+            ("ab".repeat(36), "got 36 bytes"),
+            ("0".repeat(73), "got 0 bytes"),
+            ("7f".repeat(37), "frame 1 has quality 127"),
+            ("12".repeat(2 * 37), "frame 2 is of 303174162 ms"),
+        ] {
+            let error = parse("vpdq", &digits).unwrap_err().to_string();
+            assert!(error.starts_with("value: is no list of frames") && error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_frame_of_a_video_is_held_to_what_a_picture_is() {
+        assert_eq!(admit(&video(50), None), Ok(()));
+        assert_eq!(admit(&video(49), None), Err(GuardRefusal::LowQuality { got: 49 }));
+        let blank = BLANK_PDQ.iter().next().unwrap().digest().try_into().unwrap();
+        for (hash, refusal) in
+            [(blank, GuardRefusal::BlankImage), ([0; 32], GuardRefusal::AllZero), ([0xff; 32], GuardRefusal::AllOne)]
+        {
+            let subject = Subject::of_frames(&[Frame { hash, quality: 100, time_ms: 0 }]).unwrap();
+            assert_eq!(admit(&subject, None), Err(refusal));
+            assert_eq!(admit_subject(&subject), Err(refusal), "nobody endorses it either");
+        }
+        let harmless = BTreeSet::from([Subject::of(Alg::Pdq, &[1; 32])]);
+        assert!(!is_among(&video(80), &harmless), "a harmless picture may stand in a video");
     }
 
     #[test]
@@ -751,12 +848,11 @@ mod tests {
             ("md5", "xyz", "value: got 'x' at character 1, expected only 0-9 and a-f for md5"),
             ("md5", "äb", "value: got 'ä' at character 1, expected only 0-9 and a-f for md5"),
             ("md5", "sha1:00", "value: got the prefix \"sha1\", expected md5 as in the field type"),
-            ("", "00", "type: got \"\", expected one of pdq, md5, sha1, sha256, sha512, tlsh, url"),
-            ("sha3", "00", "type: got \"sha3\", expected one of pdq, md5, sha1, sha256, sha512, tlsh, url"),
+            ("", "00", "type: got \"\", expected one of pdq, md5, sha1, sha256, sha512, tlsh, url, vpdq"),
+            ("sha3", "00", "type: got \"sha3\", expected one of pdq, md5, sha1, sha256, sha512, tlsh, url, vpdq"),
         ] {
             assert_eq!(parse(type_name, value).unwrap_err().to_string(), message);
         }
-        assert_eq!(parse("vpdq", PDQ), Err(SignalError::NotSupported { alg: Alg::Vpdq }));
         assert_eq!(parse_any(PDQ), Err(SignalError::Ambiguous));
         assert_eq!(parse_any("gopher://example.org/a"), Err(SignalError::UnknownType { got: "gopher".to_owned() }));
         assert_eq!(parse_any("https://"), Err(SignalError::Url(UrlError::NoHost)));
@@ -798,7 +894,13 @@ mod tests {
             (Subject::new(1, 9, 4, &[7; 32]), false),
             (Subject::new(1, 5, 0, &[7; 64]), true),
             (Subject::new(1, 6, 0, &[7; 35]), true),
-            (Subject::new(1, 8, 0, &[7; 37]), false),
+            (Subject::new(1, 8, 0, &[7; 37]), true),
+            (Subject::new(1, 8, 0, &[7; 36]), false),
+            (Subject::new(1, 8, 0, &[7; 74]), false),
+            (Subject::new(1, 8, 0, &[101; 37]), false),
+            (Subject::new(1, 8, 0, &[]), false),
+            (Subject::new(1, 8, 1, &[7; 37]), false),
+            (Subject::new(2, 8, 0, &[7; 37]), false),
             (Subject::new(1, 0, 0, &[7; 32]), false),
             (Subject::new(1, 10, 0, &[7; 32]), false),
             (Subject::new(1, 19, 0, &[7; 32]), false),

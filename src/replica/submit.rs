@@ -878,7 +878,7 @@ mod tests {
             ),
             ("at most 511 statements", FULL, same, vec![opinion(1, 1); 512]),
             ("at most 511 statements and 256 KiB", FULL, same, vec![long(4_000); 66]),
-            ("semantics level 4", FULL, |c| c.semantics = 4, vec![opinion(1, 1)]),
+            ("semantics level 5", FULL, |c| c.semantics = 5, vec![opinion(1, 1)]),
             (
                 "larger than the charter allows (200 bytes)",
                 FULL,

@@ -15,7 +15,7 @@ use crate::replica::ids::{BlockId, Class, ForumId, Head, HeaderHash, LogNo, Memb
 use crate::replica::signal::{Alg, KIND_ACCOUNT, Subject};
 use crate::replica::signed::{Keyring, Opening, VerifiedBlock, VerifiedHeader, log_leaf, open_log};
 use crate::replica::wrong::Rules;
-use crate::replica::{Replica, Restore, Settings, merkle, proto, record};
+use crate::replica::{Replica, Restore, Settings, merkle, proto, record, vpdq};
 
 /// The start of an hour and of a day: the time at which every test begins.
 pub(crate) const START: TimeMs = TimeMs(20_000 * TimeMs::DAY_MS);
@@ -287,6 +287,13 @@ pub(crate) fn with_peppers(charter: &mut proto::Charter, peppers: &[u32]) {
         sealed: vec![7; SEALED_PEPPER_SIZE].into(),
     };
     charter.peppers = peppers.iter().flat_map(|id| charter.members.iter().map(|m| copy(*id, m))).collect();
+}
+
+/// A record's part of a video: `count` frames that nothing else is near.
+pub(crate) fn video(number: u8, count: u8) -> Subject {
+    let frame =
+        |n: u8| vpdq::Frame { hash: sha256(&[&[number, n]]), quality: 50 + n % 51, time_ms: u32::from(n) * 1_000 };
+    Subject::of_frames(&(0..count).map(frame).collect::<Vec<_>>()).unwrap()
 }
 
 /// How long a word on an account lasts at most where [`with_peppers`] turned accounts on.

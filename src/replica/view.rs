@@ -13,9 +13,9 @@ use super::admission::{self, Quotas};
 use super::block::Header;
 use super::charter::{Charter, Roles};
 use super::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, SubjectId, TimeMs, sha256};
-use super::notes::Notes;
+use super::notes::{Notes, Tie};
 use super::record::{ALLOW_DAYS_MAX, IncidentId, Opinion, Parsed, Stance, Statement};
-use super::signal::Subject;
+use super::signal::{Alg, Subject};
 
 /// Status of a subject (PROTOCOL layer 6); numbers are those of the view digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -377,6 +377,8 @@ pub struct View {
     replaced: Replaced,
     /// Changes that nobody has taken yet; `None` where nobody wants them.
     changes: Option<Vec<Change>>,
+    /// The same of what ties the records of one video together.
+    ties: Vec<Tie>,
 }
 
 impl View {
@@ -413,6 +415,7 @@ impl View {
             quota_by_arrival: false,
             replaced: Replaced::default(),
             changes: None,
+            ties: Vec::new(),
         }
     }
 
@@ -430,6 +433,11 @@ impl View {
     /// What changed since this was last asked, in the order in which it did.
     pub fn take_changes(&mut self) -> Vec<Change> {
         self.changes.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What members said since this was last asked of which records are one video, in the order in which it came.
+    pub fn take_ties(&mut self) -> Vec<Tie> {
+        std::mem::take(&mut self.ties)
     }
 
     /// What takes a search of `before` to a search of this view.
@@ -458,6 +466,10 @@ impl View {
         self.changes = before.changes.take();
         if let Some(kept) = &mut self.changes {
             kept.extend(changes);
+            // Few records are of videos: what was said before is taken back, and all said again.
+            self.ties = std::mem::take(&mut before.ties);
+            self.ties.extend(before.notes.ties().map(|tie| Tie { item: None, ..tie }));
+            self.ties.extend(self.notes.ties());
         }
     }
 
@@ -478,7 +490,7 @@ impl View {
     }
 
     /// As [`View::matching`], of one kind of hash.
-    pub fn matching_of(&self, alg: super::signal::Alg) -> impl Iterator<Item = &Subject> {
+    pub fn matching_of(&self, alg: Alg) -> impl Iterator<Item = &Subject> {
         self.matching().filter(move |s| s.alg() == alg.number())
     }
 
@@ -577,6 +589,13 @@ impl View {
         }
         let seat = &self.seats[seat];
         self.notes.take(seat.id, header, u16::try_from(index).unwrap_or(u16::MAX), statement);
+        if let Statement::Opinion(Opinion { subject, .. }) = statement
+            && self.changes.is_some()
+            && subject.known_alg() == Some(Alg::Vpdq)
+        {
+            let item = self.notes.video(subject, seat.id);
+            self.ties.push(Tie { subject: subject.clone(), member: seat.id, item });
+        }
     }
 
     fn put(&mut self, subject: &Subject, register: Register) {

@@ -204,6 +204,8 @@ pub(crate) type Mark = (LogId, u64, Hash);
 
 /// The subject type of accounts.
 const ACCOUNT: u32 = 3;
+/// The algorithm of videos.
+const VIDEO: u32 = 8;
 
 const STANCE: u8 = 0;
 const RETRACT: u8 = 1;
@@ -211,11 +213,12 @@ const ALLOW: u8 = 2;
 const REFERRAL: u8 = 3;
 
 impl Says {
-    /// Below level 3 what is said of an account says nothing.
+    /// Below level 3 what is said of an account says nothing, and below level 4 what is said of a video.
     fn withdraws(&self, level: u32) -> bool {
         match self {
             Self::Nothing { withdraws } => *withdraws,
             Self::Word { about, .. } if about.0 == ACCOUNT && level < 3 => false,
+            Self::Word { about, .. } if about.1 == VIDEO && level < 4 => false,
             Self::Word { family, value, .. } => match *family {
                 STANCE => *value == 4,
                 RETRACT => true,
@@ -236,7 +239,17 @@ fn about(subject: Option<proto::Subject>) -> Option<About> {
     let s = subject?;
     let sound = matches!(s.r#type, 1 | 2) && s.alg == 4 && s.param == 0 && s.digest.len() == 32;
     let account = s.r#type == ACCOUNT && s.alg == 9 && s.param > 0 && s.digest.len() == 32;
-    (sound || account).then(|| (s.r#type, s.alg, s.param, s.digest.to_vec()))
+    let video = s.r#type == 1 && s.alg == VIDEO && s.param == 0 && are_frames(&s.digest);
+    (sound || account || video).then(|| (s.r#type, s.alg, s.param, s.digest.to_vec()))
+}
+
+/// Frames of 37 bytes: a hash, a quality, a time; times ascend.
+fn are_frames(digest: &[u8]) -> bool {
+    let frames: Vec<_> = digest.chunks(37).collect();
+    let time = |frame: &[u8]| u32::from_be_bytes([frame[33], frame[34], frame[35], frame[36]]);
+    (1..=100).contains(&frames.len())
+        && frames.iter().all(|frame| frame.len() == 37 && frame[32] <= 100)
+        && frames.windows(2).all(|pair| time(pair[0]) < time(pair[1]))
 }
 
 fn meaning(record: &Bytes) -> Says {
@@ -367,6 +380,9 @@ pub(crate) fn shown(charter: &proto::Charter, prefixes: &BTreeMap<LogId, Vec<&Bl
                         let needs = [1 | 2, 1, 16, 8][usize::from(*family)];
                         let too_long = *family == ALLOW && *expires > block.time + 400 * 86_400_000;
                         if member.roles & needs == 0 || too_long {
+                            continue;
+                        }
+                        if about.1 == VIDEO && charter.semantics < 4 {
                             continue;
                         }
                         if about.0 == ACCOUNT && !may_list(charter, about.2, *family, *value, *expires, block.time) {

@@ -13,7 +13,7 @@ use staydown::replica::merkle::{self, CompactRange};
 use staydown::replica::signed::{Opening, log_leaf, open_log};
 use staydown::replica::{forks, heads, proto, record};
 
-use crate::forum::{Company, STEWARD, bytes16, malformed, of_account, statement, suspension};
+use crate::forum::{Company, STEWARD, bytes16, malformed, of_account, of_video, statement, suspension};
 
 /// 20:00 UTC on some day; runs begin up to four hours later, so that some cross midnight.
 const EVENING: u64 = 1_795_000_000_000 / 86_400_000 * 86_400_000 + 20 * 3_600_000;
@@ -95,7 +95,7 @@ impl Plan {
         } else {
             EVENING + draw.below(14_000_000)
         };
-        let semantics = [1, 2, 2, 3][draw.below(4) as usize];
+        let semantics = [1, 2, 2, 3, 4][draw.below(5) as usize];
         Self {
             start,
             members,
@@ -295,7 +295,8 @@ impl Liar {
         let kind = draw.below(12);
         let many = if draw.below(8) == 0 { 25 } else { 1 + draw.below(3) };
         let records = |draw: &mut Draw| -> Vec<Bytes> {
-            let one = |draw: &mut Draw| match draw.below(10) {
+            let one = |draw: &mut Draw| match draw.below(11) {
+                10 => of_video(draw, roles, true),
                 0..2 => malformed(draw, now),
                 2..5 => governs(draw, roles, now, heads),
                 5..7 => of_account(draw, roles, now, true),

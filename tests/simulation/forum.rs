@@ -365,6 +365,36 @@ pub(crate) fn of_account(draw: &mut Draw, roles: u32, now: u64, lies: bool) -> B
     }
 }
 
+/// What a company of `roles` says of a video. Who lies says it also of lists of frames that are in no order.
+pub(crate) fn of_video(draw: &mut Draw, roles: u32, lies: bool) -> Bytes {
+    let (video, count) = (draw.below(3), 1 + draw.below(3));
+    let frame = |n: u64| {
+        let time = if lies && n == 2 { 0 } else { n as u32 * 1_000 };
+        let hash = sha256(&[b"frame", &video.to_be_bytes(), &n.to_be_bytes()]);
+        [&hash[..], &[60], &time.to_be_bytes()].concat()
+    };
+    let digest = (0..count).flat_map(frame).collect::<Vec<_>>();
+    let subject = Some(proto::Subject { r#type: 1, alg: 8, param: 0, digest: digest.into() });
+    let (salt, yes) = (bytes16(draw), draw.below(4) > 0);
+    match draw.below(4) {
+        0 if roles & FULL != 0 => {
+            record::encode(proto::Kind::RetractVote, salt, &proto::RetractVote { subject, yes, reason: 1 })
+        }
+        _ if roles & REFERRAL != 0 => {
+            let referral = proto::Referral { subject, open: yes, ..Default::default() };
+            record::encode(proto::Kind::Referral, salt, &referral)
+        }
+        _ => {
+            let (stance, item_id) = ([1, 1, 2, 3, 4][draw.below(5) as usize], vec![video as u8; 16].into());
+            record::encode(
+                proto::Kind::Opinion,
+                salt,
+                &proto::Opinion { subject, stance, item_id, ..Default::default() },
+            )
+        }
+    }
+}
+
 /// Something to talk about: few subjects, so that companies meet on them.
 pub(crate) fn subject(number: u64) -> proto::Subject {
     proto::Subject {

@@ -324,7 +324,7 @@ impl World {
     fn new_node(&mut self, number: usize, lies: bool) -> Node {
         let liar = lies.then(|| Liar::new(company(number), self.forum.id, &mut self.draw));
         let current = lies || self.draw.below(1000) >= self.plan.old_permille;
-        let older = self.plan.semantics.max(1 + self.draw.below(2) as u32);
+        let older = self.plan.semantics.max(1 + self.draw.below(3) as u32);
         let mut node = Node {
             who: number,
             liar,

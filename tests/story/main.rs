@@ -27,3 +27,4 @@ mod report;
 mod streams;
 mod taxonomy;
 mod verifying;
+mod videos;

@@ -161,7 +161,7 @@ impl Diff<'_> {
         self.compare("name", old.name != new.name, &old.name, &new.name);
         if old.semantics != new.semantics {
             let meant = "2 switches on finality, suspensions by stewards and erasure orders, 3 lets the charter have \
-                         accounts; a node that does not know the level signs nothing any more";
+                         accounts, 4 lets members list videos by their frames; a node that does not know the level signs nothing any more";
             self.say(format!("~ semantics level: {} becomes {} ({meant})", old.semantics, new.semantics));
         }
         if old.threshold != new.threshold {

@@ -68,7 +68,7 @@ fn read(
         loop {
             filter.after = filter.scan(shared, filter.after.as_ref(), &mut entries);
             looked_at += SCAN_MAX as u64;
-            if filter.after.is_none() || entries.len() >= GATHERED {
+            if filter.after.is_none() || filter.is_full(&entries) || entries.len() >= GATHERED {
                 break;
             }
         }

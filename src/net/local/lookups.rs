@@ -5,6 +5,8 @@
 //! costs as much as the search. What takes longer, and what would have to wait for the replica, goes to a few threads of its
 //! own, so that a thousand calls at once neither stop the node nor start a thousand threads.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Place;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
@@ -17,7 +19,7 @@ use super::{LocalService, SIGNALS_MAX, bad_field, bug, entry_to_proto, verdict_t
 use crate::clock;
 use crate::engine::Shared;
 use crate::hashing::{Pool, PoolError};
-use crate::matcher::{Candidate, Index, Sought, is_short};
+use crate::matcher::{self, Candidate, Index, Sought, is_short};
 use crate::net::addresses::{self, Addresses};
 use crate::net::status::refuse;
 use crate::net::{floods, reviews};
@@ -29,6 +31,7 @@ use crate::replica::ids::TimeMs;
 use crate::replica::index::{MATCHES_MAX, Pdq};
 use crate::replica::signal::{self, Alg, MatchKind, PDQ_QUALITY_MIN, Subject};
 use crate::replica::view::Entry;
+use crate::replica::vpdq::SHARE_MIN_PERMILLE;
 use crate::report::local::Counters;
 use crate::wire::local as l;
 
@@ -49,6 +52,8 @@ pub const BULK_MAX: usize = 10_000;
 const BULK_PICTURES_TOGETHER: usize = 1_024;
 /// Entries that are shown of a hash in bulk.
 const BULK_SHOWN_MAX: usize = 4;
+/// Videos of one lookup: each comes with the digits of a hundred frames, and a person reads no more.
+const VIDEOS_MAX: usize = 100;
 /// Entries that the replica is asked about under one hold of its lock.
 const BULK_ASKED_MAX: usize = 64;
 
@@ -88,25 +93,24 @@ impl LocalService {
     }
 
     async fn found(&self, sought: Sought, judge: Judge) -> Result<l::LookupResponse, Status> {
-        let Sought { queries, threshold } = sought;
-        if !is_short(&queries) {
+        if !is_short(&sought.queries) {
             return self
                 .aside(move |on| {
-                    let found = on.shared.matcher().now().search(&queries, threshold);
-                    judge.answer(&on.shared.replica(), &on, found.candidates, found.truncated)
+                    let found = on.shared.matcher().now().search(&sought);
+                    judge.answer(&on.shared.replica(), &on, found)
                 })
                 .await;
         }
-        let found = self.shared().matcher().now().search(&queries, threshold);
-        if found.candidates.is_empty() {
+        let found = self.shared().matcher().now().search(&sought);
+        if found.is_empty() {
             return Ok(judge.nothing(&self.counters));
         }
         if found.candidates.len() <= ASKED_AT_ONCE_MAX
             && let Some(replica) = self.shared().replica_if_free()
         {
-            return Ok(judge.answer(&replica, &self.here(), found.candidates, found.truncated));
+            return Ok(judge.answer(&replica, &self.here(), found));
         }
-        self.aside(move |on| judge.answer(&on.shared.replica(), &on, found.candidates, found.truncated)).await
+        self.aside(move |on| judge.answer(&on.shared.replica(), &on, found)).await
     }
 
     /// Answers requests that came together, in their order; each as [`LocalService::look_up`] would.
@@ -131,9 +135,9 @@ impl LocalService {
         }
         let answers = self.aside(move |on| {
             let found = on.shared.matcher().now().search_many(&items);
-            let answer = |(judge, found): (&Judge, crate::matcher::Found)| match found.candidates.is_empty() {
+            let answer = |(judge, found): (&Judge, matcher::Found)| match found.is_empty() {
                 true => judge.nothing(&on.counters),
-                false => judge.answer(&on.shared.replica(), &on, found.candidates, found.truncated),
+                false => judge.answer(&on.shared.replica(), &on, found),
             };
             judges.iter().zip(found).map(answer).collect::<Vec<_>>()
         });
@@ -173,6 +177,7 @@ impl LocalService {
     async fn understood(&self, mut request: l::LookupRequest) -> Result<Asked, Status> {
         check_size(&request)?;
         let threshold = threshold(request.distance_max)?;
+        let share_min_permille = share_min(request.share_min_permille)?;
         let addresses = Addresses::of(&request.signals)?;
         let mut queries = self.accounts.queries(self.shared(), &mut request.signals)?;
         queries.extend(addresses.queries());
@@ -185,7 +190,7 @@ impl LocalService {
             files.push(l::FileLookedUp { signals: subjects.iter().map(signal).collect(), quality });
             queries.extend(subjects.into_iter().map(|subject| (FILES_FROM + n, subject)));
         }
-        let sought = Sought { queries, threshold };
+        let sought = Sought { queries, threshold, share_min_permille };
         Ok(Asked { sought, addresses, explain: request.explain, files })
     }
 
@@ -206,12 +211,12 @@ impl LocalService {
         Ok((subjects, quality))
     }
 
-    fn here(&self) -> Place {
-        Place { shared: Arc::clone(self.shared()), counters: Arc::clone(&self.counters) }
+    fn here(&self) -> Site {
+        Site { shared: Arc::clone(self.shared()), counters: Arc::clone(&self.counters) }
     }
 
     /// Does `work` on one of the threads for searches, when it is its turn.
-    async fn aside<T: Send + 'static>(&self, work: impl FnOnce(Place) -> T + Send + 'static) -> Result<T, Status> {
+    async fn aside<T: Send + 'static>(&self, work: impl FnOnce(Site) -> T + Send + 'static) -> Result<T, Status> {
         let turn = Arc::clone(&self.lookups.searches).acquire_owned().await.map_err(|_closed| bug())?;
         let place = self.here();
         let worked = tokio::task::spawn_blocking(move || {
@@ -268,8 +273,16 @@ fn threshold(distance_max: Option<u32>) -> Result<u32, Status> {
     }
 }
 
+/// Of a thousand frames of a video, so many must match.
+fn share_min(permille: Option<u32>) -> Result<u32, Status> {
+    match permille.unwrap_or(SHARE_MIN_PERMILLE) {
+        share @ 1..=1_000 => Ok(share),
+        share => Err(bad_field("share_min_permille", format!("is {share}, 1 to 1,000 are possible"))),
+    }
+}
+
 /// What a search needs to have at hand.
-struct Place {
+struct Site {
     shared: Arc<Shared>,
     counters: Arc<Counters>,
 }
@@ -287,20 +300,32 @@ struct Judge {
 /// What is listed of the candidates of one item.
 struct Listed {
     entries: Vec<(Candidate, Entry)>,
+    /// Of the videos among them, frames of a thousand.
+    shares: BTreeMap<Subject, u32>,
     truncated: bool,
 }
 
 impl Listed {
-    fn of(replica: &Replica, addresses: &Addresses, candidates: Vec<Candidate>, truncated: bool, now: TimeMs) -> Self {
-        let entries = candidates.into_iter().filter_map(|candidate| {
+    fn of(replica: &Replica, addresses: &Addresses, found: matcher::Found, now: TimeMs) -> Self {
+        let listed = |candidate: Candidate| {
             let entry = replica.view().entry(&candidate.subject, now)?;
             let counts = entry.status.matches() && addresses.count(&entry);
             counts.then_some((candidate, entry))
-        });
-        let mut entries: Vec<_> = entries.take(MATCHES_MAX + 1).collect();
-        let truncated = truncated || entries.len() > MATCHES_MAX;
+        };
+        let mut entries: Vec<_> = found.candidates.into_iter().filter_map(listed).take(MATCHES_MAX + 1).collect();
+        let truncated = found.truncated || entries.len() > MATCHES_MAX || found.videos.len() > VIDEOS_MAX;
         entries.truncate(MATCHES_MAX);
-        Self { entries, truncated }
+        let mut shares = BTreeMap::new();
+        for video in found.videos.into_iter().take(VIDEOS_MAX) {
+            // Of each the first of its records that is listed; the greatest share comes first.
+            let Some(record) = video.records.into_iter().find_map(listed) else { continue };
+            if let Place::Vacant(place) = shares.entry(record.1.subject.clone()) {
+                place.insert(video.share_permille);
+                entries.push(record);
+            }
+        }
+        entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Self { entries, shares, truncated }
     }
 
     /// As the policy sees them.
@@ -323,11 +348,11 @@ impl Judge {
     }
 
     /// The answer to one lookup.
-    fn answer(&self, replica: &Replica, on: &Place, candidates: Vec<Candidate>, truncated: bool) -> l::LookupResponse {
+    fn answer(&self, replica: &Replica, on: &Site, found: matcher::Found) -> l::LookupResponse {
         let now = clock::now();
         let labels = on.shared.taxonomy();
         let charter = replica.charters().effective();
-        let listed = Listed::of(replica, &self.addresses, candidates, truncated, now);
+        let listed = Listed::of(replica, &self.addresses, found, now);
         let entries = || listed.entries.iter().map(|(_, entry)| entry);
         let flooding = floods::count(replica, &self.breaker, self.policy.policy.breaker(), entries(), now);
         let weighed = listed.weighed(replica, &flooding, now);
@@ -344,7 +369,7 @@ impl Judge {
             threshold: candidate.threshold,
             entry: Some(l::Entry { resources: offers(n, entry), ..entry_to_proto(entry, charter, &labels) }),
             flooding: flooding.get(n).copied().unwrap_or_default(),
-            ..Default::default()
+            share_permille: listed.shares.get(&entry.subject).copied().unwrap_or_default(),
         });
         l::LookupResponse { matches: matches.collect(), ..answer }
     }
@@ -426,7 +451,7 @@ impl Bulk {
     }
 
     /// Those that match. The first of them stands at `begins` in its request. Rules that decide are added to `rules`.
-    fn search(&self, on: &Place, judge: &Judge, begins: usize, rules: &mut Vec<String>) -> Vec<l::BulkHit> {
+    fn search(&self, on: &Site, judge: &Judge, begins: usize, rules: &mut Vec<String>) -> Vec<l::BulkHit> {
         let found = self.found_in(&on.shared.matcher().now());
         let mut hits = Vec::new();
         let mut rest = found.into_iter().peekable();
@@ -437,7 +462,8 @@ impl Bulk {
                 && let Some((position, candidates, truncated)) = rest.next()
             {
                 asked += candidates.len();
-                let listed = Listed::of(&replica, &judge.addresses, candidates, truncated, now);
+                let found = matcher::Found { candidates, truncated, ..Default::default() };
+                let listed = Listed::of(&replica, &judge.addresses, found, now);
                 if !listed.entries.is_empty() {
                     hits.push(judge.hit(&replica, on, begins + position, &listed, rules, now));
                 }
@@ -479,7 +505,7 @@ impl Judge {
     fn hit(
         &self,
         replica: &Replica,
-        on: &Place,
+        on: &Site,
         position: usize,
         listed: &Listed,
         rules: &mut Vec<String>,

@@ -15,6 +15,7 @@
 )]
 
 pub mod exact;
+pub mod frames;
 pub mod tlsh;
 
 mod bytes;

@@ -77,10 +77,11 @@ impl World {
         let Some(i) = self.pick(&up) else { return };
         let (roles, now) = (self.forum.roles(self.nodes[i].who), self.clock(i).0);
         // What a node's own release refuses is said by liars: see `Liar::act`.
-        let accounts = self.forum.latest().semantics >= 3;
-        let records = (0..records).map(|_| match accounts && self.draw.below(4) == 0 {
-            true => forum::of_account(&mut self.draw, roles, now, false),
-            false => forum::statement(&mut self.draw, roles, now),
+        let level = self.forum.latest().semantics;
+        let records = (0..records).map(|_| match self.draw.below(4) {
+            0 if level >= 3 => forum::of_account(&mut self.draw, roles, now, false),
+            1 if level >= 4 => forum::of_video(&mut self.draw, roles, false),
+            _ => forum::statement(&mut self.draw, roles, now),
         });
         let records: Vec<_> = records.collect();
         let class =

@@ -295,11 +295,19 @@ async fn look_up(at: &Company, values: &[(&'static str, Vec<u8>)]) {
         let answer = client.lookup(request).await.unwrap().into_inner();
         matched += answer.matches.len();
         if n % 50 == 0 {
-            // Questions that are refused repeat nothing elsewhere either.
             let (kind, digest) = &chunk[0];
-            let broken = [
+            let addresses = [
                 l::Signal { r#type: "url".into(), value: format!("https://example.org/{}", hex(digest)) },
                 l::Signal { r#type: String::new(), value: format!("https://{}.example.org/", hex(digest)) },
+            ];
+            for signal in addresses {
+                let request = l::LookupRequest { signals: vec![signal], explain: true, ..Default::default() };
+                assert!(client.lookup(request).await.unwrap().into_inner().matches.is_empty());
+            }
+            // Questions that are refused repeat nothing elsewhere either.
+            let broken = [
+                l::Signal { r#type: "url".into(), value: format!("mailto:{}@example.org", hex(digest)) },
+                l::Signal { r#type: String::new(), value: format!("https://{}%2F/", hex(digest)) },
                 l::Signal { r#type: hex(digest), value: hex(digest) },
                 l::Signal { r#type: (*kind).into(), value: format!("{}0", hex(digest)) },
             ];

@@ -6,8 +6,9 @@
 //! otherwise than its text says (backslashes, user names, addresses of other numbers), those of browsers: else the link that
 //! is looked up would not be the one that opens.
 
+// From `core`: addresses are values here, nothing is opened.
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
 use super::{Alg, Subject};

@@ -326,7 +326,7 @@ impl Table {
 
     fn contains(&self, word: u64) -> bool {
         // A table is never full, so that the search ends; one without lines is empty.
-        for line in self.from_home(word) {
+        for line in self.lines_of(word) {
             // Without a branch for each word: a wrong guess would cost more than the words.
             let (mut here, mut end) = (false, false);
             for at in &line.0 {
@@ -342,7 +342,7 @@ impl Table {
     }
 
     /// The lines from the word's own to the last, and from the first on.
-    fn from_home(&self, word: u64) -> impl Iterator<Item = &Line> {
+    fn lines_of(&self, word: u64) -> impl Iterator<Item = &Line> {
         let (before, from) = self.lines.split_at(self.home(word));
         from.iter().chain(before)
     }
@@ -399,9 +399,7 @@ fn larger(lines: usize) -> usize {
 }
 
 fn shard_of(word: u64) -> usize {
-    #[expect(clippy::cast_possible_truncation, reason = "SHARD_BITS bits fit")]
-    let shard = (word >> (u64::BITS - SHARD_BITS)) as usize;
-    shard
+    (word >> (u64::BITS - SHARD_BITS)) as usize
 }
 
 /// Says which key a file belongs to without telling it.

@@ -29,6 +29,74 @@ pub fn poster(seed: u32, width: u32, height: u32) -> RgbImage {
     })
 }
 
+/// What [`drawing`] draws: pictures that a poster never is, for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// [`poster`].
+    Poster,
+    /// One grey level all over: the last byte of the seed.
+    Flat,
+    /// Every channel of every pixel for itself.
+    Noise,
+    /// From dark to bright, a little, once across.
+    Ramp,
+    /// Hard edges between two colours, slanting.
+    Stripes,
+    /// A poster with hardly any contrast left.
+    Faint,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Poster, Self::Flat, Self::Noise, Self::Ramp, Self::Stripes, Self::Faint];
+
+    /// In small letters, as it stands in tests/vectors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Poster => "poster",
+            Self::Flat => "flat",
+            Self::Noise => "noise",
+            Self::Ramp => "ramp",
+            Self::Stripes => "stripes",
+            Self::Faint => "faint",
+        }
+    }
+
+    /// The inverse of [`Kind::name`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// A picture of `kind`. Any seed gives another one; a side above [`SIDE_MAX`] is cut to it.
+pub fn drawing(kind: Kind, seed: u32, width: u32, height: u32) -> RgbImage {
+    let (width, height) = (width.min(SIDE_MAX), height.min(SIDE_MAX));
+    let draws = mixed(u64::from(seed) + 1).to_be_bytes();
+    match kind {
+        Kind::Poster => poster(seed, width, height),
+        Kind::Flat => RgbImage::from_pixel(width, height, Rgb([seed.to_le_bytes()[0]; 3])),
+        Kind::Noise => RgbImage::from_fn(width, height, |x, y| {
+            let [r, g, b, ..] = mixed(u64::from(seed) << 32 ^ u64::from(y) << 16 ^ u64::from(x)).to_be_bytes();
+            Rgb([r, g, b])
+        }),
+        Kind::Ramp => RgbImage::from_fn(width, height, |x, y| {
+            let [across, down] =
+                [(draws[0], x, width), (draws[1], y, height)].map(|(rise, at, side)| u32::from(rise) / 2 * at / side);
+            Rgb([draws[2], draws[3], draws[4]].map(|v| u8::try_from(u32::from(v) + across + down).unwrap_or(u8::MAX)))
+        }),
+        Kind::Stripes => RgbImage::from_fn(width, height, |x, y| {
+            let [period, slope] = [draws[0], draws[1]].map(|v| u32::from(v % 64) + 2);
+            let colour = if (x + y * slope / 16) % period < period / 2 { &draws[2..5] } else { &draws[5..8] };
+            Rgb([colour[0], colour[1], colour[2]])
+        }),
+        Kind::Faint => {
+            let mut image = poster(seed, width, height);
+            image.iter_mut().for_each(|v| *v = *v / (draws[0] % 24 + 2) + draws[1] / 2);
+            image
+        }
+    }
+}
+
 /// What a copy of `image` looks like after a few hands: 1 % cut off each side, scaled to 70 %, saved again as JPEG.
 ///
 /// # Errors

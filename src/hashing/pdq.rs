@@ -1,10 +1,14 @@
 //! PDQ, the perceptual hash of pictures: full-size variant, equal to PyPI `pdqhash` 0.2.8 bit for bit (SIGNALS.md).
 //!
 //! Bits are decided by comparing floats, so the *order* of the float operations is part of the algorithm: every sum
-//! here is taken in the order of the reference, in `f32`, without fused multiply-add. What is ours is when things
-//! happen. The reference filters the whole picture four times (along rows, along columns, and both again) and then
-//! keeps 64 x 64 pixels. Here rows flow through the four passes one after the other, so that only one window of rows
-//! is ever in memory, and the last two passes compute only the columns and rows that are kept.
+//! here is taken in the order of the reference, in `f32`, without fused multiply-add. What is ours is when and where
+//! things happen. The reference filters the whole picture four times (along rows, along columns, and both again) and
+//! then keeps 64 x 64 pixels. Here a tile of 16 x 16 pixels goes through three passes while it is in the nearest cache,
+//! and only one window of rows waits for the rows below it; the last pass computes only the columns that are kept. A
+//! running sum cannot be split, but sixteen of them can run side by side: those of sixteen rows, then, with the tile
+//! transposed, those of sixteen columns.
+
+mod fast;
 
 use std::array;
 use std::sync::LazyLock;
@@ -24,70 +28,159 @@ const SIDE_MIN: usize = 5;
 const SIDE: usize = 64;
 /// The lowest frequencies kept on each axis, without the constant one.
 const FREQUENCIES: usize = 16;
-/// Rows filtered side by side. A running sum waits for itself; eight of them keep the adder busy.
-const LANES: usize = 8;
+/// The side of a tile: how many running sums go side by side. Eight would leave the adder waiting for itself; more do
+/// not fit its registers.
+const LANES: usize = 16;
+
+const NOTHING: Pdq = Pdq { hash: [0; 32], quality: 0 };
 
 /// PDQ of `rgb`: `height` rows of `width` pixels of three bytes.
 ///
 /// # Panics
 /// If `rgb` is not `width * height * 3` bytes long: a bug of the caller.
 pub fn pdq(width: u32, height: u32, rgb: &[u8]) -> Pdq {
-    let (width, height) = (width as usize, height as usize);
-    assert_eq!(rgb.len(), width * height * 3, "the pixels do not fill {width} x {height}");
-    if width < SIDE_MIN || height < SIDE_MIN {
-        return Pdq { hash: [0; 32], quality: 0 };
-    }
-    let square = if (width, height) == (SIDE, SIDE) { unfiltered(rgb) } else { reduce(width, height, rgb) };
-    Pdq { hash: bits_above_median(&lowest_frequencies(&square)), quality: quality(&square) }
+    let Some(picture) = Picture::new(width, height, rgb) else { return NOTHING };
+    // A picture of exactly the reduced size is taken as it is; the reference does not blur it.
+    let blur = (picture.width, picture.height) != (SIDE, SIDE);
+    let (spectrum, quality) = fast::spectrum(&picture, blur);
+    Pdq { hash: bits_above_median(&spectrum), quality }
 }
+
+/// PDQ of the picture in its eight positions: as it is, turned by 90, 180 and 270 degrees, flipped along x, along y,
+/// along the diagonal and along the other one. Costs little more than one hash.
+///
+/// The reference blurs here also what has the reduced size already, so of a picture of 64 x 64 pixels the first is not
+/// always what [`pdq`] gives.
+///
+/// # Panics
+/// As [`pdq`].
+pub fn pdq_dihedral(width: u32, height: u32, rgb: &[u8]) -> [Pdq; 8] {
+    let Some(picture) = Picture::new(width, height, rgb) else { return [NOTHING; 8] };
+    let (spectrum, quality) = fast::spectrum(&picture, true);
+    POSITIONS.map(|position| Pdq { hash: bits_above_median(&position.of(&spectrum)), quality })
+}
+
+/// A position, by what it does to the frequencies: those that are odd in the direction of a mirror change their sign.
+struct Position {
+    swap_axes: bool,
+    mirror_rows: bool,
+    mirror_columns: bool,
+}
+
+impl Position {
+    const fn new(swap_axes: bool, mirror_rows: bool, mirror_columns: bool) -> Self {
+        Self { swap_axes, mirror_rows, mirror_columns }
+    }
+
+    fn of(&self, spectrum: &Spectrum) -> Spectrum {
+        array::from_fn(|i| {
+            array::from_fn(|j| {
+                let (i, j) = if self.swap_axes { (j, i) } else { (i, j) };
+                // The first frequency kept is the first odd one.
+                let mirrored = (self.mirror_rows && i % 2 == 0) != (self.mirror_columns && j % 2 == 0);
+                if mirrored { -spectrum[i][j] } else { spectrum[i][j] }
+            })
+        })
+    }
+}
+
+/// In the order of the reference.
+const POSITIONS: [Position; 8] = [
+    Position::new(false, false, false),
+    Position::new(true, false, true),
+    Position::new(false, true, true),
+    Position::new(true, true, false),
+    Position::new(false, true, false),
+    Position::new(false, false, true),
+    Position::new(true, false, false),
+    Position::new(true, true, true),
+];
 
 type Square = [[f32; SIDE]; SIDE];
 type Spectrum = [[f32; FREQUENCIES]; FREQUENCIES];
+/// One value of each of sixteen rows or columns that are filtered side by side.
+type Across = [f32; LANES];
+type Tile = [Across; LANES];
 
-/// A picture of exactly the reduced size is taken as it is; the reference does not blur it.
-fn unfiltered(rgb: &[u8]) -> Square {
-    let mut square = [[0.0; SIDE]; SIDE];
-    for (row, pixels) in square.iter_mut().zip(rgb.chunks_exact(SIDE * 3)) {
-        fill_luma(pixels, row);
-    }
-    square
+/// Pixels that are enough for a hash.
+#[derive(Clone, Copy)]
+struct Picture<'a> {
+    width: usize,
+    height: usize,
+    rgb: &'a [u8],
 }
 
-/// Blurs twice and keeps 64 x 64 pixels.
-fn reduce(width: usize, height: usize, rgb: &[u8]) -> Square {
-    let row_box = BoxFilter::new(width);
-    let keep = kept(width);
-    let mut first = ColumnPass::new(width, height);
-    let mut second = ColumnPass::new(SIDE, height);
-    let mut sink = Sink::new(height);
-    let mut luma = vec![0.0f32; LANES * width];
-    let mut blurred = vec![0.0f32; LANES * width];
-    let mut between = Lanes::new(width);
-
-    for band in rgb.chunks(LANES * width * 3) {
-        for (pixels, row) in band.chunks_exact(width * 3).zip(luma.chunks_exact_mut(width)) {
-            fill_luma(pixels, row);
-        }
-        row_box.along_rows(&luma, &mut blurred);
-        for row in blurred.chunks_exact(width).take(band.len() / (width * 3)) {
-            first.push(row, |row| between.push(row, &row_box, &keep, |row| second.push(row, |row| sink.push(row))));
-        }
+impl<'a> Picture<'a> {
+    fn new(width: u32, height: u32, rgb: &'a [u8]) -> Option<Self> {
+        let (width, height) = (width as usize, height as usize);
+        assert_eq!(rgb.len(), width * height * 3, "the pixels do not fill {width} x {height}");
+        (width >= SIDE_MIN && height >= SIDE_MIN).then_some(Self { width, height, rgb })
     }
-    first.finish(|row| between.push(row, &row_box, &keep, |row| second.push(row, |row| sink.push(row))));
-    between.finish(&row_box, &keep, |row| second.push(row, |row| sink.push(row)));
-    second.finish(|row| sink.push(row));
-    sink.square
+
+    /// The lowest frequencies and the quality. `fast` has this compiled for every kind of machine.
+    #[inline(always)]
+    fn spectrum(&self, blur: bool) -> (Spectrum, u8) {
+        let square = if blur { self.reduced() } else { self.unfiltered() };
+        (lowest_frequencies(&square), quality(&square))
+    }
+
+    #[inline(always)]
+    fn unfiltered(&self) -> Square {
+        let mut square = [[0.0; SIDE]; SIDE];
+        for (pixel, luma) in self.rgb.as_chunks().0.iter().zip(square.as_flattened_mut()) {
+            *luma = luma_of(pixel);
+        }
+        square
+    }
+
+    /// Blurs twice and keeps 64 x 64 pixels.
+    #[inline(always)]
+    fn reduced(&self) -> Square {
+        let mut first = Blur::new(self.width, self.height);
+        let mut second = ColumnPass::new(SIDE, self.height);
+        let mut sink = Sink::new(self.height);
+        let lead = second.filter.lead;
+        // Below the last row, windows shrink: both passes along columns give their last rows `lead` rows late.
+        for top in (0..self.height + 2 * lead).step_by(LANES) {
+            let mut kept = first.band(self, top);
+            let early = lead.saturating_sub(top);
+            let Some(late) = kept[0].get(early..).map(|_rows| top + early - lead) else { continue };
+            for (tile, rows) in kept.iter_mut().enumerate() {
+                second.filter(tile, late, &mut rows[early..]);
+            }
+            for row in early..LANES {
+                if let Some(at) = (late + row - early).checked_sub(lead) {
+                    sink.row(at, kept.iter().flat_map(|tile| tile[row]));
+                }
+            }
+        }
+        sink.square
+    }
+
+    /// Luminance of the pixels of the tile at (`left`, `top`), row by row; 0 outside.
+    #[inline(always)]
+    fn tile(&self, left: usize, top: usize) -> Tile {
+        let mut tile = [[0.0; LANES]; LANES];
+        let across = (self.width - left).min(LANES);
+        for (row, y) in tile.iter_mut().zip(top..self.height) {
+            let pixels = self.rgb[(y * self.width + left) * 3..][..across * 3].as_chunks().0;
+            if let Ok(pixels) = <&[_; LANES]>::try_from(pixels) {
+                // As below, but of a length that the compiler knows.
+                *row = array::from_fn(|x| luma_of(&pixels[x]));
+            } else {
+                row.iter_mut().zip(pixels).for_each(|(luma, pixel)| *luma = luma_of(pixel));
+            }
+        }
+        tile
+    }
 }
 
-/// Luminance of one row of pixels, summed in `f64` and rounded once, as the Python binding does.
-fn fill_luma(pixels: &[u8], row: &mut [f32]) {
-    for (rgb, luma) in pixels.chunks_exact(3).zip(row) {
-        let sum = f64::from(rgb[0]) * 0.299 + f64::from(rgb[1]) * 0.587 + f64::from(rgb[2]) * 0.114;
-        #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is part of the algorithm")]
-        {
-            *luma = sum as f32;
-        }
-    }
+/// The Python binding computes 0.299 r + 0.587 g + 0.114 b in `f64` and rounds to `f32` once. Its error is far smaller
+/// than the distance of any such thousandth from the middle between two floats, so the rounded quotient is the same.
+#[inline(always)]
+fn luma_of(&[r, g, b]: &[u8; 3]) -> f32 {
+    let thousandths = i32::from(r) * 299 + i32::from(g) * 587 + i32::from(b) * 114;
+    thousandths as f32 / 1000.0
 }
 
 /// The pixels kept of a side of `length`: the middles of 64 equal parts.
@@ -110,166 +203,214 @@ impl BoxFilter {
         let window = length.div_ceil(2 * SIDE);
         Self { length, window, lead: (window + 2) / 2 - 1 }
     }
+}
 
-    /// Filters [`LANES`] rows along themselves.
-    fn along_rows(&self, from: &[f32], into: &mut [f32]) {
-        let from = lanes(from, self.length);
-        let mut into = lanes_mut(into, self.length);
-        self.run(&from, |at, means| {
-            for (row, mean) in into.iter_mut().zip(means) {
-                row[at] = mean;
-            }
-        });
+/// The first three passes: along rows, along columns, along rows.
+struct Blur {
+    first: RowPass,
+    columns: ColumnPass,
+    second: RowPass,
+    /// Of the first pass, until a tile of them is full: two tiles, in turn.
+    means: [Tile; 2],
+    keep: [usize; SIDE],
+}
+
+impl Blur {
+    fn new(width: usize, height: usize) -> Self {
+        Self {
+            first: RowPass::new(width),
+            columns: ColumnPass::new(width, height),
+            second: RowPass::new(width),
+            means: [[[0.0; LANES]; LANES]; 2],
+            keep: kept(width),
+        }
     }
 
-    /// As [`BoxFilter::along_rows`], keeping only the columns `keep`.
-    fn along_rows_keeping(&self, from: &[f32], keep: &[usize; SIDE], into: &mut [f32]) {
-        let from = lanes(from, self.length);
-        let mut into = lanes_mut(into, SIDE);
-        let mut next = 0;
-        self.run(&from, |at, means| {
-            // A picture narrower than the square gives a column more than once.
-            while next < SIDE && keep[next] == at {
-                for (row, mean) in into.iter_mut().zip(means) {
-                    row[next] = mean;
-                }
-                next += 1;
-            }
-        });
-    }
-
+    /// Takes the sixteen rows at `top` and gives the kept columns of those that end in them: four tiles, row by row.
     #[inline(always)]
-    fn run(&self, from: &[&[f32]; LANES], mut emit: impl FnMut(usize, [f32; LANES])) {
-        let mut sums = [0.0f32; LANES];
-        let mut count = 0.0f32;
-        for at in 0..self.window {
-            count += 1.0;
-            for (sum, row) in sums.iter_mut().zip(from) {
-                *sum += row[at];
+    fn band(&mut self, picture: &Picture<'_>, top: usize) -> [Tile; SIDE / LANES] {
+        let mut kept = [[0.0; LANES]; SIDE];
+        let mut next = 0;
+        self.first.start();
+        self.second.start();
+        while self.second.taken < picture.width {
+            let wanted = (self.second.taken + LANES).min(picture.width);
+            while self.first.given() < wanted {
+                self.begin_tile(picture, top);
             }
-            if at >= self.lead {
-                emit(at - self.lead, sums.map(|sum| sum / count));
-            }
+            self.finish_tile(top, &mut kept, &mut next);
         }
-        for at in self.window..self.length {
-            for (sum, row) in sums.iter_mut().zip(from) {
-                // Two roundings, in this order: adding the difference at once would be another filter.
-                *sum += row[at];
-                *sum -= row[at - self.window];
+        let keep = &self.keep;
+        self.second.finish(usize::MAX, |at, sums, count| keep_column(keep, &mut next, &mut kept, at, sums, count));
+        let tiles = kept.as_chunks::<LANES>().0;
+        array::from_fn(|tile| transposed(&tiles[tile]))
+    }
+
+    /// The first pass of the next tile, or, beyond the last, of nothing; it never gives more than sixteen columns.
+    #[inline(always)]
+    fn begin_tile(&mut self, picture: &Picture<'_>, top: usize) {
+        let means = self.means.as_flattened_mut();
+        let emit = |at, sums: &Across, count| means[at % (2 * LANES)] = mean(sums, count);
+        match picture.width.checked_sub(self.first.taken) {
+            Some(across @ 1..) => {
+                let columns = transposed(&picture.tile(self.first.taken, top));
+                self.first.push(&columns[..across.min(LANES)], emit);
             }
-            emit(at - self.lead, sums.map(|sum| sum / count));
+            _ => self.first.finish(LANES, emit),
         }
-        for at in self.length..self.length + self.lead {
-            count -= 1.0;
-            for (sum, row) in sums.iter_mut().zip(from) {
-                *sum -= row[at - self.window];
-            }
-            emit(at - self.lead, sums.map(|sum| sum / count));
-        }
+    }
+
+    /// The second and third pass of the next tile.
+    #[inline(always)]
+    fn finish_tile(&mut self, top: usize, kept: &mut [Across; SIDE], next: &mut usize) {
+        let tile = self.second.taken / LANES;
+        let across = (self.second.filter.length - self.second.taken).min(LANES);
+        let mut rows = transposed(&self.means[tile % 2]);
+        self.columns.filter(tile, top, &mut rows);
+        let keep = &self.keep;
+        self.second.push(&transposed(&rows)[..across], |at, sums, count| {
+            keep_column(keep, next, kept, at, sums, count);
+        });
     }
 }
 
-fn lanes(rows: &[f32], length: usize) -> [&[f32]; LANES] {
-    array::from_fn(|lane| &rows[lane * length..(lane + 1) * length])
+#[inline(always)]
+fn keep_column(
+    keep: &[usize; SIDE],
+    next: &mut usize,
+    kept: &mut [Across; SIDE],
+    at: usize,
+    sums: &Across,
+    count: f32,
+) {
+    // A picture narrower than the square gives a column more than once.
+    while keep.get(*next) == Some(&at) {
+        kept[*next] = mean(sums, count);
+        *next += 1;
+    }
 }
 
-fn lanes_mut(mut rows: &mut [f32], length: usize) -> [&mut [f32]; LANES] {
-    array::from_fn(|_lane| {
-        let (row, rest) = std::mem::take(&mut rows).split_at_mut(length);
-        rows = rest;
-        row
-    })
+#[inline(always)]
+fn mean(sums: &Across, count: f32) -> Across {
+    sums.map(|sum| sum / count)
 }
 
-/// Collects rows until [`LANES`] of them can be filtered together.
-struct Lanes {
-    rows: Vec<f32>,
-    held: usize,
-    filtered: Vec<f32>,
-    width: usize,
+#[inline(always)]
+fn add(sums: &mut Across, new: &Across) {
+    sums.iter_mut().zip(new).for_each(|(sum, new)| *sum += new);
 }
 
-impl Lanes {
+/// Taken away after the new one was added, with a rounding each: adding the difference at once would be another filter.
+#[inline(always)]
+fn take_away(sums: &mut Across, old: &Across) {
+    sums.iter_mut().zip(old).for_each(|(sum, old)| *sum -= old);
+}
+
+#[inline(always)]
+fn transposed(tile: &Tile) -> Tile {
+    array::from_fn(|x| array::from_fn(|y| tile[y][x]))
+}
+
+/// The box filter along sixteen rows at once, fed with columns.
+struct RowPass {
+    filter: BoxFilter,
+    /// The last `window` columns and the next sixteen, in a ring.
+    ring: Vec<Across>,
+    taken: usize,
+    sums: Across,
+}
+
+impl RowPass {
     fn new(width: usize) -> Self {
-        Self { rows: vec![0.0; LANES * width], held: 0, filtered: vec![0.0; LANES * SIDE], width }
+        let filter = BoxFilter::new(width);
+        let ring = vec![[0.0; LANES]; (filter.window.div_ceil(LANES) + 1) * LANES];
+        Self { filter, ring, taken: 0, sums: [0.0; LANES] }
     }
 
-    fn push(&mut self, row: &[f32], filter: &BoxFilter, keep: &[usize; SIDE], emit: impl FnMut(&[f32])) {
-        self.rows[self.held * self.width..][..self.width].copy_from_slice(row);
-        self.held += 1;
-        if self.held == LANES {
-            self.finish(filter, keep, emit);
+    fn start(&mut self) {
+        (self.taken, self.sums) = (0, [0.0; LANES]);
+    }
+
+    /// How many columns it gave.
+    fn given(&self) -> usize {
+        self.taken.saturating_sub(self.filter.lead)
+    }
+
+    /// Takes up to sixteen columns; fewer only at the end. `emit` is called with the number of a column, its sums, and
+    /// of how many values these are.
+    #[inline(always)]
+    fn push(&mut self, columns: &[Across], mut emit: impl FnMut(usize, &Across, f32)) {
+        let BoxFilter { window, lead, .. } = self.filter;
+        let place = self.taken % self.ring.len();
+        self.ring[place..place + columns.len()].copy_from_slice(columns);
+        // Not in `self`, so that they stay in registers.
+        let mut sums = self.sums;
+        let steady = self.taken >= window;
+        let mut oldest = if steady { (self.taken - window) % self.ring.len() } else { 0 };
+        for (at, column) in (self.taken..).zip(columns) {
+            add(&mut sums, column);
+            if steady || at >= window {
+                take_away(&mut sums, &self.ring[oldest]);
+                oldest = if oldest + 1 == self.ring.len() { 0 } else { oldest + 1 };
+            }
+            if steady || at >= lead {
+                emit(at - lead, &sums, if steady { window } else { window.min(at + 1) } as f32);
+            }
         }
+        self.sums = sums;
+        self.taken += columns.len();
     }
 
-    fn finish(&mut self, filter: &BoxFilter, keep: &[usize; SIDE], emit: impl FnMut(&[f32])) {
-        filter.along_rows_keeping(&self.rows, keep, &mut self.filtered);
-        self.filtered.chunks_exact(SIDE).take(self.held).for_each(emit);
-        self.held = 0;
+    /// Gives up to `count_max` of the last columns, whose windows shrink.
+    #[inline(always)]
+    fn finish(&mut self, count_max: usize, mut emit: impl FnMut(usize, &Across, f32)) {
+        let BoxFilter { length, window, lead } = self.filter;
+        for at in (self.taken..length + lead).take(count_max) {
+            take_away(&mut self.sums, &self.ring[(at - window) % self.ring.len()]);
+            emit(at - lead, &self.sums, (window - 1 - (at - length)) as f32);
+            self.taken = at + 1;
+        }
     }
 }
 
-/// The box filter along columns, fed with rows: one running sum per column and one window of rows.
+/// The box filter along columns, fed with rows that are cut into pieces of sixteen: one running sum per column and one
+/// window of rows.
 struct ColumnPass {
     filter: BoxFilter,
-    width: usize,
-    /// The last `window` rows, in a ring.
-    ring: Vec<f32>,
-    pushed: usize,
-    sums: Vec<f32>,
-    mean: Vec<f32>,
+    /// Piece after piece, of each the last `window` rows, in a ring.
+    ring: Vec<Across>,
+    sums: Vec<Across>,
 }
 
 impl ColumnPass {
     fn new(width: usize, height: usize) -> Self {
         let filter = BoxFilter::new(height);
-        Self {
-            filter,
-            width,
-            ring: vec![0.0; filter.window * width],
-            pushed: 0,
-            sums: vec![0.0; width],
-            mean: vec![0.0; width],
-        }
+        let pieces = width.div_ceil(LANES);
+        Self { filter, ring: vec![[0.0; LANES]; pieces * filter.window], sums: vec![[0.0; LANES]; pieces] }
     }
 
-    fn push(&mut self, row: &[f32], mut emit: impl FnMut(&[f32])) {
-        let oldest = &mut self.ring[self.pushed % self.filter.window * self.width..][..self.width];
-        if self.pushed < self.filter.window {
-            for (sum, new) in self.sums.iter_mut().zip(row) {
-                *sum += new;
+    /// Takes `rows` of one piece, the first of which has the number `top`, and puts in their place the means of those
+    /// `lead` rows above. Rows below the last are not looked at.
+    #[inline(always)]
+    fn filter(&mut self, piece: usize, top: usize, rows: &mut [Across]) {
+        let BoxFilter { length, window, lead } = self.filter;
+        let ring = &mut self.ring[piece * window..][..window];
+        let mut sums = self.sums[piece];
+        let mut slot = top % window;
+        for (at, row) in (top..length + lead).zip(rows) {
+            let oldest = &mut ring[slot];
+            if at < length {
+                add(&mut sums, row);
             }
-        } else {
-            for ((sum, new), old) in self.sums.iter_mut().zip(row).zip(oldest.iter()) {
-                *sum += new;
-                *sum -= old;
+            if at >= window {
+                take_away(&mut sums, oldest);
             }
+            *oldest = *row;
+            let count = if at < length { window.min(at + 1) } else { window - 1 - (at - length) };
+            *row = mean(&sums, count as f32);
+            slot = if slot + 1 == window { 0 } else { slot + 1 };
         }
-        oldest.copy_from_slice(row);
-        self.pushed += 1;
-        if self.pushed > self.filter.lead {
-            self.emit_mean(self.pushed.min(self.filter.window), &mut emit);
-        }
-    }
-
-    /// The last rows, whose windows shrink.
-    fn finish(&mut self, mut emit: impl FnMut(&[f32])) {
-        for gone in 1..=self.filter.lead {
-            let slot = (self.pushed + gone - 1) % self.filter.window;
-            let oldest = &self.ring[slot * self.width..][..self.width];
-            for (sum, old) in self.sums.iter_mut().zip(oldest) {
-                *sum -= old;
-            }
-            self.emit_mean(self.filter.window - gone, &mut emit);
-        }
-    }
-
-    fn emit_mean(&mut self, count: usize, emit: &mut impl FnMut(&[f32])) {
-        let count = count as f32;
-        for (mean, sum) in self.mean.iter_mut().zip(&self.sums) {
-            *mean = sum / count;
-        }
-        emit(&self.mean);
+        self.sums[piece] = sums;
     }
 }
 
@@ -277,25 +418,24 @@ impl ColumnPass {
 struct Sink {
     square: Square,
     keep: [usize; SIDE],
-    seen: usize,
     next: usize,
 }
 
 impl Sink {
     fn new(height: usize) -> Self {
-        Self { square: [[0.0; SIDE]; SIDE], keep: kept(height), seen: 0, next: 0 }
+        Self { square: [[0.0; SIDE]; SIDE], keep: kept(height), next: 0 }
     }
 
-    fn push(&mut self, row: &[f32]) {
-        while self.next < SIDE && self.keep[self.next] == self.seen {
-            self.square[self.next].copy_from_slice(row);
+    fn row(&mut self, at: usize, row: impl Iterator<Item = f32> + Clone) {
+        while self.keep.get(self.next) == Some(&at) {
+            self.square[self.next].iter_mut().zip(row.clone()).for_each(|(pixel, value)| *pixel = value);
             self.next += 1;
         }
-        self.seen += 1;
     }
 }
 
 /// How much changes from pixel to pixel. Each step is cut to a whole number, so that many faint ones count nothing.
+#[inline(always)]
 fn quality(square: &Square) -> u8 {
     let mut sum = 0;
     for (i, row) in square.iter().enumerate() {
@@ -307,18 +447,19 @@ fn quality(square: &Square) -> u8 {
     u8::try_from((sum / 90).min(100)).unwrap_or(100)
 }
 
+#[inline(always)]
 fn step(u: f32, v: f32) -> u32 {
     let percent = (u - v) * 100.0 / 255.0;
     #[expect(clippy::cast_possible_truncation, reason = "cutting is part of the algorithm; at most 100")]
     (percent as i32).unsigned_abs()
 }
 
-/// Rows 1 to 16 of the 64-point cosine transform.
-static COSINES: LazyLock<[[f32; SIDE]; FREQUENCIES]> = LazyLock::new(|| {
+/// Rows 1 to 16 of the 64-point cosine transform, by place, then frequency.
+static COSINES: LazyLock<[[f32; FREQUENCIES]; SIDE]> = LazyLock::new(|| {
     #[expect(clippy::cast_possible_truncation, reason = "the reference rounds the scale to f32 before it is used")]
     let scale = f64::from((2.0f64 / 64.0).sqrt() as f32);
-    array::from_fn(|i| {
-        array::from_fn(|j| {
+    array::from_fn(|j| {
+        array::from_fn(|i| {
             let (frequency, place) = ((i + 1) as f64, (2 * j + 1) as f64);
             let cosine = (std::f64::consts::PI / 2.0 / 64.0 * frequency * place).cos();
             #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is part of the algorithm")]
@@ -328,19 +469,25 @@ static COSINES: LazyLock<[[f32; SIDE]; FREQUENCIES]> = LazyLock::new(|| {
     })
 });
 
+#[inline(always)]
 fn lowest_frequencies(square: &Square) -> Spectrum {
     let cosines = &*COSINES;
-    let mut half = [[0.0f32; SIDE]; FREQUENCIES];
-    for (sums, weights) in half.iter_mut().zip(cosines) {
+    array::from_fn(|frequency| {
         // Row after row: each column's sum is taken from top to bottom, all columns side by side.
-        for (weight, row) in weights.iter().zip(square) {
-            for (sum, pixel) in sums.iter_mut().zip(row) {
-                *sum += weight * pixel;
+        let mut columns = [0.0f32; SIDE];
+        for (weights, row) in cosines.iter().zip(square) {
+            for (sum, pixel) in columns.iter_mut().zip(row) {
+                *sum += weights[frequency] * pixel;
             }
         }
-    }
-    array::from_fn(|i| {
-        array::from_fn(|j| half[i].iter().zip(&cosines[j]).fold(0.0, |sum, (value, weight)| sum + value * weight))
+        // From left to right, all frequencies side by side.
+        let mut sums = [0.0f32; FREQUENCIES];
+        for (weights, column) in cosines.iter().zip(columns) {
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                *sum += column * weight;
+            }
+        }
+        sums
     })
 }
 
@@ -358,32 +505,126 @@ fn bits_above_median(spectrum: &Spectrum) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
-    use crate::hashing::drawn;
+    use crate::hashing::drawn::{self, Kind};
+    use crate::replica::exchange::Draw;
     use crate::replica::ids::{hex, sha256};
+
+    /// Drawings that the reference was asked about: tests/vectors/README.md.
+    const DRAWINGS: usize = 500;
+    /// Of how many also in all positions.
+    const IN_ALL_POSITIONS: usize = 40;
+
+    /// The sizes at which something changes, then any. The larger ones are few: drawing them takes longer than hashing.
+    fn drawings() -> Vec<(Kind, u32, u32, u32)> {
+        const SIZES: [(u32, u32); 40] = [
+            (1, 1),
+            (4, 300),
+            (300, 4),
+            (5, 5),
+            (5, 400),
+            (400, 5),
+            (16, 16),
+            (17, 15),
+            (63, 64),
+            (64, 63),
+            (64, 64),
+            (65, 65),
+            (127, 128),
+            (128, 128),
+            (129, 129),
+            (128, 257),
+            (255, 256),
+            (256, 256),
+            (257, 255),
+            (384, 256),
+            (640, 360),
+            (512, 512),
+            (333, 517),
+            (517, 333),
+            (800, 600),
+            (1000, 31),
+            (31, 1000),
+            (1920, 64),
+            (64, 1920),
+            (1023, 257),
+            (8192, 7),
+            (7, 8192),
+            (4097, 20),
+            (20, 4097),
+            (4224, 9),
+            (6000, 17),
+            (23, 5000),
+            (2049, 65),
+            (65, 2049),
+            (48, 8000),
+        ];
+        let mut draw = Draw(7);
+        let mut side = |below: u32| u32::try_from(5 + draw.below(u64::from(below))).unwrap();
+        let rest = (SIZES.len()..DRAWINGS).map(|i| match i % 8 {
+            0 => (side(500), side(300)),
+            1 => (side(12), side(250)),
+            2 => (side(250), side(12)),
+            3 => (side(60), side(60)),
+            _ => (side(160), side(160)),
+        });
+        let rest: Vec<_> = rest.collect();
+        let sizes = SIZES.into_iter().chain(rest).enumerate();
+        sizes.map(|(i, (width, height))| (Kind::ALL[i * 7 / 3 % 6], u32::try_from(i).unwrap(), width, height)).collect()
+    }
+
+    /// The kind, seed, width, height and the rest of a line.
+    fn vector(line: &str) -> (Kind, u32, u32, u32, Vec<&str>) {
+        let mut fields = line.split('\t');
+        let kind = Kind::from_name(fields.next().unwrap()).unwrap();
+        let [seed, width, height] = [(); 3].map(|()| fields.next().unwrap().parse().unwrap());
+        (kind, seed, width, height, fields.collect())
+    }
 
     #[test]
     fn hash_and_quality_equal_the_reference_bit_for_bit() {
+        let lines = include_str!("../../tests/vectors/pdq-drawn.tsv").lines().filter(|line| !line.starts_with('#'));
+        let mut drawings = drawings().into_iter();
+        for line in lines {
+            let (kind, seed, width, height, expected) = vector(line);
+            assert_eq!(drawings.next(), Some((kind, seed, width, height)));
+            let ours = pdq(width, height, drawn::drawing(kind, seed, width, height).as_raw());
+            assert_eq!([&hex(&ours.hash), &ours.quality.to_string()[..]], expected[..], "{line}");
+        }
+        assert_eq!(drawings.next(), None);
+    }
+
+    #[test]
+    fn all_positions_equal_the_reference_bit_for_bit() {
         let mut compared = 0;
-        for line in include_str!("../../tests/vectors/pdq-drawn.tsv").lines().filter(|line| !line.starts_with('#')) {
-            let fields: Vec<&str> = line.split('\t').collect();
-            let [kind, seed, width, height, hash, quality] = fields[..] else { panic!("six fields: {line}") };
-            let (width, height) = (width.parse().unwrap(), height.parse().unwrap());
-            let pixels = match kind {
-                "poster" => drawn::poster(seed.parse().unwrap(), width, height).into_raw(),
-                "flat" => vec![seed.parse().unwrap(); width as usize * height as usize * 3],
-                other => panic!("no such drawing: {other}"),
-            };
-            let ours = pdq(width, height, &pixels);
-            assert_eq!((hex(&ours.hash).as_str(), ours.quality.to_string().as_str()), (hash, quality), "{line}");
+        for line in include_str!("../../tests/vectors/pdq-dihedral.tsv").lines().filter(|line| !line.starts_with('#')) {
+            let (kind, seed, width, height, expected) = vector(line);
+            let ours = pdq_dihedral(width, height, drawn::drawing(kind, seed, width, height).as_raw());
+            assert_eq!(ours.map(|position| hex(&position.hash))[..], expected[..], "{line}");
             compared += 1;
         }
-        assert_eq!(compared, 40);
+        assert_eq!(compared, IN_ALL_POSITIONS);
+    }
+
+    #[test]
+    #[ignore = "writes the pixels for scripts/pdq-vectors.py"]
+    fn write_the_drawings() {
+        let mut file =
+            std::io::BufWriter::new(std::fs::File::create(std::env::var("STAYDOWN_DRAWINGS").unwrap()).unwrap());
+        for (i, (kind, seed, width, height)) in drawings().into_iter().enumerate() {
+            let positions = i % (DRAWINGS / IN_ALL_POSITIONS) == 10 && i < 490;
+            writeln!(file, "{}\t{seed}\t{width}\t{height}\t{positions}", kind.name()).unwrap();
+            file.write_all(drawn::drawing(kind, seed, width, height).as_raw()).unwrap();
+        }
+        file.flush().unwrap();
     }
 
     #[test]
     fn the_cosines_are_the_same_on_every_machine() {
-        let bytes: Vec<u8> = COSINES.as_flattened().iter().flat_map(|value| value.to_le_bytes()).collect();
+        let by_frequency = (0..FREQUENCIES).flat_map(|i| COSINES.iter().map(move |weights| weights[i]));
+        let bytes: Vec<u8> = by_frequency.flat_map(f32::to_le_bytes).collect();
         assert_eq!(hex(&sha256(&[&bytes])), "db354678fc6c99b7d442c35d8e89b002b71cb35eff6ae436c5f36392277a83c8");
     }
 

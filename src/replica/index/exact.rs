@@ -603,6 +603,34 @@ mod tests {
     }
 
     #[test]
+    fn readers_find_what_stays_while_others_come_and_go() {
+        let mut index = ExactIndex::from_subjects(KEY, &(0..500).map(subject).collect::<Vec<_>>());
+        let shown = std::sync::Mutex::new(index.snapshot());
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let stay: Vec<_> = (0..500).map(subject).collect();
+                    while !done.load(Ordering::Relaxed) {
+                        let snapshot = shown.lock().unwrap().clone();
+                        assert!(stay.iter().all(|one| snapshot.may_contain(one)));
+                        assert!(snapshot.may_contain_many(&stay).into_iter().all(|found| found));
+                    }
+                });
+            }
+            // Enough of them that tables are replaced, and places are emptied and taken again.
+            for round in 0..20 {
+                (500..6_000).for_each(|number| assert!(index.insert(&subject(number))));
+                *shown.lock().unwrap() = if round % 5 == 0 { index.freeze() } else { index.snapshot() };
+                (500..6_000).for_each(|number| assert!(index.remove(&subject(number))));
+                *shown.lock().unwrap() = index.snapshot();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(index.len(), 500);
+    }
+
+    #[test]
     fn subjects_that_come_and_go_take_no_room_for_ever() {
         let mut index = ExactIndex::from_subjects(KEY, &(0..10_000).map(subject).collect::<Vec<_>>());
         let before = index.bytes();

@@ -302,8 +302,8 @@ fn canonical_path(path: &str) -> String {
     }
     let directory = kept.last().is_none_or(|last| last.is_empty());
     let named: Vec<_> = kept.into_iter().filter(|segment| !segment.is_empty()).collect();
-    // A question mark that was escaped is part of the path: it does not begin a query.
-    let path = escaped(&named.join(&b'/'), b"?");
+    // Escaped, a question mark begins no query, and a backslash is no slash: they are part of the path.
+    let path = escaped(&named.join(&b'/'), b"?\\");
     match (path.as_str(), directory) {
         ("", _) => "/".to_owned(),
         (path, true) => format!("/{path}/"),
@@ -505,15 +505,15 @@ mod tests {
 
     /// Changes a text in a few places, as somebody would who looks for a gap.
     fn mutated(text: &str, draw: &mut Draw) -> String {
-        const PIECES: [&str; 24] = [
-            "%", "%2", "%25", "%00", "%2F", "%ff", "..", "/./", "/../", "//", "\\", "@", ":", "::", "[", "]", "?", "#",
-            "\t", "\u{3002}", "xn--", "0x", "\u{202e}", "T1",
+        const PIECES: [&str; 25] = [
+            "%", "%2", "%25", "%00", "%2F", "%5C", "%ff", "..", "/./", "/../", "//", "\\", "@", ":", "::", "[", "]",
+            "?", "#", "\t", "\u{3002}", "xn--", "0x", "\u{202e}", "T1",
         ];
         let mut chars: Vec<char> = text.chars().collect();
         for _ in 0..=draw.below(4) {
             let at = usize::try_from(draw.below(chars.len() as u64 + 1)).unwrap();
             match draw.below(4) {
-                0 => drop(chars.splice(at..at, PIECES[usize::try_from(draw.below(24)).unwrap()].chars())),
+                0 => drop(chars.splice(at..at, PIECES[usize::try_from(draw.below(25)).unwrap()].chars())),
                 1 => chars.truncate(at),
                 2 => drop(chars.splice(at.., char::from_u32(u32::try_from(draw.below(0x11_0000)).unwrap()))),
                 _ => drop(chars.extend_from_within(at..)),

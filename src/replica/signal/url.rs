@@ -17,6 +17,9 @@ use crate::replica::view::Entry;
 
 /// Longest address in bytes: more than browsers and servers take, and little enough to look through in microseconds.
 pub const URL_BYTES_MAX: usize = 8_192;
+/// Longest host in bytes, once it is unescaped: four times what can be asked of DNS. To make the ASCII form of an
+/// international label costs the square of its length.
+pub const HOST_BYTES_MAX: usize = 1_024;
 /// Expressions of one address: five hosts by six paths.
 pub const EXPRESSIONS_MAX: usize = HOSTS_MAX * PATHS_MAX;
 /// Hosts of the expressions: the whole one, and four that end it.
@@ -64,7 +67,8 @@ pub enum UrlError {
     /// There is nothing where the host should stand.
     #[error("url: it has no host, expected one as in https://example.org/page")]
     NoHost,
-    /// Brackets without an IPv6 address, or a character in the host at which others would end it.
+    /// Brackets without an IPv6 address, a character in the host at which others would end it, or a host of more than
+    /// [`HOST_BYTES_MAX`].
     #[error("url: its host is none that a browser would open")]
     BadHost,
 }
@@ -216,6 +220,9 @@ fn host_of(authority: &str) -> &str {
 /// The host, and whether it is a number.
 fn canonical_host(host: &str) -> Result<(String, bool), UrlError> {
     let bytes = unescaped(host);
+    if bytes.len() > HOST_BYTES_MAX {
+        return Err(UrlError::BadHost);
+    }
     if let Some(inner) = bytes.strip_prefix(b"[") {
         let inner = inner.strip_suffix(b"]").and_then(|inner| std::str::from_utf8(inner).ok());
         let address: Ipv6Addr = inner.and_then(|inner| inner.parse().ok()).ok_or(UrlError::BadHost)?;
@@ -500,7 +507,10 @@ mod tests {
             canonical(&"a".repeat(URL_BYTES_MAX + 1)).unwrap_err(),
             UrlError::TooLong { got: URL_BYTES_MAX + 1 }
         );
-        assert!(canonical(&"a".repeat(URL_BYTES_MAX)).is_ok());
+        assert!(canonical(&format!("a.example/{}", "a".repeat(URL_BYTES_MAX - 10))).is_ok());
+        let host = |length: usize| canonical(&format!("{}%{}/", "a".repeat(length - 1), "25".repeat(50) + "61"));
+        assert!(host(HOST_BYTES_MAX).is_ok());
+        assert_eq!(host(HOST_BYTES_MAX + 1), Err(UrlError::BadHost));
     }
 
     /// Changes a text in a few places, as somebody would who looks for a gap.

@@ -19,10 +19,10 @@ pub use self::pdq::{Pdq, pdq};
 pub use self::pool::{Pool, PoolError};
 pub use self::tlsh::Document;
 
-use self::tlsh::{DocumentHasher, Reading};
-
 use ::image::RgbImage;
 
+use self::image::Orientation;
+use self::tlsh::{DocumentHasher, Reading};
 use crate::replica::signal::{Alg, Subject};
 
 /// All that is said about a file.
@@ -32,12 +32,15 @@ pub struct FileHashes {
     pub digests: Digests,
     /// Of the picture, if the bytes begin like JPEG, PNG, WebP, GIF or BMP. Look at its quality before using it.
     pub image: Option<Pdq>,
+    /// Of the picture as a viewer shows it, if the file has a tag that says to turn it: somebody may have listed what
+    /// they saw. To look up beside the others, never to be listed. At most one.
+    pub variants: Vec<Pdq>,
     /// Of what is no picture, as a document: its TLSH, or why it has none.
     pub document: Option<Document>,
 }
 
 impl FileHashes {
-    /// What can be listed or looked up of the file: the picture or the document first, then the digests.
+    /// What can be listed of the file: the picture or the document first, then the digests.
     pub fn subjects(&self) -> Vec<Subject> {
         let picture = self.image.map(|image| Subject::of(Alg::Pdq, &image.hash));
         let document = self.document.as_ref().and_then(Document::tlsh).map(|tlsh| Subject::of(Alg::Tlsh, tlsh));
@@ -95,7 +98,7 @@ pub fn hash_file(path: &Path) -> Result<FileHashes, HashingError> {
         let mut hasher = DocumentHasher::default();
         let reading = Reading { inner: head.chain(file), hasher: &mut hasher };
         let digests = Digests::of_reader(reading).map_err(unreadable)?;
-        return Ok(FileHashes { digests, image: None, document: Some(hasher.finish()) });
+        return Ok(FileHashes { digests, image: None, variants: Vec::new(), document: Some(hasher.finish()) });
     }
     // One byte more than is allowed, so that a longer file shows without being read.
     let rest_max = image::FILE_BYTES_MAX + 1 - head.len() as u64;
@@ -122,10 +125,22 @@ pub fn hash_positions(bytes: &[u8]) -> Result<(FileHashes, Option<[Pdq; 8]>), Im
 /// `more` is asked of the pixels, if there are any.
 fn hash_with<T>(bytes: &[u8], more: impl FnOnce(&RgbImage) -> T) -> Result<(FileHashes, Option<T>), ImageError> {
     let head = &bytes[..bytes.len().min(image::SNIFF_BYTES)];
-    let pixels = image::sniff(head).map(|format| image::decode(format, bytes)).transpose()?;
-    let image = pixels.as_ref().map(|pixels| pdq(pixels.width(), pixels.height(), pixels.as_raw()));
-    let document = image.is_none().then(|| Document::of_bytes(bytes));
-    Ok((FileHashes { digests: Digests::of_bytes(bytes), image, document }, pixels.as_ref().map(more)))
+    let digests = Digests::of_bytes(bytes);
+    let Some(format) = image::sniff(head) else {
+        let document = Some(Document::of_bytes(bytes));
+        return Ok((FileHashes { digests, image: None, variants: Vec::new(), document }, None));
+    };
+    let (pixels, orientation) = image::decode_with_orientation(format, bytes)?;
+    let (image, more) = (Some(pdq_of(&pixels)), Some(more(&pixels)));
+    let variants = match orientation {
+        Orientation::NoTransforms => Vec::new(),
+        turned => vec![pdq_of(&image::upright(pixels, turned))],
+    };
+    Ok((FileHashes { digests, image, variants, document: None }, more))
+}
+
+fn pdq_of(pixels: &RgbImage) -> Pdq {
+    pdq(pixels.width(), pixels.height(), pixels.as_raw())
 }
 
 /// Only the digests of the file at `path`, without a look at what is in it.
@@ -187,7 +202,8 @@ mod tests {
             fs::write(&path, bytes).unwrap();
             let hashes = hash_file(&path).unwrap();
             let document = Some(Document::TooShort);
-            assert_eq!(hashes, FileHashes { digests: Digests::of_bytes(bytes), image: None, document });
+            let digests = Digests::of_bytes(bytes);
+            assert_eq!(hashes, FileHashes { digests, image: None, variants: Vec::new(), document });
             assert_eq!(digest_file(&path).unwrap(), hashes.digests);
         }
     }
@@ -223,6 +239,22 @@ mod tests {
         let refused = write(b"\x89PNG\r\n\x1a\n").unwrap_err();
         assert!(matches!(refused, HashingError::Image { source: ImageError::TooLong, .. }), "{refused}");
         assert_eq!(write(b"text").unwrap().digests.length, image::FILE_BYTES_MAX + 1);
+    }
+
+    #[test]
+    fn a_tag_that_turns_the_picture_adds_a_variant_and_changes_no_hash() {
+        let hashes = |number: u8| {
+            let name = format!("tests/vectors/images/orientation-{number}.jpg");
+            hash_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+        };
+        let plain = hashes(1);
+        assert_eq!(plain.variants, []);
+        for number in 2..=8 {
+            let turned = hashes(number);
+            assert_eq!((turned.image, turned.variants.len()), (plain.image, 1));
+            assert_ne!(turned.variants[0].hash, plain.image.unwrap().hash);
+            assert_eq!(turned.subjects().len(), 5, "only the picture as it is stored is listed");
+        }
     }
 
     #[test]

@@ -199,7 +199,8 @@ impl LocalService {
             false => (self.lookups.hashing.hash(file).await?, None),
         };
         let quality = hashes.image.as_ref().map(|image| u32::from(image.quality));
-        let turned = positions.iter().flatten().map(|picture| Subject::of(Alg::Pdq, &picture.hash));
+        let turned = hashes.variants.iter().chain(positions.iter().flatten());
+        let turned = turned.map(|picture| Subject::of(Alg::Pdq, &picture.hash));
         let mut subjects: Vec<_> = hashes.subjects().into_iter().chain(turned).collect();
         if quality.is_some_and(|quality| quality < PDQ_QUALITY_MIN) {
             subjects.retain(|subject| subject.known_alg() != Some(Alg::Pdq));

@@ -43,7 +43,7 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { delta: 4_096, piece: 256, fanout: 16, due: 2, indexed_min: INDEXED_MIN }
+        Self { delta: 4_096, piece: 256, fanout: 16, due: 1, indexed_min: INDEXED_MIN }
     }
 }
 

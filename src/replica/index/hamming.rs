@@ -153,6 +153,11 @@ impl HammingIndex {
         }
     }
 
+    /// Counts bits in another way from now on; for measuring what each is worth.
+    pub fn use_path(&mut self, path: Path) {
+        self.now.path = path;
+    }
+
     /// Adds a hash; `false` when it was there.
     pub fn insert(&mut self, hash: Pdq) -> bool {
         let hash = self.permuted(&hash);

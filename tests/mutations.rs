@@ -28,6 +28,10 @@ use staydown::replica;
 #[path = "../src/replica/testing.rs"]
 mod testing;
 
+#[path = "parsers/mutate.rs"]
+mod mutate;
+
+use mutate::mutated;
 use testing::{START, TestForum, TestLog, allow, id, incident, opinion_with, origin, referral, retract, root};
 
 /// Inputs over all targets when the environment asks for nothing else.
@@ -67,36 +71,6 @@ fn nothing_changed_is_believed_and_nothing_panics() {
             }
         }
     }
-}
-
-/// One of the corpus with one to four changes.
-#[expect(clippy::cast_possible_truncation, reason = "the numbers drawn are below the length of an input")]
-fn mutated(corpus: &[Vec<u8>], draw: &mut Draw) -> Vec<u8> {
-    let pick = |draw: &mut Draw| &corpus[draw.below(corpus.len() as u64) as usize];
-    let mut bytes = pick(draw).clone();
-    for _ in 0..=draw.below(4) {
-        let len = bytes.len() as u64;
-        let at = draw.below(len.max(1)) as usize;
-        let end = (at + draw.below(16) as usize).min(bytes.len());
-        match draw.below(8) {
-            0..=2 if len > 0 => bytes[at] ^= 1 << draw.below(8),
-            3 if len > 0 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][draw.below(5) as usize],
-            4 => bytes.insert(at, draw.number() as u8),
-            5 if len > 0 => drop(bytes.drain(at..end)),
-            6 => {
-                let other = pick(draw);
-                let from = draw.below(other.len() as u64 + 1) as usize;
-                let to = (from + draw.below(64) as usize).min(other.len());
-                drop(bytes.splice(at..end.max(at), other[from..to].iter().copied()));
-            }
-            7 if draw.below(8) == 0 => bytes.truncate(at),
-            _ => {
-                let repeated = bytes[at.min(end)..end].to_vec();
-                drop(bytes.splice(at..at, repeated));
-            }
-        }
-    }
-    bytes
 }
 
 /// A forum with two versions of its charter, and a log of three blocks that ends in every kind of proof.

@@ -1,9 +1,11 @@
 //! Image files to 8-bit RGB pixels, in bounds: what is too large is refused from its header, and what is damaged is an
-//! error and never a panic. Orientation tags are not applied: the shared hash is of the pixels as they are stored.
+//! error and never a panic. Orientation tags are read and not applied: the shared hash is of the pixels as they are
+//! stored.
 
 use std::io::Cursor;
 use std::panic::{self, UnwindSafe};
 
+pub use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 /// Longest image file that is read, in bytes. The file is held in memory while it is decoded, and a picture of
@@ -77,6 +79,14 @@ pub fn sniff(head: &[u8]) -> Option<ImageFormat> {
 /// # Errors
 /// [`ImageError`]; nothing of the file is kept.
 pub fn decode(format: ImageFormat, bytes: &[u8]) -> Result<RgbImage, ImageError> {
+    decode_with_orientation(format, bytes).map(|(pixels, _orientation)| pixels)
+}
+
+/// As [`decode`], and how a viewer turns these pixels, by the file's EXIF tag. A tag that makes no sense turns nothing.
+///
+/// # Errors
+/// [`ImageError`]; nothing of the file is kept.
+pub fn decode_with_orientation(format: ImageFormat, bytes: &[u8]) -> Result<(RgbImage, Orientation), ImageError> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(ImageError::TooLong);
     }
@@ -112,13 +122,22 @@ fn without_panic<T>(
     })
 }
 
-fn decode_in_bounds(format: ImageFormat, bytes: &[u8]) -> Result<RgbImage, ImageError> {
+fn decode_in_bounds(format: ImageFormat, bytes: &[u8]) -> Result<(RgbImage, Orientation), ImageError> {
     if format == ImageFormat::Jpeg && !reaches_its_end(bytes) {
         let reason = "the file ends before the picture does".to_owned();
         return Err(ImageError::Damaged { format: name(format), reason });
     }
-    let decoder = open(format, bytes)?;
-    DynamicImage::from_decoder(decoder).map(to_rgb).map_err(|e| refused(format, &e))
+    let mut decoder = open(format, bytes)?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let image = DynamicImage::from_decoder(decoder).map_err(|e| refused(format, &e))?;
+    Ok((to_rgb(image), orientation))
+}
+
+/// `image` as a viewer shows it.
+pub fn upright(image: RgbImage, orientation: Orientation) -> RgbImage {
+    let mut image = DynamicImage::ImageRgb8(image);
+    image.apply_orientation(orientation);
+    to_rgb(image)
 }
 
 /// A decoder that has read the header and found it within the limits.
@@ -200,6 +219,9 @@ fn name(format: ImageFormat) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
     use image::{ExtendedColorType, ImageEncoder as _, Rgba, RgbaImage};
 
     use super::*;
@@ -254,6 +276,53 @@ mod tests {
                     panic!("{format:?} with byte {at} changed: {reason}");
                 }
             }
+        }
+    }
+
+    /// How far a value of a JPEG may be from Pillow's: the inverse transform and the way chroma is scaled up are left
+    /// to the decoder. Every other format has one right answer.
+    const JPEG_VALUES_APART_MAX: u8 = 8;
+
+    #[test]
+    fn every_mode_gives_the_pixels_that_pillow_gives() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/images");
+        let mut compared = 0;
+        for entry in fs::read_dir(&folder).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let Some(name) = name.strip_suffix(".rgb.png") else { continue };
+            let pixels = |path: PathBuf| {
+                let bytes = fs::read(path).unwrap();
+                decode(sniff(&bytes).unwrap(), &bytes).unwrap()
+            };
+            let ours = pixels(folder.join(name));
+            let theirs = pixels(folder.join(format!("{name}.rgb.png")));
+            assert_eq!(ours.dimensions(), theirs.dimensions(), "{name}");
+            let apart = ours.iter().zip(theirs.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            let apart_max = if name.ends_with(".jpg") { JPEG_VALUES_APART_MAX } else { 0 };
+            assert!(apart <= apart_max, "{name}: a value is {apart} off");
+            compared += 1;
+        }
+        assert_eq!(compared, 46);
+    }
+
+    #[test]
+    fn the_orientation_is_read_and_applied_apart_from_the_pixels() {
+        let decoded = |number: u8| {
+            let name = format!("tests/vectors/images/orientation-{number}.jpg");
+            let bytes = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+            decode_with_orientation(ImageFormat::Jpeg, &bytes).unwrap()
+        };
+        let (stored, untouched) = decoded(1);
+        assert_eq!(untouched, Orientation::NoTransforms);
+        let (right, below) = (stored.width() - 1, stored.height() - 1);
+        // Where the upper left corner of the stored pixels goes, by the EXIF specification.
+        let corners = [(0, 0), (right, 0), (right, below), (0, below), (0, 0), (below, 0), (below, right), (0, right)];
+        for (number, (x, y)) in (1..).zip(corners) {
+            let (pixels, orientation) = decoded(number);
+            assert_eq!((&pixels, orientation.to_exif()), (&stored, number));
+            let turned = upright(pixels, orientation);
+            assert_eq!(turned.get_pixel(x, y), stored.get_pixel(0, 0), "orientation {number}");
+            assert_eq!(turned.width() == stored.height(), number > 4);
         }
     }
 

@@ -22,10 +22,10 @@ pub use self::pool::{Pool, PoolError};
 pub use self::tlsh::Document;
 pub use self::video::{Frame, VideoError};
 
-use self::tlsh::{DocumentHasher, Reading};
-
 use ::image::RgbImage;
 
+use self::image::Orientation;
+use self::tlsh::{DocumentHasher, Reading};
 use crate::replica::signal::{Alg, Subject};
 use crate::replica::vpdq::FRAMES_PER_RECORD_MAX;
 
@@ -36,6 +36,9 @@ pub struct FileHashes {
     pub digests: Digests,
     /// Of the picture, if the bytes begin like JPEG, PNG, WebP, GIF or BMP. Look at its quality before using it.
     pub image: Option<Pdq>,
+    /// Of the picture as a viewer shows it, if the file has a tag that says to turn it: somebody may have listed what
+    /// they saw. To look up beside the others, never to be listed. At most one.
+    pub variants: Vec<Pdq>,
     /// Of what is neither picture nor video, as a document: its TLSH, or why it has none.
     pub document: Option<Document>,
     /// The usable frames, if the bytes begin like a video; or why there are none.
@@ -127,7 +130,7 @@ pub fn hash_file(path: &Path) -> Result<FileHashes, HashingError> {
         let reading = Reading { inner: head.chain(file), hasher: &mut hasher };
         let digests = Digests::of_reader(reading).map_err(unreadable)?;
         let video = is_video.then(|| video::usable_frames_of(path));
-        return Ok(FileHashes { digests, image: None, document: (!is_video).then(|| hasher.finish()), video });
+        return Ok(FileHashes { digests, image: None, variants: Vec::new(), document: (!is_video).then(|| hasher.finish()), video });
     }
     // One byte more than is allowed, so that a longer file shows without being read.
     let rest_max = image::FILE_BYTES_MAX + 1 - head.len() as u64;
@@ -154,12 +157,23 @@ pub fn hash_positions(bytes: &[u8]) -> Result<(FileHashes, Option<[Pdq; 8]>), Im
 /// `more` is asked of the pixels, if there are any.
 fn hash_with<T>(bytes: &[u8], more: impl FnOnce(&RgbImage) -> T) -> Result<(FileHashes, Option<T>), ImageError> {
     let head = &bytes[..bytes.len().min(image::SNIFF_BYTES)];
-    let pixels = image::sniff(head).map(|format| image::decode(format, bytes)).transpose()?;
-    let image = pixels.as_ref().map(|pixels| pdq(pixels.width(), pixels.height(), pixels.as_raw()));
-    let document = (image.is_none() && !video::is_video(bytes)).then(|| Document::of_bytes(bytes));
-    // Frames are read from a file only.
-    let hashes = FileHashes { digests: Digests::of_bytes(bytes), image, document, video: None };
-    Ok((hashes, pixels.as_ref().map(more)))
+    let digests = Digests::of_bytes(bytes);
+    let Some(format) = image::sniff(head) else {
+        // Frames are read from a file only.
+        let document = (!video::is_video(bytes)).then(|| Document::of_bytes(bytes));
+        return Ok((FileHashes { digests, image: None, variants: Vec::new(), document, video: None }, None));
+    };
+    let (pixels, orientation) = image::decode_with_orientation(format, bytes)?;
+    let (image, more) = (Some(pdq_of(&pixels)), Some(more(&pixels)));
+    let variants = match orientation {
+        Orientation::NoTransforms => Vec::new(),
+        turned => vec![pdq_of(&image::upright(pixels, turned))],
+    };
+    Ok((FileHashes { digests, image, variants, document: None, video: None }, more))
+}
+
+fn pdq_of(pixels: &RgbImage) -> Pdq {
+    pdq(pixels.width(), pixels.height(), pixels.as_raw())
 }
 
 /// Only the digests of the file at `path`, without a look at what is in it.
@@ -221,7 +235,8 @@ mod tests {
             fs::write(&path, bytes).unwrap();
             let hashes = hash_file(&path).unwrap();
             let document = Some(Document::TooShort);
-            assert_eq!(hashes, FileHashes { digests: Digests::of_bytes(bytes), image: None, document, video: None });
+            let digests = Digests::of_bytes(bytes);
+            assert_eq!(hashes, FileHashes { digests, image: None, variants: Vec::new(), document, video: None });
             assert_eq!(digest_file(&path).unwrap(), hashes.digests);
         }
     }
@@ -257,6 +272,22 @@ mod tests {
         let refused = write(b"\x89PNG\r\n\x1a\n").unwrap_err();
         assert!(matches!(refused, HashingError::Image { source: ImageError::TooLong, .. }), "{refused}");
         assert_eq!(write(b"text").unwrap().digests.length, image::FILE_BYTES_MAX + 1);
+    }
+
+    #[test]
+    fn a_tag_that_turns_the_picture_adds_a_variant_and_changes_no_hash() {
+        let hashes = |number: u8| {
+            let name = format!("tests/vectors/images/orientation-{number}.jpg");
+            hash_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+        };
+        let plain = hashes(1);
+        assert_eq!(plain.variants, []);
+        for number in 2..=8 {
+            let turned = hashes(number);
+            assert_eq!((turned.image, turned.variants.len()), (plain.image, 1));
+            assert_ne!(turned.variants[0].hash, plain.image.unwrap().hash);
+            assert_eq!(turned.subjects().len(), 5, "only the picture as it is stored is listed");
+        }
     }
 
     #[test]

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use tonic::{Code, Status};
+use tonic::Status;
 use zeroize::Zeroize as _;
 
-use super::status::{bad_field, refuse, refuse_with_fix};
+use super::status::{bad_field, bad_field_with_fix};
 use crate::replica::signal::url::{self, Canonical, Expression};
 use crate::replica::signal::{Alg, GuardRefusal, Subject, address_in_clear};
 use crate::replica::view::Entry;
@@ -95,12 +95,13 @@ pub(super) fn forget(signals: &mut [l::Signal]) {
 fn listable(address: &Canonical, whole_host: bool, field: &str) -> Result<(), Status> {
     if address.is_too_broad() {
         let refusal = GuardRefusal::HostTooBroad;
-        return Err(refuse(Code::InvalidArgument, refusal.code(), format!("{field}: {refusal}")));
+        let fix = "name a page, or a directory, which ends in a slash";
+        return Err(bad_field_with_fix(field, refusal.to_string(), refusal.code(), fix));
     }
     if address.is_whole_host() && !whole_host {
-        let what = format!("{field}: is a whole host, and every page on it and on the hosts below it would be listed");
+        let why = "is a whole host, and every page on it and on the hosts below it would be listed";
         let fix = "name a page or a directory, which ends in a slash, or set whole_host";
-        return Err(refuse_with_fix(Code::InvalidArgument, "WHOLE_HOST", what, fix));
+        return Err(bad_field_with_fix(field, why, "WHOLE_HOST", fix));
     }
     Ok(())
 }

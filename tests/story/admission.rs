@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde_json::Value;
+use staydown::replica::ids::{hex, sha256};
 use staydown::wire::local as l;
 use tonic_types::StatusExt as _;
 
@@ -11,7 +12,8 @@ use crate::privacy::client;
 use crate::world::{Company, Forum, hash, wait_for};
 
 /// Each kind of hash with the length of its digest in bytes.
-const KINDS: [(&str, usize); 5] = [("pdq", 32), ("md5", 16), ("sha1", 20), ("sha256", 32), ("sha512", 64)];
+const KINDS: [(&str, usize); 6] =
+    [("pdq", 32), ("md5", 16), ("sha1", 20), ("sha256", 32), ("sha512", 64), ("tlsh", 35)];
 const PDQ: &str = "pdq:f8f8f0cee0f4a84f06370a22038f63f0b36e2ed596621e1d33e6b39c4e9c9b22";
 
 /// A hash, a quality, and the reason with which it is refused.
@@ -45,7 +47,11 @@ fn never_listed() -> Vec<Case> {
         cases.push((format!("{kind}:{}", "5a".repeat(bytes - 1)), 0, "FIELD"));
         cases.push((format!("{kind}:{}zz", "5a".repeat(bytes - 1)), 0, "FIELD"));
     }
-    cases.extend(["tlsh", "url", "vpdq", "sha3"].map(|kind| (format!("{kind}:{}", "5a".repeat(32)), 0, "FIELD")));
+    // A public suffix, in clear and by its hash.
+    let host = hex(&sha256(&[b"co.uk/"]));
+    cases.extend(["co.uk", &host].map(|host| (format!("url:{host}"), 0, "HOST_TOO_BROAD")));
+    cases.push(("url:mailto:somebody@example.org".to_owned(), 0, "FIELD"));
+    cases.extend(["tlsh", "vpdq", "sha3"].map(|kind| (format!("{kind}:{}", "5a".repeat(32)), 0, "FIELD")));
     cases
 }
 
@@ -98,7 +104,7 @@ fn m20_what_is_empty_blank_malformed_or_known_to_be_harmless_is_refused_with_a_r
         let told = acme.run(&["submit", what, "--label", "symbol", "--quality", &quality.to_string()]).ends_with(2);
         assert!(told.err.contains(code) || code == "FIELD" && told.err.contains("expected"), "{what}: {told:?}");
     }
-    assert_eq!(seen.len(), 7, "{seen:?}");
+    assert_eq!(seen.len(), 8, "{seen:?}");
     assert_eq!(acme.status()["records"], 0, "nothing of it was signed, nor what stood beside it");
 }
 

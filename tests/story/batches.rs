@@ -121,7 +121,7 @@ fn a_list_goes_from_forum_to_forum_as_a_file() {
     acme.does(&["list", "export", "--format", "local-file", "-o", &local, "--label", "other"]);
     let text = fs::read_to_string(&local).unwrap();
     assert_eq!(text, format!("pdq {PDQ}\nvideo_md5 900150983cd24fb0d6963f7d28e17f72\n"));
-    fs::write(&local, text + "url https://example.org\nmd5 900150983cd24fb0d6963f7d28e17f72\n").unwrap();
+    fs::write(&local, text + "trend_query {}\nmd5 900150983cd24fb0d6963f7d28e17f72\n").unwrap();
     let ran = acme
         .run(&["submit", "--from", &local, "--format", "local-file", "--label", "other", "--quality", "77", "--json"])
         .ends_with(65)

@@ -6,6 +6,7 @@
 mod world;
 
 mod accounts;
+mod addresses;
 mod admission;
 mod backfill;
 mod batches;

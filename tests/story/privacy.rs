@@ -297,11 +297,12 @@ async fn look_up(at: &Company, values: &[(&'static str, Vec<u8>)], picture: &str
         let answer = client.lookup(request).await.unwrap().into_inner();
         matched += answer.matches.len();
         if n % 50 == 0 {
-            // Questions that are refused repeat nothing elsewhere either.
             let (kind, digest) = &chunk[0];
             let address = |value| l::Signal { r#type: "url".into(), value };
+            // Questions that are refused repeat nothing elsewhere either.
             let broken = [
                 address(format!("mailto:{}@example.org", hex(digest))),
+                l::Signal { r#type: String::new(), value: format!("https://{}%2F/", hex(digest)) },
                 l::Signal { r#type: hex(digest), value: hex(digest) },
                 l::Signal { r#type: (*kind).into(), value: format!("{}0", hex(digest)) },
             ];

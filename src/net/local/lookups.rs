@@ -47,9 +47,12 @@ const OFFERED_MATCHES_MAX: usize = 16;
 const ASKED_AT_ONCE_MAX: usize = 16;
 /// Hashes of one bulk request: 2.5 MiB of the longest, and some 2 MiB of answer if every one of them matches.
 pub const BULK_MAX: usize = 10_000;
-/// Pictures of a bulk request that are searched in one go: enough for the index to go through the list with all of them,
-/// and a few milliseconds, after which others have their turn.
-const BULK_PICTURES_TOGETHER: usize = 1_024;
+/// Pictures of a bulk request that are searched in one go: so many that going through the index with all of them costs
+/// each a third of a search of its own, and some ten milliseconds, after which others have their turn.
+const BULK_PICTURES_TOGETHER: usize = 4_096;
+/// Entries near a hash that are looked for in that one go. Few hashes have more, and those are searched again, one after
+/// the other: with [`MATCHES_MAX`] for each of them a list of near copies would fill the memory.
+const BULK_NEAR_FIRST: usize = 16;
 /// Entries that are shown of a hash in bulk.
 const BULK_SHOWN_MAX: usize = 4;
 /// Videos of one lookup: each comes with the digits of a hundred frames, and a person reads no more.
@@ -201,7 +204,8 @@ impl LocalService {
             false => (self.lookups.hashing.hash(file).await?, None),
         };
         let quality = hashes.image.as_ref().map(|image| u32::from(image.quality));
-        let turned = positions.iter().flatten().map(|picture| Subject::of(Alg::Pdq, &picture.hash));
+        let turned = hashes.variants.iter().chain(positions.iter().flatten());
+        let turned = turned.map(|picture| Subject::of(Alg::Pdq, &picture.hash));
         let mut subjects: Vec<_> = hashes.subjects().into_iter().chain(turned).collect();
         if quality.is_some_and(|quality| quality < PDQ_QUALITY_MIN) {
             subjects.retain(|subject| subject.known_alg() != Some(Alg::Pdq));
@@ -452,16 +456,22 @@ impl Bulk {
 
     /// Those that match. The first of them stands at `begins` in its request. Rules that decide are added to `rules`.
     fn search(&self, on: &Site, judge: &Judge, begins: usize, rules: &mut Vec<String>) -> Vec<l::BulkHit> {
-        let found = self.found_in(&on.shared.matcher().now());
+        let index = on.shared.matcher().now();
+        let mut found = self.found_in(&index);
         let mut hits = Vec::new();
-        let mut rest = found.into_iter().peekable();
-        while rest.peek().is_some() {
-            let (now, replica) = (clock::now(), on.shared.replica());
-            let mut asked = 0;
+        loop {
+            let (mut some, mut asked) = (Vec::new(), 0);
             while asked < BULK_ASKED_MAX
-                && let Some((position, candidates, truncated)) = rest.next()
+                && let Some(one) = found.next()
             {
-                asked += candidates.len();
+                asked += one.1.len();
+                some.push(one);
+            }
+            if some.is_empty() {
+                break;
+            }
+            let (now, replica) = (clock::now(), on.shared.replica());
+            for (position, candidates, truncated) in some {
                 let found = matcher::Found { candidates, truncated, ..Default::default() };
                 let listed = Listed::of(&replica, &judge.addresses, found, now);
                 if !listed.entries.is_empty() {
@@ -476,22 +486,25 @@ impl Bulk {
     }
 
     /// Positions that something may be listed for, with the candidates of each, and whether there are more.
-    fn found_in(&self, index: &Index) -> Vec<(usize, Vec<Candidate>, bool)> {
+    fn found_in<'a>(&'a self, index: &'a Index) -> Box<dyn Iterator<Item = (usize, Vec<Candidate>, bool)> + 'a> {
         let candidate = |distance, threshold, subject| Candidate { distance, query: 0, threshold, subject };
         if self.alg == Alg::Pdq {
-            let near = index.near(self.digests.as_chunks().0, self.threshold).into_iter().enumerate();
-            let near = near.filter(|(_, near)| !near.hits.is_empty()).map(|(position, near)| {
-                let hits = near.hits.into_iter();
-                let hits = hits.map(|(distance, hash): (u32, Pdq)| {
-                    candidate(distance, self.threshold, Subject::of(Alg::Pdq, &hash))
-                });
-                (position, hits.collect(), near.truncated)
-            });
-            return near.collect();
+            let hashes = self.digests.as_chunks().0;
+            let near = index.near(hashes, self.threshold, BULK_NEAR_FIRST).into_iter().zip(hashes).enumerate();
+            return Box::new(near.filter(|(_, (near, _))| !near.hits.is_empty()).map(
+                move |(position, (near, hash))| {
+                    let again = || index.near(&[*hash], self.threshold, MATCHES_MAX).pop();
+                    let near = if near.truncated { again().unwrap_or(near) } else { near };
+                    let hits = near.hits.into_iter().map(|(distance, hash): (u32, Pdq)| {
+                        candidate(distance, self.threshold, Subject::of(Alg::Pdq, &hash))
+                    });
+                    (position, hits.collect(), near.truncated)
+                },
+            ));
         }
         let subjects: Vec<_> = self.digests.chunks_exact(self.length).map(|d| Subject::of(self.alg, d)).collect();
         let listed = index.among(&subjects).into_iter().zip(subjects).enumerate().filter(|(_, (listed, _))| *listed);
-        listed.map(|(position, (_, subject))| (position, vec![candidate(0, 0, subject)], false)).collect()
+        Box::new(listed.map(move |(position, (_, subject))| (position, vec![candidate(0, 0, subject)], false)))
     }
 }
 

@@ -326,7 +326,7 @@ impl Table {
 
     fn contains(&self, word: u64) -> bool {
         // A table is never full, so that the search ends; one without lines is empty.
-        for line in self.from_home(word) {
+        for line in self.lines_of(word) {
             // Without a branch for each word: a wrong guess would cost more than the words.
             let (mut here, mut end) = (false, false);
             for at in &line.0 {
@@ -342,7 +342,7 @@ impl Table {
     }
 
     /// The lines from the word's own to the last, and from the first on.
-    fn from_home(&self, word: u64) -> impl Iterator<Item = &Line> {
+    fn lines_of(&self, word: u64) -> impl Iterator<Item = &Line> {
         let (before, from) = self.lines.split_at(self.home(word));
         from.iter().chain(before)
     }
@@ -399,9 +399,7 @@ fn larger(lines: usize) -> usize {
 }
 
 fn shard_of(word: u64) -> usize {
-    #[expect(clippy::cast_possible_truncation, reason = "SHARD_BITS bits fit")]
-    let shard = (word >> (u64::BITS - SHARD_BITS)) as usize;
-    shard
+    (word >> (u64::BITS - SHARD_BITS)) as usize
 }
 
 /// Says which key a file belongs to without telling it.
@@ -602,6 +600,34 @@ mod tests {
         assert!(index.remove(&subject(1)) && index.snapshot().may_contain(&subject(1)));
         assert!(index.remove(&subject(1)) && !index.snapshot().may_contain(&subject(1)));
         assert!(!index.remove(&subject(1)) && index.is_empty());
+    }
+
+    #[test]
+    fn readers_find_what_stays_while_others_come_and_go() {
+        let mut index = ExactIndex::from_subjects(KEY, &(0..500).map(subject).collect::<Vec<_>>());
+        let shown = std::sync::Mutex::new(index.snapshot());
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let stay: Vec<_> = (0..500).map(subject).collect();
+                    while !done.load(Ordering::Relaxed) {
+                        let snapshot = shown.lock().unwrap().clone();
+                        assert!(stay.iter().all(|one| snapshot.may_contain(one)));
+                        assert!(snapshot.may_contain_many(&stay).into_iter().all(|found| found));
+                    }
+                });
+            }
+            // Enough of them that tables are replaced, and places are emptied and taken again.
+            for round in 0..20 {
+                (500..6_000).for_each(|number| assert!(index.insert(&subject(number))));
+                *shown.lock().unwrap() = if round % 5 == 0 { index.freeze() } else { index.snapshot() };
+                (500..6_000).for_each(|number| assert!(index.remove(&subject(number))));
+                *shown.lock().unwrap() = index.snapshot();
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(index.len(), 500);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { delta: 4_096, piece: 256, fanout: 16, due: 2, indexed_min: INDEXED_MIN }
+        Self { delta: 4_096, piece: 256, fanout: 16, due: 1, indexed_min: INDEXED_MIN }
     }
 }
 
@@ -151,6 +151,11 @@ impl HammingIndex {
             first += some.len();
             self.push(Segment::build(some, self.sizes.indexed_min), Dead::default());
         }
+    }
+
+    /// Counts bits in another way from now on; for measuring what each is worth.
+    pub fn use_path(&mut self, path: Path) {
+        self.now.path = path;
     }
 
     /// Adds a hash; `false` when it was there.

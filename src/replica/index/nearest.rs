@@ -3,7 +3,7 @@
 use super::Pdq;
 
 /// How many times the limit may wait unsorted. More room means fewer rounds of sorting them out.
-const SLACK: usize = 8;
+const SLACK: usize = 2;
 /// The least room, so that a small limit does not sort all the time.
 const ROOM_MIN: usize = 1_024;
 
@@ -16,13 +16,34 @@ pub struct Near {
     pub truncated: bool,
 }
 
+/// A hit that is kept, in the order of the answer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Kept {
+    /// The distance, then the first 12 bytes of the hash: one comparison that nearly always decides.
+    rank: u128,
+    hash: Pdq,
+}
+
+impl Kept {
+    fn new(distance: u32, hash: Pdq) -> Self {
+        let mut rank = [0; 16];
+        rank[..4].copy_from_slice(&distance.to_be_bytes());
+        rank[4..].copy_from_slice(&hash[..12]);
+        Self { rank: u128::from_be_bytes(rank), hash }
+    }
+
+    fn distance(&self) -> u32 {
+        (self.rank >> 96) as u32
+    }
+}
+
 /// Collects hits and keeps the nearest `limit`.
 pub(super) struct Nearest {
     limit: usize,
-    kept: Vec<(u32, Pdq)>,
+    kept: Vec<Kept>,
     truncated: bool,
     /// The farthest of the nearest, once there were too many: nothing from there on matters.
-    bar: Option<(u32, Pdq)>,
+    bar: Option<Kept>,
 }
 
 impl Nearest {
@@ -32,22 +53,18 @@ impl Nearest {
 
     /// The greatest distance that can still matter.
     pub(super) fn reach(&self, threshold: u32) -> u32 {
-        self.bar.as_ref().map_or(threshold, |bar| threshold.min(bar.0))
+        self.bar.as_ref().map_or(threshold, |bar| threshold.min(bar.distance()))
     }
 
     /// Takes a hit, of which each hash comes once.
     pub(super) fn offer(&mut self, distance: u32, hash: impl FnOnce() -> Pdq) {
-        let Some(bar) = &self.bar else { return self.keep((distance, hash())) };
-        if distance > bar.0 {
+        if self.bar.is_some_and(|bar| distance > bar.distance()) {
             return;
         }
-        let hit = (distance, hash());
-        if hit < *bar {
-            self.keep(hit);
+        let hit = Kept::new(distance, hash());
+        if self.bar.is_some_and(|bar| hit >= bar) {
+            return;
         }
-    }
-
-    fn keep(&mut self, hit: (u32, Pdq)) {
         self.kept.push(hit);
         if self.kept.len() >= self.limit.saturating_mul(SLACK).max(ROOM_MIN) {
             self.cut();
@@ -63,13 +80,13 @@ impl Nearest {
             self.kept.select_nth_unstable(self.limit - 1);
         }
         self.kept.truncate(self.limit);
-        self.bar = Some(self.kept.last().copied().unwrap_or_default());
+        self.bar = Some(self.kept.last().copied().unwrap_or(Kept { rank: 0, hash: [0; 32] }));
     }
 
     pub(super) fn finish(mut self) -> Near {
         self.cut();
         self.kept.sort_unstable();
-        Near { hits: self.kept, truncated: self.truncated }
+        Near { hits: self.kept.iter().map(|kept| (kept.distance(), kept.hash)).collect(), truncated: self.truncated }
     }
 }
 

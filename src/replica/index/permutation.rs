@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn another_key_moves_them_elsewhere() {
-        let hash: Pdq = std::array::from_fn(|i| i as u8 * 37);
+        let hash: Pdq = std::array::from_fn(|i| (i as u8).wrapping_mul(37));
         let of = |key| Permutation::new([key; 32]).apply(Path::PORTABLE, &hash);
         assert_ne!(of(1), of(2));
         assert_eq!(of(1), of(1));

@@ -377,7 +377,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4_000))]
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
 
         /// The claim of the file comment, for differences spread over the bands in any way.
         #[test]

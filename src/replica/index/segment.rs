@@ -12,7 +12,7 @@ use super::scan::{BANDS, Hash, SKETCHES_AT_ONCE};
 use super::simd;
 
 /// Below these a scan is as fast as a table.
-pub(super) const INDEXED_MIN: usize = 16_384;
+pub(super) const INDEXED_MIN: usize = 8_192;
 /// The most hashes of one segment: positions among the entries of all bands stay below 2^32.
 pub(super) const HASHES_MAX: usize = (u32::MAX as usize + 1) / BANDS - 1;
 /// Hashes that a bucket holds on average, when the segment is small: fewer buckets of a few hashes are cheaper than

@@ -6,8 +6,9 @@
 //! otherwise than its text says (backslashes, user names, addresses of other numbers), those of browsers: else the link that
 //! is looked up would not be the one that opens.
 
+// From `core`: addresses are values here, nothing is opened.
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
 use super::{Alg, Subject};
@@ -16,6 +17,9 @@ use crate::replica::view::Entry;
 
 /// Longest address in bytes: more than browsers and servers take, and little enough to look through in microseconds.
 pub const URL_BYTES_MAX: usize = 8_192;
+/// Longest host in bytes, once it is unescaped: four times what can be asked of DNS. To make the ASCII form of an
+/// international label costs the square of its length.
+pub const HOST_BYTES_MAX: usize = 1_024;
 /// Expressions of one address: five hosts by six paths.
 pub const EXPRESSIONS_MAX: usize = HOSTS_MAX * PATHS_MAX;
 /// Hosts of the expressions: the whole one, and four that end it.
@@ -63,7 +67,8 @@ pub enum UrlError {
     /// There is nothing where the host should stand.
     #[error("url: it has no host, expected one as in https://example.org/page")]
     NoHost,
-    /// Brackets without an IPv6 address, or a character in the host at which others would end it.
+    /// Brackets without an IPv6 address, a character in the host at which others would end it, or a host of more than
+    /// [`HOST_BYTES_MAX`].
     #[error("url: its host is none that a browser would open")]
     BadHost,
 }
@@ -215,6 +220,9 @@ fn host_of(authority: &str) -> &str {
 /// The host, and whether it is a number.
 fn canonical_host(host: &str) -> Result<(String, bool), UrlError> {
     let bytes = unescaped(host);
+    if bytes.len() > HOST_BYTES_MAX {
+        return Err(UrlError::BadHost);
+    }
     if let Some(inner) = bytes.strip_prefix(b"[") {
         let inner = inner.strip_suffix(b"]").and_then(|inner| std::str::from_utf8(inner).ok());
         let address: Ipv6Addr = inner.and_then(|inner| inner.parse().ok()).ok_or(UrlError::BadHost)?;
@@ -301,8 +309,8 @@ fn canonical_path(path: &str) -> String {
     }
     let directory = kept.last().is_none_or(|last| last.is_empty());
     let named: Vec<_> = kept.into_iter().filter(|segment| !segment.is_empty()).collect();
-    // A question mark that was escaped is part of the path: it does not begin a query.
-    let path = escaped(&named.join(&b'/'), b"?");
+    // Escaped, a question mark begins no query, and a backslash is no slash: they are part of the path.
+    let path = escaped(&named.join(&b'/'), b"?\\");
     match (path.as_str(), directory) {
         ("", _) => "/".to_owned(),
         (path, true) => format!("/{path}/"),
@@ -499,20 +507,23 @@ mod tests {
             canonical(&"a".repeat(URL_BYTES_MAX + 1)).unwrap_err(),
             UrlError::TooLong { got: URL_BYTES_MAX + 1 }
         );
-        assert!(canonical(&"a".repeat(URL_BYTES_MAX)).is_ok());
+        assert!(canonical(&format!("a.example/{}", "a".repeat(URL_BYTES_MAX - 10))).is_ok());
+        let host = |length: usize| canonical(&format!("{}%{}/", "a".repeat(length - 1), "25".repeat(50) + "61"));
+        assert!(host(HOST_BYTES_MAX).is_ok());
+        assert_eq!(host(HOST_BYTES_MAX + 1), Err(UrlError::BadHost));
     }
 
     /// Changes a text in a few places, as somebody would who looks for a gap.
     fn mutated(text: &str, draw: &mut Draw) -> String {
-        const PIECES: [&str; 24] = [
-            "%", "%2", "%25", "%00", "%2F", "%ff", "..", "/./", "/../", "//", "\\", "@", ":", "::", "[", "]", "?", "#",
-            "\t", "\u{3002}", "xn--", "0x", "\u{202e}", "T1",
+        const PIECES: [&str; 25] = [
+            "%", "%2", "%25", "%00", "%2F", "%5C", "%ff", "..", "/./", "/../", "//", "\\", "@", ":", "::", "[", "]",
+            "?", "#", "\t", "\u{3002}", "xn--", "0x", "\u{202e}", "T1",
         ];
         let mut chars: Vec<char> = text.chars().collect();
         for _ in 0..=draw.below(4) {
             let at = usize::try_from(draw.below(chars.len() as u64 + 1)).unwrap();
             match draw.below(4) {
-                0 => drop(chars.splice(at..at, PIECES[usize::try_from(draw.below(24)).unwrap()].chars())),
+                0 => drop(chars.splice(at..at, PIECES[usize::try_from(draw.below(25)).unwrap()].chars())),
                 1 => chars.truncate(at),
                 2 => drop(chars.splice(at.., char::from_u32(u32::try_from(draw.below(0x11_0000)).unwrap()))),
                 _ => drop(chars.extend_from_within(at..)),

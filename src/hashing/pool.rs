@@ -159,7 +159,10 @@ fn permits(count: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::mpsc::{self, Sender};
+
+    use tokio::task::JoinSet;
 
     use super::*;
     use crate::hashing::drawn;
@@ -169,21 +172,26 @@ mod tests {
     }
 
     /// Tasks that hold what they were given until their sender is dropped.
-    fn held(pool: &Pool, bytes: &Bytes, count: usize) -> (Sender<()>, Vec<JoinHandle<Result<(), PoolError>>>) {
+    fn held(pool: &Pool, bytes: &Bytes, count: usize) -> (Sender<()>, JoinSet<Result<(), PoolError>>) {
         let (release, gate) = mpsc::channel::<()>();
-        let gate = Arc::new(std::sync::Mutex::new(gate));
-        let tasks = (0..count).map(|_task| {
+        let gate = Arc::new(Mutex::new(gate));
+        let mut tasks = JoinSet::new();
+        for _task in 0..count {
             let (pool, bytes, gate) = (pool.clone(), bytes.clone(), Arc::clone(&gate));
-            tokio::spawn(async move {
+            tasks.spawn(async move {
                 let wait = move |_bytes: &[u8]| {
                     let _closed = gate.lock().unwrap().recv();
                     Ok(())
                 };
                 pool.run(bytes, wait, Duration::from_secs(HASH_SECONDS_MAX)).await
-            })
-        });
-        let tasks = tasks.collect();
+            });
+        }
         (release, tasks)
+    }
+
+    async fn all_done(release: Sender<()>, tasks: JoinSet<Result<(), PoolError>>) {
+        drop(release);
+        assert!(tasks.join_all().await.iter().all(Result::is_ok));
     }
 
     async fn until(what: &str, condition: impl Fn() -> bool) {
@@ -211,10 +219,7 @@ mod tests {
         let (release, tasks) = held(&pool, &Bytes::from_static(b"text"), 2 + WAITING_MAX);
         until("every place is taken", || pool.places.available_permits() == 0).await;
         assert!(matches!(pool.hash(Bytes::from_static(b"one more")).await, Err(PoolError::Busy)));
-        drop(release);
-        for task in tasks {
-            task.await.unwrap().unwrap();
-        }
+        all_done(release, tasks).await;
         pool.hash(Bytes::from_static(b"one more")).await.unwrap();
     }
 
@@ -225,10 +230,7 @@ mod tests {
         let (release, tasks) = held(&pool, &long, 8);
         until("every byte is taken", || pool.bytes.available_permits() == 0).await;
         assert!(matches!(pool.hash(Bytes::from_static(b"t")).await, Err(PoolError::Busy)));
-        drop(release);
-        for task in tasks {
-            task.await.unwrap().unwrap();
-        }
+        all_done(release, tasks).await;
         let longer = Bytes::from(vec![b't'; permits(FILE_BYTES_MAX) + 1]);
         assert!(matches!(pool.hash(longer).await, Err(PoolError::TooLong { length }) if length == FILE_BYTES_MAX + 1));
     }
@@ -242,10 +244,7 @@ mod tests {
             pool.pixels.available_permits() == 0 && pool.workers.available_permits() == 6
         })
         .await;
-        drop(release);
-        for task in tasks {
-            task.await.unwrap().unwrap();
-        }
+        all_done(release, tasks).await;
         drop(all);
         assert_eq!(pool.pixels.available_permits() as u64, PIXELS_UNDER_WAY_MAX);
     }

@@ -624,6 +624,19 @@ mod tests {
     }
 
     #[test]
+    fn the_luminance_of_every_colour_is_that_of_the_python_binding() {
+        let levels = || 0..=u8::MAX;
+        for (r, g) in levels().flat_map(|r| levels().map(move |g| (r, g))) {
+            let of_two = f64::from(r) * 0.299 + f64::from(g) * 0.587;
+            for b in levels() {
+                #[expect(clippy::cast_possible_truncation, reason = "as numpy does")]
+                let theirs = (of_two + f64::from(b) * 0.114) as f32;
+                assert!(luma_of(&[r, g, b]).to_bits() == theirs.to_bits(), "{r} {g} {b}");
+            }
+        }
+    }
+
+    #[test]
     fn the_cosines_are_the_same_on_every_machine() {
         let by_frequency = (0..FREQUENCIES).flat_map(|i| COSINES.iter().map(move |weights| weights[i]));
         let bytes: Vec<u8> = by_frequency.flat_map(f32::to_le_bytes).collect();

@@ -17,7 +17,7 @@ pub(crate) fn parser() -> Parser {
     let mut corpus: Vec<_> = names.into_iter().map(|path| fs::read(path).unwrap()).collect();
     let poster = drawn::poster(1, 40, 30);
     corpus.extend([drawn::png_bytes(&poster).unwrap(), drawn::jpeg_bytes(&poster, 60).unwrap()]);
-    Parser { name: "image", inputs: 4_000, corpus, memory_max, repair, check }
+    Parser { name: "image", inputs: 2_000, corpus, memory_max, repair, check }
 }
 
 /// The decoder's limit, and the pixels as RGB beside it twice: the picture, and the picture turned.

@@ -4,16 +4,15 @@
 //! `STAYDOWN_BENCH_RECORDS` scales it (1,000,000).
 #![expect(clippy::print_stdout, reason = "a benchmark's result is what it prints")]
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot be made ends by panicking")]
-#![expect(unsafe_code, reason = "an allocator that counts cannot be written without")]
 
+mod counting;
 mod forum;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use counting::allocated;
 use forum::Forum;
 use staydown::clock;
 use staydown::matcher::Matcher;
@@ -28,33 +27,6 @@ const SUBJECT_BYTES_MAX: usize = 200;
 const AUTHORS: usize = 3;
 const LOOKUPS: u64 = 100_000;
 const SCANS: u64 = 50;
-
-/// The system's allocator, and how many bytes it has given out.
-struct Counting;
-
-static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes unchanged to the system's allocator; the counter never touches what it returns.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are handed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
-        ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are handed on.
-        unsafe { System.dealloc(place, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn allocated() -> usize {
-    ALLOCATED.load(Ordering::Relaxed)
-}
 
 /// A block as the view folds it.
 type Block = (Header, Vec<Parsed>);

@@ -3,7 +3,7 @@
 # STAYDOWN_BENCH_RECORDS and STAYDOWN_BENCH_SUBMISSIONS scale it.
 set -eu
 cd "$(dirname "$0")/.."
-for bench in hashing view replication latency report; do
+for bench in hashing matching view replication latency report; do
     echo "== $bench"
     cargo bench --quiet --bench "$bench"
 done

@@ -11,6 +11,7 @@ use super::block::Header;
 use super::ids::{BlockId, LogNo, MemberId, Seq, TimeMs};
 use super::record::{IncidentId, Resource, Statement};
 use super::signal::Subject;
+use super::stored::{Damaged, Source, Stored, stored};
 
 /// Resources offered with one entry: a person reads them.
 pub const OFFERS_MAX: usize = 8;
@@ -166,6 +167,34 @@ pub struct Notes {
     acted: BTreeMap<Subject, ByMember<Acted>>,
     /// When the author of an opinion wants to look again; holds while that opinion stands.
     reviews: BTreeMap<(Subject, MemberId), Note<TimeMs>>,
+}
+
+stored!(<T> Note { member, time, block, index, what });
+stored!(ReferralWord { open, expires, authority, jurisdiction });
+stored!(IncidentWord { code, level, open, closes });
+stored!(Resource { url, languages, labels, listed, expires });
+stored!(Preserved { until, contact });
+stored!(Acted { result, at });
+
+/// All but what follows from the rest.
+impl Stored for Notes {
+    fn store(&self, out: &mut Vec<u8>) {
+        self.referrals.store(out);
+        self.incidents.store(out);
+        self.preserved.store(out);
+        self.acted.store(out);
+        self.reviews.store(out);
+        (self.resources.len() as u64).store(out);
+        self.resources().for_each(|note| note.store(out));
+    }
+
+    fn load(source: &mut Source<'_>) -> Result<Self, Damaged> {
+        let (referrals, incidents) = Stored::load(source)?;
+        let (preserved, acted, reviews) = Stored::load(source)?;
+        let mut notes = Self { referrals, incidents, preserved, acted, reviews, ..Self::default() };
+        Vec::load(source)?.into_iter().for_each(|note| notes.put_resource(note));
+        Ok(notes)
+    }
 }
 
 impl Notes {

@@ -40,7 +40,7 @@ impl Matcher {
     /// The index of a list as it stands.
     pub fn of(view: &View) -> Self {
         let mut pictures = HammingIndex::default();
-        view.matching().filter_map(picture).for_each(|hash| pictures.insert(hash));
+        view.matching().filter_map(|subject| picture(&subject)).for_each(|hash| pictures.insert(hash));
         let now = Index { pictures: pictures.snapshot() };
         Self { writer: Mutex::new(pictures), now: ArcSwap::from_pointee(now) }
     }

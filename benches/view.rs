@@ -1,6 +1,6 @@
-//! What a listed subject costs: memory, folding, looking up. `cargo bench --bench view`.
+//! What a listed subject costs: memory, folding, looking up, writing and reading its image. `cargo bench --bench view`.
 //!
-//! Defends: at most 200 bytes of memory for a subject with one opinion, beside the matching index.
+//! Defends: at most 64 bytes of memory for a subject with one opinion, beside the matching index.
 //! `STAYDOWN_BENCH_RECORDS` scales it (1,000,000).
 #![expect(clippy::print_stdout, reason = "a benchmark's result is what it prints")]
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot be made ends by panicking")]
@@ -8,6 +8,7 @@
 mod counting;
 mod forum;
 
+use std::convert::Infallible;
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Duration;
@@ -17,13 +18,14 @@ use forum::Forum;
 use staydown::clock;
 use staydown::matcher::Matcher;
 use staydown::replica::block::Header;
+use staydown::replica::charter::Charter;
 use staydown::replica::record::Parsed;
 use staydown::replica::signal::{Alg, Subject};
 use staydown::replica::signed::{Keyring, VerifiedBlock};
 use staydown::replica::view::View;
 
 /// Most bytes that a subject with one opinion may take in the view.
-const SUBJECT_BYTES_MAX: usize = 200;
+const SUBJECT_BYTES_MAX: usize = 64;
 const AUTHORS: usize = 3;
 const LOOKUPS: u64 = 100_000;
 const SCANS: u64 = 50;
@@ -55,6 +57,7 @@ fn main() {
     drop(again);
 
     lookups(&view, records);
+    image(&view, forum.chain().effective());
     assert!(in_view <= SUBJECT_BYTES_MAX, "{in_view} bytes a subject, at most {SUBJECT_BYTES_MAX} are the aim");
 }
 
@@ -70,6 +73,28 @@ fn lookups(view: &View, records: usize) {
     let index = Matcher::of(view, [7; 32]).unwrap().now();
     let pdq = timed(|| queries.iter().for_each(|q| drop(black_box(index.search(q)))));
     println!("PDQ lookup: {} us", pdq.as_micros() / u128::from(SCANS));
+}
+
+/// What a node with a long list starts from.
+fn image(view: &View, charter: &Charter) {
+    let mut bytes = Vec::new();
+    let taken = timed(|| drop(black_box(view.image())));
+    let image = view.image();
+    let mut sink = |piece: &[u8]| {
+        bytes.extend_from_slice(piece);
+        Ok::<_, Infallible>(())
+    };
+    let written = timed(|| image.write_to(&mut sink).unwrap());
+    let mut read = None;
+    let loaded = timed(|| read = Some(View::read_from(charter, &bytes).unwrap()));
+    assert_eq!(read.unwrap().digest(), view.digest());
+    println!(
+        "image: {} bytes, taken in {} us, written in {} ms, read in {} ms",
+        bytes.len(),
+        taken.as_micros(),
+        written.as_millis(),
+        loaded.as_millis()
+    );
 }
 
 fn blocks(forum: &Forum, records: usize) -> Vec<Block> {

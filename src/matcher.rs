@@ -209,12 +209,12 @@ impl Matcher {
     pub fn built(view: &View, key: [u8; 32], mut told: impl FnMut(u64, u64)) -> io::Result<Self> {
         let (mut exact, mut documents, mut hashes) = (ExactIndex::new(key), TlshIndex::default(), Vec::new());
         for (done, subject) in (1..).zip(view.matching()) {
-            if let Some(hash) = picture(subject) {
+            if let Some(hash) = picture(&subject) {
                 hashes.push(hash);
-            } else if let Some(tlsh) = document(subject) {
+            } else if let Some(tlsh) = document(&subject) {
                 documents.insert(&tlsh);
             } else {
-                exact.insert(subject);
+                exact.insert(&subject);
             }
             if done % STEP == 0 {
                 told(done, view.listed().max(done));
@@ -232,7 +232,7 @@ impl Matcher {
     pub fn with_stored(stored: Stored, view: &View) -> io::Result<Self> {
         let Stored { key, pictures, exact } = stored;
         let mut documents = TlshIndex::default();
-        for tlsh in view.matching_of(Alg::Tlsh).filter_map(document) {
+        for tlsh in view.matching_of(Alg::Tlsh).filter_map(|subject| document(&subject)) {
             documents.insert(&tlsh);
         }
         Self::start(key, pictures, documents, exact, videos(view, key))
@@ -539,7 +539,7 @@ fn equal(query: usize, subject: &Subject) -> Candidate {
 /// The index of the videos in a list.
 fn videos(view: &View, key: [u8; 32]) -> FramesIndex {
     let mut videos = FramesIndex::new(key);
-    view.matching_of(Alg::Vpdq).for_each(|subject| videos.insert(subject));
+    view.matching_of(Alg::Vpdq).for_each(|subject| videos.insert(&subject));
     view.notes().ties().for_each(|tie| videos.tie(&tie.subject, tie.member, tie.item));
     videos
 }

@@ -20,7 +20,9 @@ use super::{Shared, lock, submissions_off};
 use crate::clock;
 use crate::matcher::{Matcher, Stored};
 use crate::replica::block::Frame;
+use crate::replica::charter::Charter;
 use crate::replica::ids::{BlockId, Origin, Seq, TimeMs};
+use crate::replica::stored::{Damaged, Source};
 use crate::replica::view::View;
 use crate::replica::{Restore, Unusable};
 use crate::store::Store;
@@ -225,8 +227,8 @@ enum NotUsed {
     File(#[from] SnapshotError),
     #[error(transparent)]
     Replica(#[from] Unusable),
-    #[error("its {0} does not hang together")]
-    Part(&'static str),
+    #[error(transparent)]
+    List(#[from] Damaged),
     #[error("reading it panicked: please report this")]
     Panicked,
 }
@@ -236,11 +238,11 @@ fn adopt(snapshot: &Snapshot, restore: &mut Restore, store: &Store) -> Result<Lo
     // The list and its index are about as long: each core reads one.
     let (index, view) = thread::scope(|scope| {
         let index = scope.spawn(|| Stored::read(snapshot));
-        let view = snapshot.section(VIEW).map(|bytes| View::read_from(&law, &bytes));
+        let view = read_view(snapshot, &law);
         (index.join(), view)
     });
     let index = index.map_err(|_panicked| NotUsed::Panicked)??;
-    let mut view = view?.map_err(|_broken| NotUsed::Part("list"))?;
+    let mut view = view?;
     let matcher = Matcher::with_stored(index, &view)?;
     view.follow_changes();
     let on_disk = |id: BlockId| {
@@ -249,6 +251,29 @@ fn adopt(snapshot: &Snapshot, restore: &mut Restore, store: &Store) -> Result<Lo
     };
     let adopted = restore.adopt(&snapshot.section(STATE)?, view, on_disk)?;
     Ok(Loaded { matcher, adopted })
+}
+
+/// Nothing of what is read may be used before the section's checksum was found to hold.
+fn read_view(snapshot: &Snapshot, law: &Charter) -> Result<View, NotUsed> {
+    let mut section = snapshot.open_section(VIEW)?;
+    let mut failed = None;
+    let view = View::load(
+        law,
+        &mut Source::new(&mut |bytes| {
+            section.fill(bytes).map_err(|error| {
+                failed = Some(error);
+                Damaged::Short
+            })
+        }),
+    );
+    match (view, failed) {
+        (_, Some(error)) => Err(error.into()),
+        (Err(damaged), None) => Err(damaged.into()),
+        (Ok(view), None) => {
+            section.finish()?;
+            Ok(view)
+        }
+    }
 }
 
 /// Verifies the blocks that a snapshot stood for, at half a core's pace. What does not hold is fetched again after the next

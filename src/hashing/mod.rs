@@ -130,7 +130,13 @@ pub fn hash_file(path: &Path) -> Result<FileHashes, HashingError> {
         let reading = Reading { inner: head.chain(file), hasher: &mut hasher };
         let digests = Digests::of_reader(reading).map_err(unreadable)?;
         let video = is_video.then(|| video::usable_frames_of(path));
-        return Ok(FileHashes { digests, image: None, variants: Vec::new(), document: (!is_video).then(|| hasher.finish()), video });
+        return Ok(FileHashes {
+            digests,
+            image: None,
+            variants: Vec::new(),
+            document: (!is_video).then(|| hasher.finish()),
+            video,
+        });
     }
     // One byte more than is allowed, so that a longer file shows without being read.
     let rest_max = image::FILE_BYTES_MAX + 1 - head.len() as u64;

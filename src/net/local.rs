@@ -1215,7 +1215,7 @@ impl Filter {
             if self.alg.is_some_and(|alg| alg.number() != subject.alg()) {
                 continue;
             }
-            let entry = replica.view().entry(subject, self.now);
+            let entry = replica.view().entry(&subject, self.now);
             page.extend(entry.filter(|e| self.shows(e)).map(|e| entry_to_proto(&e, charter, &labels)));
         }
         None

@@ -151,7 +151,7 @@ fn scan(
         last = Some(subject.clone());
         if talked_about {
             looked_at += 1;
-            let reviews = reviews(&replica, subject, &labels, tripped.get(subject), now);
+            let reviews = reviews(&replica, &subject, &labels, tripped.get(&subject), now);
             found.extend(reviews.into_iter().filter(|review| fits(review, request)));
         }
     }
@@ -165,15 +165,18 @@ fn subjects<'a>(
     request: &l::ListReviewsRequest,
     after: Option<&'a Subject>,
     soon: TimeMs,
-) -> Box<dyn Iterator<Item = (&'a Subject, bool)> + 'a> {
+) -> Box<dyn Iterator<Item = (Subject, bool)> + 'a> {
     use std::ops::Bound::{Excluded, Unbounded};
     // A few are tripped, and there are millions to pass by.
     if request.kind == Kind::Flood.name() {
         let tripped = tripped.range((after.map_or(Unbounded, Excluded), Unbounded));
-        return Box::new(tripped.map(|(subject, _)| (subject, true)));
+        return Box::new(tripped.map(|(subject, _)| (subject.clone(), true)));
     }
     let all = replica.view().talked_about(after, replica.me(), soon);
-    Box::new(all.map(|(subject, talked_about)| (subject, talked_about || tripped.contains_key(subject))))
+    Box::new(all.map(|(subject, talked_about)| {
+        let is_tripped = tripped.contains_key(&subject);
+        (subject, talked_about || is_tripped)
+    }))
 }
 
 fn fits(review: &l::Review, request: &l::ListReviewsRequest) -> bool {

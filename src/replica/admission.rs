@@ -7,6 +7,7 @@ use super::charter::{Charter, ExpulsionPolicy, Member, MemberStatus, Roles};
 use super::ids::{Class, KeyId, LogNo, MemberId, Origin, Seq, TimeMs};
 use super::log::Log;
 use super::record::Statement;
+use super::stored::stored;
 
 /// Whether `roles` may make `statement` in a forum of semantics `level`. Inert otherwise.
 pub fn may_say(level: u32, roles: Roles, statement: &Statement) -> bool {
@@ -109,6 +110,9 @@ struct Day {
 pub struct Quotas {
     days: BTreeMap<(MemberId, Class, u64), Day>,
 }
+
+stored!(Day { by_log });
+stored!(Quotas { days });
 
 /// What a block's records found of their day's quota.
 #[derive(Clone, Copy, Debug)]

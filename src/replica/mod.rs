@@ -35,6 +35,7 @@ pub mod own;
 pub mod record;
 pub mod signal;
 pub mod signed;
+pub mod stored;
 pub mod strict;
 pub mod suspension;
 pub mod taxonomy;

@@ -11,6 +11,7 @@ use super::block::Header;
 use super::ids::{BlockId, LogNo, MemberId, Seq, TimeMs};
 use super::record::{IncidentId, Resource, Stance, Statement};
 use super::signal::{Alg, Subject};
+use super::stored::{Damaged, Source, Stored, stored};
 use super::vpdq::ItemId;
 
 /// Resources offered with one entry: a person reads them.
@@ -180,6 +181,35 @@ pub struct Notes {
     reviews: BTreeMap<(Subject, MemberId), Note<TimeMs>>,
     /// Of the records of videos, which of them belong together; nothing of any other hash.
     videos: BTreeMap<(Subject, MemberId), Note<Option<ItemId>>>,
+}
+
+stored!(<T> Note { member, time, block, index, what });
+stored!(ReferralWord { open, expires, authority, jurisdiction });
+stored!(IncidentWord { code, level, open, closes });
+stored!(Resource { url, languages, labels, listed, expires });
+stored!(Preserved { until, contact });
+stored!(Acted { result, at });
+
+/// All but what follows from the rest.
+impl Stored for Notes {
+    fn store(&self, out: &mut Vec<u8>) {
+        self.referrals.store(out);
+        self.incidents.store(out);
+        self.preserved.store(out);
+        self.acted.store(out);
+        self.reviews.store(out);
+        self.videos.store(out);
+        (self.resources.len() as u64).store(out);
+        self.resources().for_each(|note| note.store(out));
+    }
+
+    fn load(source: &mut Source<'_>) -> Result<Self, Damaged> {
+        let (referrals, incidents) = Stored::load(source)?;
+        let (preserved, acted, reviews, videos) = Stored::load(source)?;
+        let mut notes = Self { referrals, incidents, preserved, acted, reviews, videos, ..Self::default() };
+        Vec::load(source)?.into_iter().for_each(|note| notes.put_resource(note));
+        Ok(notes)
+    }
 }
 
 impl Notes {

@@ -421,7 +421,7 @@ impl Watcher {
             return Ok(SetOut::All);
         }
         let Some(ending) = replica.view().ending(way.since, way.until) else { return Ok(SetOut::All) };
-        let ended: BTreeSet<_> = ending.take(self.limits.candidates + 1).cloned().collect();
+        let ended: BTreeSet<_> = ending.take(self.limits.candidates + 1).collect();
         let fresh = way.to.iter().flat_map(|(origin, head)| {
             (way.from.seq(origin).0 + 1..=head.seq.0).map(move |seq| BlockId { origin, seq: Seq(seq) })
         });
@@ -485,7 +485,7 @@ impl Watcher {
             }
             Some(Candidates::All) => {
                 let mut left = replica.view().changed(after, &stretch);
-                !left.all(|(subject, may)| look(subject, may))
+                !left.all(|(subject, may)| look(&subject, may))
             }
             None => false,
         };
@@ -901,7 +901,7 @@ mod tests {
         fn list(&self, t: TimeMs) -> BTreeMap<Bytes, l::Entry> {
             let replica = self.engine().shared().replica();
             let (view, charter) = (replica.view(), replica.charters().effective());
-            let entries = view.subjects_after(None).filter_map(|subject| view.entry(subject, t));
+            let entries = view.subjects_after(None).filter_map(|subject| view.entry(&subject, t));
             let listed = entries.filter(|entry| entry.status != Standing::Inactive);
             listed.map(|entry| normal(entry_to_proto(&entry, charter, &Taxonomy::built_in()))).collect()
         }

@@ -44,7 +44,7 @@ const CLIENT_KEY_ROW: usize = 16 + 4 + 8 + 4;
 /// A replica's image, cheap to make and apart from it: it can be written while the replica goes on.
 pub struct Image {
     state: kept::ReplicaImage,
-    view: view::Image,
+    view: view::image::Image,
 }
 
 /// Why an image is not used. Nothing of it was taken in.
@@ -74,7 +74,7 @@ impl Image {
     }
 
     /// The list.
-    pub fn view(&self) -> &view::Image {
+    pub fn view(&self) -> &view::image::Image {
         &self.view
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use counting::allocated;
 use forum::Forum;
 use staydown::clock;
-use staydown::matcher::Matcher;
+use staydown::matcher::{Matcher, Sought};
 use staydown::replica::block::Header;
 use staydown::replica::charter::Charter;
 use staydown::replica::record::Parsed;
@@ -69,7 +69,7 @@ fn lookups(view: &View, records: usize) {
     assert!(wanted.iter().all(|s| view.entry(s, now).is_some()));
     println!("exact lookup: {} ns", exact.as_nanos() / u128::from(LOOKUPS));
     let queries: Vec<[u8; 32]> = (0..SCANS).map(forum::scattered).collect();
-    let queries: Vec<_> = queries.iter().map(|q| [(0, Subject::of(Alg::Pdq, q))]).collect();
+    let queries: Vec<_> = queries.iter().map(|q| Sought::new(vec![(0, Subject::of(Alg::Pdq, q))], 31)).collect();
     let index = Matcher::of(view, [7; 32]).unwrap().now();
     let pdq = timed(|| queries.iter().for_each(|q| drop(black_box(index.search(q)))));
     println!("PDQ lookup: {} us", pdq.as_micros() / u128::from(SCANS));

@@ -423,13 +423,13 @@ mod tests {
             let shared = self.handle.shared();
             let replica = shared.replica();
             let view = replica.view();
-            let entry = |subject| format!("{:?}", view.entry(subject, view.digest().0).unwrap());
+            let entry = |subject| format!("{:?}", view.entry(&subject, view.digest().0).unwrap());
             Shown {
                 digest: view.digest(),
                 records: view.records(),
                 entries: view.subjects_after(None).map(entry).collect(),
                 searched: {
-                    let all = view.matching().cloned().enumerate().collect::<Vec<_>>();
+                    let all = view.matching().enumerate().collect::<Vec<_>>();
                     shared.matcher().now().search(&crate::matcher::Sought::new(all, 0)).candidates.len()
                 },
                 heads: format!("{:?}", replica.have()),

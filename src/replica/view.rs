@@ -2116,7 +2116,7 @@ mod tests {
         let mut view = World::of(&[("a", FULL)]).view();
         for n in 0..=ENDING_MAX as u32 {
             let end = TimeMs(START.0 + 1 + u64::from(n));
-            view.will_end(&Subject::of(super::super::signal::Alg::Md5, &[7; 16]), end);
+            view.will_end(&Subject::of(Alg::Md5, &[7; 16]), end);
         }
         let last = START.plus(ENDING_MAX as u64);
         assert!(view.ending(START, last).is_some());

@@ -2284,7 +2284,7 @@ mod tests {
 
     #[test]
     fn a_register_and_a_subject_stay_small() {
-        assert!(Register::SIZE <= 20);
+        const { assert!(Register::SIZE <= 20) };
         assert!(size_of::<Subject>() <= 48, "{}", size_of::<Subject>());
         assert!(size_of::<BlockPlace>() <= 24, "{}", size_of::<BlockPlace>());
     }

@@ -637,6 +637,7 @@ mod tests {
                 (7, near(2 * n, 0)),
             ],
             threshold: if n % 3 == 0 { 2 } else { 31 },
+            share_min_permille: SHARE_MIN_PERMILLE,
         });
         let items: Vec<_> = items.collect();
         let index = matcher.now();

@@ -13,6 +13,8 @@ pub(super) const BANDS: usize = 16;
 pub(super) const CHUNK: usize = 1_024;
 /// Hashes that a scan for many queries turns into planes at once.
 pub(super) const BLOCK: usize = 256;
+/// How far ahead a scan asks for memory, in hashes: 2 KiB, which crosses into the next page in time.
+pub(super) const AHEAD: usize = 64;
 /// Room for what one call finds, and for as many as a path writes at once.
 pub(super) const ROOM: usize = CHUNK + 8;
 /// Sketches that the widest path reads at once; a list of sketches is longer by as many.
@@ -198,10 +200,15 @@ pub(super) fn verify(
 /// Finds the numbers of the hashes within `threshold` bits of `query`, among at most [`CHUNK`].
 #[inline(always)]
 pub(super) fn scan_one(hashes: &[Hash], query: &Hash, threshold: u32, found: &mut Found) {
+    let mut len = found.len;
     for (i, hash) in hashes.iter().enumerate() {
+        simd::prefetch(hashes, i + AHEAD);
         let distance = hash.distance(query);
-        found.push_if(distance <= threshold, i as u32, distance);
+        found.at[len] = i as u32;
+        found.distance[len] = distance;
+        len += usize::from(distance <= threshold);
     }
+    found.len = len;
 }
 
 /// The same over the first `count` hashes of planes, at most [`BLOCK`].

@@ -243,8 +243,6 @@ mod x86 {
 
         /// Hashes of one step of the scan.
         const STEP: usize = 8;
-        /// How far ahead the scan asks for memory, in hashes.
-        const AHEAD: usize = 64;
 
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bitalg,popcnt,bmi1,lzcnt")]
         pub(in super::super) fn filter(
@@ -293,7 +291,7 @@ mod x86 {
             let (steps, rest) = hashes.as_chunks::<STEP>();
             for (number, step) in steps.iter().enumerate() {
                 let first = number * STEP;
-                (0..STEP).step_by(2).for_each(|line| super::super::prefetch(hashes, first + AHEAD + line));
+                (0..STEP).step_by(2).for_each(|line| super::super::prefetch(hashes, first + scan::AHEAD + line));
                 let counts = |pair: usize| {
                     let two: &[Hash; 2] = step[2 * pair..].first_chunk().expect("a step has four pairs");
                     // SAFETY: two hashes are eight words, which is what the load reads.

@@ -3,6 +3,7 @@
 //! stored.
 
 use std::io::Cursor;
+use std::iter;
 use std::panic::{self, UnwindSafe};
 
 pub use image::metadata::Orientation;
@@ -17,6 +18,11 @@ pub const PIXELS_MAX: u64 = 50_000_000;
 
 /// Most memory that a decoder may take, in bytes: [`PIXELS_MAX`] pixels of four 16-bit channels are 400 MB.
 pub const DECODE_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// Most segments of a JPEG, and chunks of a PNG without those that hold pixels. Cameras and editors write some hundreds
+/// at most; sixty megabytes of Huffman tables keep a decoder busy for a quarter of a minute, and as much in empty text
+/// chunks becomes ten times as much memory.
+pub const PARTS_MAX: usize = 10_000;
 
 /// How many bytes of a file [`sniff`] wants to see.
 pub const SNIFF_BYTES: usize = 32;
@@ -38,6 +44,12 @@ pub enum ImageError {
     /// Decoding would take more than [`DECODE_BYTES_MAX`]. Nothing was decoded.
     #[error("{format} image needs more than {DECODE_BYTES_MAX} bytes to decode; scale it down first")]
     TooMuchMemory {
+        /// What the first bytes say it is.
+        format: &'static str,
+    },
+    /// More segments or chunks than [`PARTS_MAX`]. Nothing was decoded.
+    #[error("{format} image is made of more than {PARTS_MAX} parts; save it anew without what is not the picture")]
+    TooManyParts {
         /// What the first bytes say it is.
         format: &'static str,
     },
@@ -142,6 +154,9 @@ pub fn upright(image: RgbImage, orientation: Orientation) -> RgbImage {
 
 /// A decoder that has read the header and found it within the limits.
 fn open(format: ImageFormat, bytes: &[u8]) -> Result<impl ImageDecoder, ImageError> {
+    if parts(format, bytes) > PARTS_MAX {
+        return Err(ImageError::TooManyParts { format: name(format) });
+    }
     let refused = |e| refused(format, &e);
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(DECODE_BYTES_MAX);
@@ -163,6 +178,34 @@ fn refused(format: ImageFormat, error: &image::ImageError) -> ImageError {
     match error {
         image::ImageError::Limits(_) => ImageError::TooMuchMemory { format },
         other => ImageError::Damaged { format, reason: other.to_string() },
+    }
+}
+
+/// Segments of a JPEG or chunks of a PNG, as far as they can be followed.
+fn parts(format: ImageFormat, bytes: &[u8]) -> usize {
+    match format {
+        ImageFormat::Jpeg => iter::successors(next_segment(bytes, 2), |&end| next_segment(bytes, end)).count(),
+        ImageFormat::Png => {
+            let chunk = |at: usize| {
+                let (length, name) = bytes.get(at..at + 8)?.split_at(4);
+                let length = u32::from_be_bytes(length.try_into().ok()?) as usize;
+                Some((at.saturating_add(12).saturating_add(length), name))
+            };
+            iter::successors(chunk(8), |&(next, _)| chunk(next)).filter(|(_, name)| *name != b"IDAT").count()
+        }
+        _ => 0,
+    }
+}
+
+/// Where the next segment of a JPEG ends that begins at `from` or, behind the pixels of a scan, later. None at the end
+/// of the picture: a camera may append a film.
+fn next_segment(bytes: &[u8], from: usize) -> Option<usize> {
+    let is_mark = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 1 | 0xd0..=0xd8 | 0xff);
+    let at = from + bytes.get(from..)?.windows(2).position(is_mark)?;
+    match bytes.get(at + 1..at + 4)? {
+        [0xd9, ..] => None,
+        [_, upper, lower] => Some(at + 2 + usize::from(u16::from_be_bytes([*upper, *lower]))),
+        _ => None,
     }
 }
 
@@ -370,6 +413,22 @@ mod tests {
             let refused = decode(format, &bytes).unwrap_err();
             assert!(matches!(refused, ImageError::TooManyPixels { .. }), "{format:?}: {refused}");
         }
+    }
+
+    #[test]
+    fn more_parts_than_the_limit_are_not_looked_at() {
+        // An empty comment and an empty text.
+        for (format, at, part) in
+            [(ImageFormat::Jpeg, 2, &b"\xff\xfe\0\x02"[..]), (ImageFormat::Png, 33, b"\0\0\0\x02tEXta\0\x90\xc5\x84j")]
+        {
+            let whole = encoded(format);
+            let with = |count: usize| [&whole[..at], &part.repeat(count), &whole[at..]].concat();
+            assert_eq!(decode(format, &with(PARTS_MAX / 2)).unwrap(), decode(format, &whole).unwrap());
+            let refused = decode(format, &with(PARTS_MAX)).unwrap_err();
+            assert!(matches!(refused, ImageError::TooManyParts { .. }), "{format:?}: {refused}");
+        }
+        let with_a_film = [encoded(ImageFormat::Jpeg), b"\xff\xfe\0\x02".repeat(PARTS_MAX)].concat();
+        assert!(decode(ImageFormat::Jpeg, &with_a_film).is_ok());
     }
 
     #[test]

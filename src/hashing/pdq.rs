@@ -148,9 +148,9 @@ impl<'a> Picture<'a> {
             for (tile, rows) in kept.iter_mut().enumerate() {
                 second.filter(tile, late, &mut rows[early..]);
             }
-            for row in early..LANES {
-                if let Some(at) = (late + row - early).checked_sub(lead) {
-                    sink.row(at, kept.iter().flat_map(|tile| tile[row]));
+            for lane in early..LANES {
+                if let Some(at) = (late + lane - early).checked_sub(lead) {
+                    sink.row(at, &kept, lane);
                 }
             }
         }
@@ -426,9 +426,11 @@ impl Sink {
         Self { square: [[0.0; SIDE]; SIDE], keep: kept(height), next: 0 }
     }
 
-    fn row(&mut self, at: usize, row: impl Iterator<Item = f32> + Clone) {
+    /// Takes row `at` of the picture: row `lane` of four tiles.
+    fn row(&mut self, at: usize, tiles: &[Tile; SIDE / LANES], lane: usize) {
         while self.keep.get(self.next) == Some(&at) {
-            self.square[self.next].iter_mut().zip(row.clone()).for_each(|(pixel, value)| *pixel = value);
+            let pieces = self.square[self.next].as_chunks_mut::<LANES>().0;
+            pieces.iter_mut().zip(tiles).for_each(|(piece, tile)| *piece = tile[lane]);
             self.next += 1;
         }
     }
@@ -619,6 +621,19 @@ mod tests {
             file.write_all(drawn::drawing(kind, seed, width, height).as_raw()).unwrap();
         }
         file.flush().unwrap();
+    }
+
+    #[test]
+    fn the_luminance_of_every_colour_is_that_of_the_python_binding() {
+        let levels = || 0..=u8::MAX;
+        for (r, g) in levels().flat_map(|r| levels().map(move |g| (r, g))) {
+            let of_two = f64::from(r) * 0.299 + f64::from(g) * 0.587;
+            for b in levels() {
+                #[expect(clippy::cast_possible_truncation, reason = "as numpy does")]
+                let theirs = (of_two + f64::from(b) * 0.114) as f32;
+                assert!(luma_of(&[r, g, b]).to_bits() == theirs.to_bits(), "{r} {g} {b}");
+            }
+        }
     }
 
     #[test]

@@ -8,28 +8,14 @@ use staydown::replica::exchange::Draw;
 
 use crate::memory::measured;
 use crate::mutate::mutated;
-
-/// What a parser must withstand.
-pub struct Parser {
-    /// As it is called in messages.
-    pub name: &'static str,
-    /// Inputs when the environment asks for no number.
-    pub inputs: u64,
-    /// What is changed: well-formed inputs of every kind.
-    pub corpus: Vec<Vec<u8>>,
-    /// Most bytes that `check` may hold at once for an input.
-    pub memory_max: fn(&[u8]) -> usize,
-    /// Makes some of the changed inputs whole again where a checksum would end every one of them at once.
-    pub repair: fn(&mut Vec<u8>),
-    /// Panics or asserts when something is wrong with what was made of the bytes.
-    pub check: fn(&[u8]),
-}
+pub(crate) use crate::parser::Parser;
 
 /// Feeds `parser`.
 ///
 /// # Panics
 /// If it panicked, was wrong, or took more memory than it may.
-pub fn run(parser: &Parser) {
+#[expect(clippy::print_stdout, reason = "how large and how slow the worst was is worth knowing")]
+pub(crate) fn run(parser: &Parser) {
     let number = |name: &str, default: u64| {
         std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
     };

@@ -2,10 +2,10 @@
 
 use staydown::replica::signal::{self, Alg, Subject};
 
-use crate::campaign::Parser;
+use crate::parser::Parser;
 
 /// Each kind with its name before it, beside it, and without; upper case and spaces.
-pub fn parser() -> Parser {
+pub(crate) fn parser() -> Parser {
     let mut corpus = Vec::new();
     for alg in (0..=u16::from(u8::MAX)).filter_map(Alg::from_number) {
         let Some(length) = alg.digest_len() else { continue };
@@ -24,7 +24,7 @@ fn memory_max(bytes: &[u8]) -> usize {
 }
 
 /// What is read is well formed, and what is printed is read again as the same.
-pub fn check(bytes: &[u8]) {
+pub(crate) fn check(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let again = |subject: &Subject| {
         assert!(signal::is_well_formed(subject));

@@ -6,10 +6,10 @@ use std::path::Path;
 use staydown::hashing::image::{self, DECODE_BYTES_MAX, ImageError, PIXELS_MAX, SNIFF_BYTES};
 use staydown::hashing::{drawn, hash_bytes, pdq};
 
-use crate::campaign::Parser;
+use crate::parser::Parser;
 
 /// The small files of tests/vectors/images, and a drawn picture as a PNG and a JPEG.
-pub fn parser() -> Parser {
+pub(crate) fn parser() -> Parser {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/images");
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut names: Vec<_> = names.filter(|path| !path.to_string_lossy().ends_with(".rgb.png")).collect();
@@ -17,7 +17,7 @@ pub fn parser() -> Parser {
     let mut corpus: Vec<_> = names.into_iter().map(|path| fs::read(path).unwrap()).collect();
     let poster = drawn::poster(1, 40, 30);
     corpus.extend([drawn::png_bytes(&poster).unwrap(), drawn::jpeg_bytes(&poster, 60).unwrap()]);
-    Parser { name: "image", inputs: 4_000, corpus, memory_max, repair, check }
+    Parser { name: "image", inputs: 2_000, corpus, memory_max, repair, check }
 }
 
 /// The decoder's limit, and the pixels as RGB beside it twice: the picture, and the picture turned.
@@ -26,7 +26,7 @@ fn memory_max(bytes: &[u8]) -> usize {
 }
 
 /// Writes the checksum that belongs to each chunk of a PNG.
-fn repair(bytes: &mut Vec<u8>) {
+fn repair(bytes: &mut [u8]) {
     if !bytes.starts_with(b"\x89PNG") {
         return;
     }
@@ -48,7 +48,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 /// An error, or a picture within the limits that is as large as its header says; and the same again.
-pub fn check(bytes: &[u8]) {
+pub(crate) fn check(bytes: &[u8]) {
     let hashed = hash_bytes(bytes);
     if let Err(ImageError::DecoderPanicked { reason, .. }) = hashed {
         panic!("a decoder panicked: {reason}");

@@ -9,8 +9,9 @@
 mod campaign;
 mod memory;
 mod mutate;
+mod parser;
 
-/// A module below this folder with a function `parser() -> campaign::Parser`, and a test of the same name.
+/// A module below this folder with a function `parser() -> Parser`, and a test of the same name.
 macro_rules! parsers {
     ($($name:ident),* $(,)?) => {
         $(

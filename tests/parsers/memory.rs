@@ -18,7 +18,7 @@ thread_local! {
 }
 
 /// What `work` gives, and how many bytes more than before were held by this thread while it was done.
-pub fn measured<T>(work: impl FnOnce() -> T) -> (T, usize) {
+pub(crate) fn measured<T>(work: impl FnOnce() -> T) -> (T, usize) {
     let before = HELD.get();
     PEAK.set(before);
     let result = work();

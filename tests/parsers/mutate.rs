@@ -4,7 +4,7 @@ use staydown::replica::exchange::Draw;
 
 /// One of the corpus with one to four changes.
 #[expect(clippy::cast_possible_truncation, reason = "the numbers drawn are below the length of an input")]
-pub fn mutated(corpus: &[Vec<u8>], draw: &mut Draw) -> Vec<u8> {
+pub(crate) fn mutated(corpus: &[Vec<u8>], draw: &mut Draw) -> Vec<u8> {
     let pick = |draw: &mut Draw| &corpus[draw.below(corpus.len() as u64) as usize];
     let mut bytes = pick(draw).clone();
     for _ in 0..=draw.below(4) {

@@ -23,13 +23,14 @@ use forum::{Chance, Forum, quantile};
 use hyper_util::rt::TokioIo;
 use staydown::clock;
 use staydown::engine::{self, Handle};
-use staydown::matcher::Matcher;
+use staydown::matcher::{Matcher, Sought};
 use staydown::net::local::{BULK_MAX, LocalService};
 use staydown::replica::Settings;
 use staydown::replica::charter::SEMANTICS_MAX;
 use staydown::replica::ids::LogNo;
 use staydown::replica::index::HammingIndex;
 use staydown::replica::index::exact::ExactIndex;
+use staydown::replica::index::frames::FramesIndex;
 use staydown::replica::index::tlsh::TlshIndex;
 use staydown::replica::signal::{Alg, Subject};
 use staydown::replica::view::Change;
@@ -114,7 +115,7 @@ fn cpu() -> f64 {
 fn visible(listed: usize) -> Duration {
     let hashes = (0..listed as u64).map(|n| forum::scattered::<32>(n << 20));
     let pictures = HammingIndex::from_hashes([7; 32], hashes);
-    let matcher = Matcher::start(pictures, TlshIndex::default(), ExactIndex::new([7; 32])).unwrap();
+    let matcher = Matcher::start([7; 32], pictures, TlshIndex::default(), ExactIndex::new([7; 32]), FramesIndex::new([7; 32])).unwrap();
     let once = |n: u64| {
         let hash = forum::scattered::<32>((n << 20) + 1);
         let change = Change { subject: Subject::of(Alg::Pdq, &hash), matches: true };

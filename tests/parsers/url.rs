@@ -3,10 +3,10 @@
 use staydown::replica::signal::url::{EXPRESSIONS_MAX, URL_BYTES_MAX, canonical};
 use staydown::replica::signal::{self, Alg};
 
-use crate::campaign::Parser;
+use crate::parser::Parser;
 
 /// Every address of the vectors, and some that are long in one thing.
-pub fn parser() -> Parser {
+pub(crate) fn parser() -> Parser {
     let vectors = include_str!("../vectors/url.tsv").lines().filter(|line| !line.starts_with('#'));
     let mut corpus: Vec<_> = vectors.filter_map(|line| Some(line.split('\t').nth(1)?.as_bytes().to_vec())).collect();
     for piece in ["%25", "/..", "//", ".a", "@", "%", "?", "\u{e9}", "%C3%A9", "[", "a/"] {
@@ -22,7 +22,7 @@ fn memory_max(bytes: &[u8]) -> usize {
 }
 
 /// One spelling, which is its own; and no more expressions than are allowed, the first of which is the address itself.
-pub fn check(bytes: &[u8]) {
+pub(crate) fn check(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let Ok(address) = canonical(&text) else { return };
     assert_eq!(canonical(&address.expression()).as_ref(), Ok(&address));

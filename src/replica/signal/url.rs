@@ -526,7 +526,7 @@ mod tests {
                 0 => drop(chars.splice(at..at, PIECES[usize::try_from(draw.below(25)).unwrap()].chars())),
                 1 => chars.truncate(at),
                 2 => drop(chars.splice(at.., char::from_u32(u32::try_from(draw.below(0x11_0000)).unwrap()))),
-                _ => drop(chars.extend_from_within(at..)),
+                _ => chars.extend_from_within(at..),
             }
             chars.truncate(2 * URL_BYTES_MAX);
         }

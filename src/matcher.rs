@@ -97,7 +97,7 @@ impl Index {
                 Some(hash) => {
                     candidates.extend(self.pictures.near(&hash, threshold).into_iter().map(|(distance, hash)| {
                         Candidate { distance, query: *query, threshold, subject: Subject::of(Alg::Pdq, &hash) }
-                    }))
+                    }));
                 }
                 None => {
                     candidates.push(Candidate { distance: 0, query: *query, threshold: 0, subject: sought.clone() });

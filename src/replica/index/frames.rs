@@ -315,9 +315,9 @@ impl FramesSnapshot {
                 break;
             }
             if direct {
-                search.ask(asked, &candidates)
+                search.ask(asked, &candidates);
             } else {
-                search.visit(asked, open)
+                search.visit(asked, open);
             }
             to_come -= asked.weight;
         }
@@ -383,10 +383,12 @@ fn weights(query: &[Frame]) -> BTreeMap<Pdq, u64> {
     weights
 }
 
+type Chunk<K, V> = Arc<Vec<(K, V)>>;
+
 /// A sorted map in chunks. A copy shares them; who changes one then copies that chunk, and the list of chunks.
 #[derive(Clone, Debug)]
 struct Sorted<K, V> {
-    chunks: Arc<Vec<Arc<Vec<(K, V)>>>>,
+    chunks: Arc<Vec<Chunk<K, V>>>,
 }
 
 impl<K, V> Default for Sorted<K, V> {

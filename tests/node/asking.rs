@@ -69,7 +69,7 @@ async fn a_malformed_submission_is_refused_with_its_field_and_nothing_is_done() 
 async fn a_malformed_question_is_refused_with_its_field() {
     let (_forum, mut node) = alone().await;
     let signal = |value: &str| Signal { r#type: "sha256".into(), value: value.into() };
-    let lookup = |signals: Vec<Signal>, distance_max| l::LookupRequest { signals, distance_max, explain: false };
+    let lookup = |signals: Vec<Signal>, distance_max| l::LookupRequest { signals, distance_max, ..Default::default() };
     for request in [
         lookup(Vec::new(), None),
         lookup(vec![signal("12")], None),

@@ -641,7 +641,7 @@ mod tests {
             };
             let found = usable.iter().filter(has).count();
             (found * 1_000 >= usable.len() * share_min as usize && found > 0 && usable.len() >= 3)
-                .then(|| (found * 1_000 / usable.len()) as u32)
+                .then(|| u32::try_from(found * 1_000 / usable.len()).unwrap())
         };
         videos.iter().enumerate().filter_map(|(n, video)| Some((n, share(video)?))).collect()
     }
@@ -659,7 +659,7 @@ mod tests {
         ) {
             let frames = |drawn: &[(u32, usize, u8)]| -> Vec<Frame> {
                 let frame = |(at, (n, bits, quality)): (usize, &(u32, usize, u8))| {
-                    Frame { hash: near(*n, *bits), quality: *quality, time_ms: at as u32 }
+                    Frame { hash: near(*n, *bits), quality: *quality, time_ms: u32::try_from(at).unwrap() }
                 };
                 drawn.iter().enumerate().map(frame).collect()
             };

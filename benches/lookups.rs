@@ -115,7 +115,9 @@ fn cpu() -> f64 {
 fn visible(listed: usize) -> Duration {
     let hashes = (0..listed as u64).map(|n| forum::scattered::<32>(n << 20));
     let pictures = HammingIndex::from_hashes([7; 32], hashes);
-    let matcher = Matcher::start([7; 32], pictures, TlshIndex::default(), ExactIndex::new([7; 32]), FramesIndex::new([7; 32])).unwrap();
+    let matcher =
+        Matcher::start([7; 32], pictures, TlshIndex::default(), ExactIndex::new([7; 32]), FramesIndex::new([7; 32]))
+            .unwrap();
     let once = |n: u64| {
         let hash = forum::scattered::<32>((n << 20) + 1);
         let change = Change { subject: Subject::of(Alg::Pdq, &hash), matches: true };

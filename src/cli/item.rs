@@ -190,7 +190,7 @@ impl Item {
     /// What is looked up of it: of a video all frames, where a list has each hash once.
     pub(super) fn looked_up_hashes(&self) -> Vec<Hash> {
         match self {
-            Self::File(_, hashes) => with_video(hashes, hashes.looked_up_video(VIDEO_SIGNALS_MAX)),
+            Self::File(_, hashes) => with_video(hashes, &hashes.looked_up_video(VIDEO_SIGNALS_MAX)),
             _ => self.hashes(),
         }
     }
@@ -229,10 +229,10 @@ const VIDEO_SIGNALS_MAX: usize = QUERY_FRAMES_MAX / FRAMES_PER_RECORD_MAX;
 
 /// The hashes that list a file, the picture's or the video's first.
 pub(super) fn of_file(hashes: &FileHashes) -> Vec<Hash> {
-    with_video(hashes, hashes.listed_video())
+    with_video(hashes, &hashes.listed_video())
 }
 
-fn with_video(hashes: &FileHashes, video: Vec<Subject>) -> Vec<Hash> {
+fn with_video(hashes: &FileHashes, video: &[Subject]) -> Vec<Hash> {
     let hash =
         |type_name: &str, bytes: &[u8], quality| Hash { type_name: type_name.to_owned(), value: hex(bytes), quality };
     let digests = &hashes.digests;

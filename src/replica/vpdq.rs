@@ -138,7 +138,7 @@ mod tests {
     }
 
     fn frames(count: u32) -> Vec<Frame> {
-        (0..count).map(|n| frame(n as u8, n * 1_000)).collect()
+        (0..count).map(|n| frame(u8::try_from(n).unwrap(), n * 1_000)).collect()
     }
 
     #[test]
@@ -182,7 +182,7 @@ mod tests {
             let mut bytes = bytes;
             for (n, frame) in bytes.chunks_exact_mut(FRAME_SIZE).enumerate().filter(|_| times) {
                 frame[32] %= 101;
-                frame[33..].copy_from_slice(&(n as u32).to_be_bytes());
+                frame[33..].copy_from_slice(&u32::try_from(n).unwrap().to_be_bytes());
             }
             if let Ok(frames) = decode(&bytes) {
                 prop_assert_eq!(encode(&frames).unwrap(), bytes);

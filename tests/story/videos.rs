@@ -12,6 +12,7 @@ use crate::drills::{cause, enact, version_is};
 use crate::world::{Company, Forum, Ran, program, wait_for};
 
 /// Whether there is an ffmpeg; CI must have one.
+#[expect(clippy::print_stdout, reason = "says what was skipped")]
 fn has_ffmpeg() -> bool {
     let is_here = Command::new("ffmpeg").arg("-version").output().is_ok();
     assert!(is_here || std::env::var_os("CI").is_none_or(|ci| ci != "true"), "ffmpeg is missing in CI");

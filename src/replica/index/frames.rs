@@ -335,9 +335,9 @@ impl FramesSnapshot {
                 break;
             }
             if direct {
-                search.ask(asked, &candidates)
+                search.ask(asked, &candidates);
             } else {
-                search.visit(asked, open)
+                search.visit(asked, open);
             }
             to_come -= asked.weight;
         }
@@ -402,10 +402,12 @@ fn weights(query: &[Frame]) -> BTreeMap<Pdq, u64> {
     weights
 }
 
+type Chunk<K, V> = Arc<Vec<(K, V)>>;
+
 /// A sorted map in chunks. A copy shares them; who changes one then copies that chunk, and the list of chunks.
 #[derive(Clone, Debug)]
 struct Sorted<K, V> {
-    chunks: Arc<Vec<Arc<Vec<(K, V)>>>>,
+    chunks: Arc<Vec<Chunk<K, V>>>,
 }
 
 impl<K, V> Default for Sorted<K, V> {
@@ -658,7 +660,7 @@ mod tests {
             };
             let found = usable.iter().filter(has).count();
             (found * 1_000 >= usable.len() * share_min as usize && found > 0 && usable.len() >= 3)
-                .then(|| (found * 1_000 / usable.len()) as u32)
+                .then(|| u32::try_from(found * 1_000 / usable.len()).unwrap())
         };
         videos.iter().enumerate().filter_map(|(n, video)| Some((n, share(video)?))).collect()
     }
@@ -676,7 +678,7 @@ mod tests {
         ) {
             let frames = |drawn: &[(u32, usize, u8)]| -> Vec<Frame> {
                 let frame = |(at, (n, bits, quality)): (usize, &(u32, usize, u8))| {
-                    Frame { hash: near(*n, *bits), quality: *quality, time_ms: at as u32 }
+                    Frame { hash: near(*n, *bits), quality: *quality, time_ms: u32::try_from(at).unwrap() }
                 };
                 drawn.iter().enumerate().map(frame).collect()
             };

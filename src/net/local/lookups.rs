@@ -348,7 +348,6 @@ impl Judge {
             threshold: candidate.threshold,
             entry: Some(l::Entry { resources: offers(n, entry), ..entry_to_proto(entry, charter, &labels) }),
             flooding: flooding.get(n).copied().unwrap_or_default(),
-            ..Default::default()
         });
         l::LookupResponse { matches: matches.collect(), ..answer }
     }

@@ -100,8 +100,7 @@ fn open(path: &str) -> Result<(Box<dyn BufRead + Send>, u64), Failure> {
     if path == "-" {
         return Ok((Box::new(BufReader::with_capacity(READ_SIZE, io::stdin())), 0));
     }
-    let fail = io_failure(path.to_owned());
-    let file = File::open(Path::new(path)).map_err(|error| fail(error))?;
+    let file = File::open(Path::new(path)).map_err(io_failure(path))?;
     let size = file.metadata().map_or(0, |about| about.len());
     Ok((Box::new(BufReader::with_capacity(READ_SIZE, file)), size))
 }

@@ -149,7 +149,7 @@ impl LocalService {
 
     /// The gRPC service, with its limits set.
     pub fn into_server(self) -> LocalServer {
-        LocalServer::new(self)
+        LocalServer::new(&self)
     }
 
     fn shared(&self) -> &Arc<Shared> {

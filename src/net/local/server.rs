@@ -37,7 +37,7 @@ pub struct LocalServer {
 }
 
 impl LocalServer {
-    pub(super) fn new(service: LocalService) -> Self {
+    pub(super) fn new(service: &LocalService) -> Self {
         let limited = |bytes| {
             let server = ForumServer::new(service.clone());
             server.max_decoding_message_size(bytes).max_encoding_message_size(LOCAL_MESSAGE_BYTES_MAX)

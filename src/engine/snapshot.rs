@@ -340,7 +340,7 @@ mod tests {
 
     use super::*;
     use crate::engine::{Handle, STORE_FOLDER, Started, start_with};
-    use crate::replica::ids::Class;
+    use crate::replica::ids::{Class, sha256};
     use crate::replica::own::Answer;
     use crate::replica::record;
     use crate::replica::signal::{Alg, Subject};
@@ -445,7 +445,7 @@ mod tests {
     }
 
     fn opinion(alg: Alg, n: u64) -> proto::Opinion {
-        let digest: Vec<u8> = (0..32).map(|i| (n.wrapping_mul(0x9e37_79b9) >> (i % 24)).to_le_bytes()[0]).collect();
+        let digest = sha256(&[b"a picture or a file", &n.to_be_bytes()]);
         proto::Opinion {
             subject: Some(Subject::of(alg, &digest).to_proto()),
             stance: 1,

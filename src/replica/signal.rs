@@ -986,7 +986,12 @@ mod tests {
         #[test]
         fn what_is_printed_parses_to_the_same(which in 0..Alg::SUPPORTED.len(), bytes in proptest::array::uniform32(any::<u8>())) {
             let alg = Alg::SUPPORTED[which];
-            let digest: Vec<u8> = bytes.iter().cycle().take(alg.digest_len().unwrap()).copied().collect();
+            // Of a video one frame, whose quality is on the scale.
+            let len = alg.digest_len().unwrap_or(37);
+            let mut digest: Vec<u8> = bytes.iter().cycle().take(len).copied().collect();
+            if alg == Alg::Vpdq {
+                digest[32] %= 101;
+            }
             let subject = Subject::of(alg, &digest);
             prop_assert!(is_well_formed(&subject));
             prop_assert_eq!(&parse_any(&subject.to_string()).unwrap(), &subject);

@@ -61,7 +61,7 @@ fn write_files(forum: &Forum) {
     write("headless.csv", format!("md5,{md5},symbol\n").as_bytes());
     write("bare.csv", b"type,value,labels\n");
     write("latin1.csv", &[b"type,value,labels\nmd5,", md5.as_bytes(), b",\xe9\n"].concat());
-    write("long.csv", format!("type,value,labels\nmd5,{md5},symbol{}\n", ";symbol".repeat(1_000)).as_bytes());
+    write("long.csv", format!("type,value,labels\nmd5,{md5},symbol{}\n", ";symbol".repeat(3_000)).as_bytes());
     write("nul.csv", b"\0\0\0\0\0\0");
     write("quoted.csv", format!("type,value,labels\nmd5,\"{md5},symbol\nmd5,{md5},symbol\n").as_bytes());
     write("utf16.csv", &"\u{feff}type,value\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>());
@@ -159,7 +159,7 @@ const AT_A_NODE: &[Case] = &[
     ("submit --from @column.csv", 65, &["line 1", "\"label\"", "did you mean labels?"]),
     ("submit --from @headless.csv", 65, &["line 1", "expected a header of type,value"]),
     ("submit --from @latin1.csv", 65, &["line 2", "not UTF-8"]),
-    ("submit --from @long.csv", 65, &["line 2", "more than 4096 characters"]),
+    ("submit --from @long.csv", 65, &["line 2", "more than 16384 characters"]),
     ("submit --from @nul.csv", 65, &["line 1"]),
     ("submit --from @quoted.csv --check", 65, &["line 2: a quote is not closed", "1 of 2 rows are refused"]),
     ("submit --from @utf16.csv", 65, &["line 1: not UTF-8"]),

@@ -14,6 +14,7 @@ mod clocks;
 mod counting;
 #[path = "../cpu/mod.rs"]
 mod cpu;
+mod exact;
 mod exchange;
 mod limits;
 mod lists;
@@ -120,6 +121,7 @@ fn main() -> ExitCode {
         }
     }
     hot(&mut sheet);
+    exact::exact(size, &mut sheet);
     if args.json {
         println!("{}", sheet.json());
     } else {

@@ -30,6 +30,7 @@ use crate::replica::own::{Answer, Ticket};
 use crate::replica::taxonomy::Taxonomy;
 use crate::replica::{Effect, Input, Replica, Restore, Settings, Write, proto};
 use crate::report::local::Counters;
+use crate::store::SetAside;
 use crate::store::journal::{Journal, JournalEnd, JournalError, salvage};
 use crate::store::outbox::Outbox;
 use crate::store::place::{Place, Stood};
@@ -41,7 +42,7 @@ mod progress;
 mod snapshot;
 
 use self::progress::Progress;
-use self::snapshot::Snapshots;
+use self::snapshot::{Loaded, Snapshots};
 pub use self::snapshot::{SNAPSHOT_FILE, SnapshotTerms};
 
 /// Inputs that wait for the engine. Each is at most one frame (256 KiB), so this also bounds memory.
@@ -421,7 +422,19 @@ pub fn start_with(
     let moved = settings.moved;
     let (journal, mut replay) = Journal::open(&data.join(JOURNAL_FILE))?;
     let (outbox, waiting, outbox_end) = Outbox::open(&data.join(OUTBOX_FILE))?;
-    let (store, aside) = Store::open_or_set_aside(&data.join(STORE_FOLDER))?;
+    let with = |unread| OnDisk::read(data, settings.clone(), (forum, charters.clone()), (now, waiting.clone()), unread);
+    let on_disk = match snapshot::may_be_there(data).then(|| with(true)) {
+        Some(Ok(on_disk)) if on_disk.is_whole => on_disk,
+        Some(Err(error)) if !matches!(&error, OpenError::Store(error) if error.is_damage()) => return Err(error),
+        found => {
+            if found.is_some() {
+                snapshot::discard(data);
+            }
+            drop(found); // and with it the store, which is opened again
+            with(false)?
+        }
+    };
+    let OnDisk { store, aside, mut restore, dropped, loaded, notes, .. } = on_disk;
     if let Some(aside) = aside {
         started.healed.push(format!(
             "the store was damaged ({}) and is now {}; {} blocks could still be read, the rest comes from our journal and the peers",
@@ -453,12 +466,9 @@ pub fn start_with(
             waiting.len()
         )),
     }
-    let charters = with_stored(forum, charters, &store)?;
-    let mut restore = Restore::new(settings, forum, charters, now)?;
-    let dropped = feed_proofs_and_outbox(&mut restore, &store, waiting, &mut started)?;
-    let loaded = snapshot::load(data, &mut restore, &store);
-    let (matcher, adopted) = loaded.map_or((None, BTreeMap::new()), |loaded| (Some(loaded.matcher), loaded.adopted));
-    feed_blocks(&mut restore, &store, &adopted, &mut started, Progress::new(data))?;
+    started.healed.extend(notes.healed);
+    started.blocks += notes.blocks;
+    let Loaded { matcher, adopted } = loaded;
     // A journal that was just moved aside is its own last predecessor: its frames are handed over by `replay`.
     let damaged_now = matches!(replay.end, JournalEnd::Damaged { .. });
     let earlier = replay.predecessors.len() - usize::from(damaged_now);
@@ -507,6 +517,49 @@ pub fn start_with(
     let thread = thread::Builder::new().name("engine".into());
     let thread = thread.spawn(move || engine.run(receiver, &runtime)).map_err(OpenError::Thread)?;
     Ok((handle, started, thread))
+}
+
+/// What the store makes of a replica.
+struct OnDisk {
+    store: Store,
+    aside: Option<SetAside>,
+    restore: Restore,
+    dropped: Vec<Write>,
+    loaded: Loaded,
+    /// Whether nothing is left to be read.
+    is_whole: bool,
+    notes: Started,
+}
+
+impl OnDisk {
+    /// Reads it; `unread`: but for what a snapshot says. Where that does not fit, or the store is damaged, it has to be read
+    /// again without.
+    fn read(
+        data: &Path,
+        settings: Settings,
+        (forum, charters): (ForumId, Vec<proto::SignedCharter>),
+        (now, waiting): (TimeMs, Vec<(u64, Vec<u8>)>),
+        unread: bool,
+    ) -> Result<Self, OpenError> {
+        let folder = data.join(STORE_FOLDER);
+        let (store, aside) =
+            if unread { Store::open_unread_or_set_aside(&folder)? } else { Store::open_or_set_aside(&folder)? };
+        let mut notes = Started::default();
+        let charters = with_stored(forum, charters, &store)?;
+        let mut restore = Restore::new(settings, forum, charters, now)?;
+        let dropped = feed_proofs_and_outbox(&mut restore, &store, waiting, &mut notes)?;
+        // What was salvaged of a damaged store has gaps that a snapshot does not know of.
+        let loaded = if unread && aside.is_none() { snapshot::load(data, &mut restore, &store) } else { None };
+        if unread && aside.is_some() {
+            snapshot::discard(data);
+        }
+        let is_whole = !unread || aside.is_some() || loaded.is_some();
+        let loaded = loaded.unwrap_or_default();
+        if is_whole {
+            feed_blocks(&mut restore, &store, &loaded.adopted.logs, &mut notes, Progress::new(data))?;
+        }
+        Ok(Self { store, aside, restore, dropped, loaded, is_whole, notes })
+    }
 }
 
 /// A directory that was copied, or restored, holds the past of a node: what was signed elsewhere since, nobody here knows.
@@ -924,10 +977,11 @@ impl Engine {
                 let replica = self.shared.replica();
                 (replica.begin_rebuild(now), replica.keyring())
             };
-            let folded = self.shared.store.for_each_block(|_, bytes| {
+            let folded = self.shared.store.for_each_block(|id, bytes| {
                 let frame = Frame::decode(Bytes::copy_from_slice(bytes)).ok();
-                if let Some(block) = frame.and_then(|f| keyring.verify(f).ok()) {
-                    self.shared.replica().rebuild(&mut rebuild, &block);
+                match frame.and_then(|f| keyring.verify(f).ok()) {
+                    Some(block) => self.shared.replica().rebuild(&mut rebuild, &block),
+                    None => self.miss(id),
                 }
                 ControlFlow::Continue(())
             });
@@ -940,6 +994,16 @@ impl Engine {
             }
         }
         tracing::error!("the list does not settle: please report this");
+    }
+
+    /// A block that the list rests on cannot be read: a start without a snapshot fetches it again.
+    fn miss(&self, id: BlockId) {
+        let counts = id.seq <= self.shared.replica().prefix(id.origin);
+        if counts && self.shared.unsound().is_none() {
+            let why = format!("block {id} does not hold");
+            tracing::error!(why, "the list lacks it: restart the node, and it is fetched again");
+            *lock(&self.shared.unsound) = Some(why);
+        }
     }
 
     /// Erases records on disk: a written order of the founders, which nobody's copy outlives.

@@ -24,7 +24,7 @@ use crate::replica::index::{self, HammingIndex, MATCHES_MAX, Merge, Merged, Near
 use crate::replica::notes::Tie;
 use crate::replica::signal::{Alg, Subject};
 use crate::replica::view::{Change, View};
-use crate::replica::vpdq::{Frame, SHARE_MIN_PERMILLE};
+use crate::replica::vpdq::{FRAME_SIZE, Frame, SHARE_MIN_PERMILLE};
 use crate::store::snapshot::{Section, Sink, Snapshot, SnapshotError};
 
 /// Changes that may come before a thread has looked whether there is something to merge, and then the next one waits. An
@@ -41,6 +41,14 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// As [`Stored::read`]; `None` if the file has no index.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_if_there(snapshot: &Snapshot) -> Result<Option<Self>, SnapshotError> {
+        snapshot.has(KEY).then(|| Self::read(snapshot)).transpose()
+    }
+
     /// Reads the sections of [`Matcher::image`].
     ///
     /// # Errors
@@ -79,6 +87,8 @@ const THREADS: usize = 2;
 const RETIRED_LOOK: Duration = Duration::from_millis(50);
 /// Entries between two words on how far building is.
 const STEP: u64 = 65_536;
+/// Hashes of pictures that are searched in one go: each may have [`MATCHES_MAX`] near, and room for twice as many.
+const TOGETHER_MAX: usize = 512;
 /// Hashes of pictures in one search that takes microseconds: the eight ways to turn and mirror one.
 const SHORT_PICTURES_MAX: usize = 8;
 /// Other queries in one search that takes microseconds.
@@ -266,7 +276,7 @@ impl Matcher {
         let matcher = Self { inner };
         for number in 1..=THREADS {
             let inner = Arc::clone(&matcher.inner);
-            thread::Builder::new().name(format!("matcher-{number}")).spawn(move || merge(&inner))?;
+            thread::Builder::new().name(format!("matcher-{number}")).spawn(move || Merger { inner: &inner }.run())?;
         }
         Ok(matcher)
     }
@@ -284,7 +294,7 @@ impl Matcher {
             let behind = |writer: &mut Writer| writer.unmerged >= UNMERGED_MAX && writer.merging == Merging::Goes;
             let mut writer = self.inner.room.wait_while(writer, behind).unwrap_or_else(PoisonError::into_inner);
             some.iter().for_each(|change| writer.apply(change));
-            writer.unmerged += some.len();
+            writer.unmerged += some.iter().map(|change| weight(&change.subject)).sum::<usize>();
             self.inner.publish(writer);
             self.inner.came.notify_all();
         }
@@ -379,6 +389,28 @@ impl Writer {
     }
 }
 
+/// A thread that merges. However it ends, nobody waits for it afterwards.
+struct Merger<'a> {
+    inner: &'a Inner,
+}
+
+impl Merger<'_> {
+    fn run(&self) {
+        merge(self.inner);
+    }
+}
+
+impl Drop for Merger<'_> {
+    fn drop(&mut self) {
+        let mut writer = self.inner.lock();
+        if writer.merging == Merging::Goes {
+            writer.merging = Merging::Failed;
+        }
+        drop(writer);
+        self.inner.room.notify_all();
+    }
+}
+
 /// Merges as long as there is something to merge, waits for more, ends with the matcher.
 fn merge(inner: &Inner) {
     let mut retired: Vec<Retired> = Vec::new();
@@ -401,6 +433,8 @@ fn merge(inner: &Inner) {
             );
         }
         retired.extend(inner.install(merged.ok().map(|merged| (of, merged))));
+        // Also while there is no rest: what nobody searches any more would pile up.
+        retired.retain(|retired| !retired.is_idle());
         writer = inner.lock();
     }
 }
@@ -449,9 +483,11 @@ impl Index {
             let pictures = queries().filter(|(n, _)| items[*n].threshold == threshold);
             let pictures: Vec<_> =
                 pictures.filter_map(|(n, (query, sought))| Some((n, *query, picture(sought)?))).collect();
-            let hashes: Vec<_> = pictures.iter().map(|(.., hash)| *hash).collect();
-            for ((n, query, _), near) in pictures.iter().zip(self.near(&hashes, threshold, MATCHES_MAX)) {
-                all[*n].add(*query, threshold, near);
+            for some in pictures.chunks(TOGETHER_MAX) {
+                let hashes: Vec<_> = some.iter().map(|(.., hash)| *hash).collect();
+                for ((n, query, _), near) in some.iter().zip(self.near(&hashes, threshold, MATCHES_MAX)) {
+                    all[*n].add(*query, threshold, near);
+                }
             }
         }
         for (found, item) in all.iter_mut().zip(items) {
@@ -505,6 +541,11 @@ impl Index {
     pub fn among(&self, subjects: &[Subject]) -> Vec<bool> {
         self.exact.may_contain_many(subjects)
     }
+}
+
+/// Entries of an index that a change of `subject` is: of a video each of its frames.
+fn weight(subject: &Subject) -> usize {
+    if subject.alg() == Alg::Vpdq.number() { subject.digest().len().div_ceil(FRAME_SIZE).max(1) } else { 1 }
 }
 
 /// Whether a search takes microseconds, so that it costs less than to have another thread do it.

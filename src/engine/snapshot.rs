@@ -24,7 +24,7 @@ use crate::replica::charter::Charter;
 use crate::replica::ids::{BlockId, Origin, Seq, TimeMs};
 use crate::replica::stored::{Damaged, Source};
 use crate::replica::view::View;
-use crate::replica::{Restore, Unusable};
+use crate::replica::{Ground, Restore, Unusable};
 use crate::store::Store;
 use crate::store::snapshot::{self, Section, Snapshot, SnapshotError};
 
@@ -62,9 +62,13 @@ impl Default for SnapshotTerms {
 pub(super) struct Snapshots {
     path: PathBuf,
     terms: SnapshotTerms,
-    /// Records in the latest one.
+    /// Records in the latest one, and what it rests on.
     records: u64,
+    ground: Option<Ground>,
     made: TimeMs,
+    /// Something was erased since the start: what is marked as removed still stands in the index, so it is left out, and the
+    /// next start makes it anew.
+    erased: bool,
     writing: Option<Background>,
     checking: Option<Background>,
 }
@@ -92,12 +96,22 @@ impl Background {
 }
 
 impl Snapshots {
-    /// `adopted` are the logs that were taken from the snapshot, with their last places: none if it was not used.
-    pub(super) fn new(data: &Path, terms: SnapshotTerms, shared: &Arc<Shared>, adopted: BTreeMap<Origin, Seq>) -> Self {
-        let mut snapshots =
-            Self { path: data.join(SNAPSHOT_FILE), terms, records: 0, made: TimeMs(0), writing: None, checking: None };
+    /// `adopted` is what was taken from the snapshot: nothing if it was not used.
+    pub(super) fn new(data: &Path, terms: SnapshotTerms, shared: &Arc<Shared>, adopted: Adopted) -> Self {
+        let Adopted { logs: adopted, records } = adopted;
+        let mut snapshots = Self {
+            path: data.join(SNAPSHOT_FILE),
+            terms,
+            records: 0,
+            ground: None,
+            made: TimeMs(0),
+            erased: false,
+            writing: None,
+            checking: None,
+        };
         if !adopted.is_empty() {
-            snapshots.records = shared.replica().view().records();
+            snapshots.records = records;
+            snapshots.ground = Some(shared.replica().ground());
             snapshots.made = clock::now();
             let (shared, path) = (Arc::clone(shared), snapshots.path.clone());
             let check = move |called_off: &AtomicBool| check(&shared, &path, &adopted, called_off);
@@ -111,16 +125,18 @@ impl Snapshots {
 
     /// Begins one in the background if it is time.
     pub(super) fn look(&mut self, shared: &Arc<Shared>, now: TimeMs) {
-        if self.writing.as_ref().is_some_and(|writing| !writing.thread.is_finished()) {
+        // After a failed write nobody knows what is on disk, an erasure among that.
+        if shared.failure().is_some() || self.writing.as_ref().is_some_and(|writing| !writing.thread.is_finished()) {
             return;
         }
         if now.since(self.made) < self.terms.pause_ms || !self.has_grown(shared, GROWTH_PERCENT) {
             return;
         }
         let Some(sections) = self.sections(shared) else { return };
-        (self.records, self.made) = (shared.replica().view().records(), now);
-        let path = self.path.clone();
-        let write = move |called_off: &AtomicBool| write(&path, sections, called_off);
+        self.made = now;
+        self.note(shared);
+        let (path, shared) = (self.path.clone(), Arc::clone(shared));
+        let write = move |called_off: &AtomicBool| write(&path, &shared, sections, called_off);
         match Background::start("snapshot", write) {
             Ok(writing) => self.writing = Some(writing),
             Err(error) => tracing::warn!(%error, "no snapshot is made now"),
@@ -132,10 +148,13 @@ impl Snapshots {
         if let Some(checking) = self.checking.take() {
             checking.end();
         }
-        if self.has_grown(shared, 0) {
+        if shared.unsound().is_some() {
+            self.call_off();
+            remove(&self.path);
+        } else if self.has_grown(shared, 0) {
             self.call_off();
             if let Some(sections) = self.sections(shared) {
-                write(&self.path, sections, &AtomicBool::new(false));
+                write(&self.path, shared, sections, &AtomicBool::new(false));
             }
         } else if let Some(writing) = self.writing.take() {
             drop(writing.thread.join());
@@ -148,7 +167,7 @@ impl Snapshots {
     /// The file cannot be removed.
     pub(super) fn forget(&mut self) -> io::Result<()> {
         self.call_off();
-        self.records = 0;
+        (self.records, self.ground, self.erased) = (0, None, true);
         snapshot::remove_file(&self.path)
     }
 
@@ -158,9 +177,17 @@ impl Snapshots {
         }
     }
 
+    fn note(&mut self, shared: &Shared) {
+        let replica = shared.replica();
+        (self.records, self.ground) = (replica.view().records(), Some(replica.ground()));
+    }
+
+    /// Whether another one is worth its while: enough came, or the latest one rests on what is no longer so.
     fn has_grown(&self, shared: &Shared, percent: u64) -> bool {
-        let records = shared.replica().view().records();
-        records >= self.terms.records_min && records > self.records + self.records / 100 * percent
+        let replica = shared.replica();
+        let records = replica.view().records();
+        let grown = records > self.records + self.records / 100 * percent;
+        records >= self.terms.records_min && (grown || self.ground.as_ref() != Some(&replica.ground()))
     }
 
     /// What is to be written, as it stands now; `None` where nothing should be.
@@ -173,25 +200,55 @@ impl Snapshots {
         let whole = Arc::clone(&image);
         let state: Section = Box::new(move |sink| sink(&whole.state()));
         let view: Section = Box::new(move |sink| image.view().write_to(sink));
-        Some([(STATE, state), (VIEW, view)].into_iter().chain(shared.matcher().image()).collect())
+        let index = if self.erased { Vec::new() } else { shared.matcher().image() };
+        Some([(STATE, state), (VIEW, view)].into_iter().chain(index).collect())
     }
 }
 
-fn write(path: &Path, sections: Vec<(&'static str, Section)>, called_off: &AtomicBool) {
+fn write(path: &Path, shared: &Shared, sections: Vec<(&'static str, Section)>, called_off: &AtomicBool) {
     let begun = clock::instant();
-    match snapshot::write(path, sections, &|| !called_off.load(Ordering::Relaxed)) {
+    let goes_on = || !called_off.load(Ordering::Relaxed) && shared.unsound().is_none();
+    match snapshot::write(path, sections, &goes_on) {
         Ok(bytes) => tracing::info!(bytes, took_ms = begun.elapsed().as_millis(), "a snapshot was made"),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
         Err(error) => tracing::warn!(%error, "no snapshot could be made; the next start reads more blocks"),
     }
+    // Damage may have been found between the last look and the renaming.
+    if shared.unsound().is_some() {
+        remove(path);
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = snapshot::remove_file(path) {
+        tracing::warn!(%error, "the snapshot cannot be removed: remove it before the restart");
+    }
 }
 
 /// What a start takes from a snapshot.
+#[derive(Default)]
 pub(super) struct Loaded {
-    /// What lookups search, as it was when the snapshot was made.
-    pub(super) matcher: Matcher,
-    /// The logs that need not be read up to these places.
-    pub(super) adopted: BTreeMap<Origin, Seq>,
+    /// What lookups search, as it was when the snapshot was made; `None`: it is to be made anew.
+    pub(super) matcher: Option<Matcher>,
+    /// What need not be read.
+    pub(super) adopted: Adopted,
+}
+
+/// Logs that need not be read up to these places, and the records in them.
+#[derive(Default)]
+pub(super) struct Adopted {
+    pub(super) logs: BTreeMap<Origin, Seq>,
+    pub(super) records: u64,
+}
+
+/// Whether there is a snapshot that may be taken: then the blocks need not be read before it was tried.
+pub(super) fn may_be_there(data: &Path) -> bool {
+    matches!(Snapshot::open(&data.join(SNAPSHOT_FILE)), Ok(Some(_)))
+}
+
+/// Removes the snapshot of `data`: it is not taken.
+pub(super) fn discard(data: &Path) {
+    remove(&data.join(SNAPSHOT_FILE));
 }
 
 /// Puts the snapshot of `data` into `restore`, if there is one that can be used. One that cannot is removed.
@@ -210,9 +267,7 @@ pub(super) fn load(data: &Path, restore: &mut Restore, store: &Store) -> Option<
         }
         Err(why) => {
             tracing::info!(%why, "the snapshot is not used; all blocks are read");
-            if let Err(error) = snapshot::remove_file(&path) {
-                tracing::warn!(%error, "the snapshot cannot be removed");
-            }
+            remove(&path);
             None
         }
     }
@@ -237,20 +292,21 @@ fn adopt(snapshot: &Snapshot, restore: &mut Restore, store: &Store) -> Result<Lo
     let law = restore.law().clone();
     // The list and its index are about as long: each core reads one.
     let (index, view) = thread::scope(|scope| {
-        let index = scope.spawn(|| Stored::read(snapshot));
+        let index = scope.spawn(|| Stored::read_if_there(snapshot));
         let view = read_view(snapshot, &law);
         (index.join(), view)
     });
     let index = index.map_err(|_panicked| NotUsed::Panicked)??;
     let mut view = view?;
-    let matcher = Matcher::with_stored(index, &view)?;
+    let matcher = index.map(|index| Matcher::with_stored(index, &view)).transpose()?;
+    let records = view.records();
     view.follow_changes();
     let on_disk = |id: BlockId| {
         let bytes = store.block(id).ok().flatten()?;
         Some(Frame::decode(bytes.into()).ok()?.header.hash())
     };
-    let adopted = restore.adopt(&snapshot.section(STATE)?, view, on_disk)?;
-    Ok(Loaded { matcher, adopted })
+    let logs = restore.adopt(&snapshot.section(STATE)?, view, on_disk)?;
+    Ok(Loaded { matcher, adopted: Adopted { logs, records } })
 }
 
 /// Nothing of what is read may be used before the section's checksum was found to hold.
@@ -313,18 +369,19 @@ fn check(shared: &Shared, path: &Path, adopted: &BTreeMap<Origin, Seq>, called_o
     };
     tracing::error!(why, "a block below the snapshot does not hold: restart the node, and it is fetched again");
     *lock(&shared.unsound) = Some(why);
-    if let Err(error) = snapshot::remove_file(path) {
-        tracing::warn!(%error, "the snapshot cannot be removed: remove it before the restart");
-    }
+    remove(path);
 }
 
 /// Whether `bytes` are the block that the log has at this place.
 fn holds(shared: &Shared, id: BlockId, bytes: &[u8]) -> Result<(), String> {
-    let frame = Frame::decode(Bytes::copy_from_slice(bytes)).map_err(|error| format!("block {id}: {error}"))?;
+    let mut frame = Frame::decode(Bytes::copy_from_slice(bytes)).map_err(|error| format!("block {id}: {error}"))?;
     let (keyring, held) = {
         let replica = shared.replica();
         (replica.keyring(), replica.logs().get(&id.origin).and_then(|log| log.hash_at(id.seq)))
     };
+    if keyring.redact(&mut frame) {
+        return Err(format!("block {id} still has a record that was erased"));
+    }
     match keyring.verify(frame) {
         Ok(block) if block.id() == id && Some(block.hash()) == held => Ok(()),
         // Meanwhile another chain took its place.
@@ -555,6 +612,9 @@ mod tests {
         let node = company.start();
         assert_eq!(node.started.blocks, blocks, "under another charter all is read");
         node.stop().await;
+        let node = company.start();
+        assert_eq!((node.started.blocks, node.shown()), (0, expected), "what it left behind rests on that charter");
+        node.stop().await;
     }
 
     fn expected_like(shown: &Shown) -> Shown {
@@ -604,7 +664,7 @@ mod tests {
         let node = company.start();
         node.say(0..300).await;
         let shared = Arc::clone(node.handle.shared());
-        let mut snapshots = Snapshots::new(company.folder.path(), TERMS, &shared, BTreeMap::new());
+        let mut snapshots = Snapshots::new(company.folder.path(), TERMS, &shared, Adopted::default());
         snapshots.path = company.folder.path().join("another");
         for _ in 0..20 {
             snapshots.look(&shared, clock::now());
@@ -613,6 +673,11 @@ mod tests {
             let left = fs::read_dir(company.folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
             assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with("another")));
         }
+        // The index marks what was removed, and has it still.
+        snapshots.look(&shared, clock::now());
+        until("one is made", || snapshots.path.exists());
+        let made = Snapshot::open(&snapshots.path).unwrap().unwrap();
+        assert!(made.has(VIEW) && !made.has("pictures") && shared.matcher().image().len() > 1);
         node.stop().await;
     }
 }

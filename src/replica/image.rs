@@ -41,6 +41,10 @@ const VERSION: u32 = 1;
 /// Bytes of a client key with the place where it stands.
 const CLIENT_KEY_ROW: usize = 16 + 4 + 8 + 4;
 
+/// What an image rests on: with another one it is worth nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ground(kept::ReplicaImage);
+
 /// A replica's image, cheap to make and apart from it: it can be written while the replica goes on.
 pub struct Image {
     state: kept::ReplicaImage,
@@ -90,11 +94,14 @@ impl Replica {
     fn state_image(&self) -> kept::ReplicaImage {
         let (attested, attested_on_day) = self.standing.attests().image();
         let (suspended, suspended_on_day) = self.standing.suspensions().image();
-        let keys = self.own.client_keys.iter();
-        let row = |(key, (block, index)): (&[u8; 16], &(BlockId, u32))| {
-            let (log_no, seq) = (block.origin.log_no.0.to_be_bytes(), block.seq.0.to_be_bytes());
-            [&key[..], &log_no, &seq, &index.to_be_bytes()].concat()
-        };
+        let keys = &self.own.client_keys;
+        let mut rows = Vec::with_capacity(keys.len() * CLIENT_KEY_ROW);
+        for (key, (block, index)) in keys {
+            rows.extend_from_slice(key);
+            rows.extend_from_slice(&block.origin.log_no.0.to_be_bytes());
+            rows.extend_from_slice(&block.seq.0.to_be_bytes());
+            rows.extend_from_slice(&index.to_be_bytes());
+        }
         kept::ReplicaImage {
             logs: self.logs.values().map(Log::image).collect(),
             openings: self.keyring.openings().collect(),
@@ -105,10 +112,15 @@ impl Replica {
             ours: self.attester.ours().map(|(origin, head)| place(*origin, *head)).collect(),
             notable: self.attester.notable().map(|(origin, seq)| bare_place(*origin, *seq)).collect(),
             counted: self.standing.counted_places().map(|(origin, seq)| bare_place(*origin, *seq)).collect(),
-            client_keys: keys.flat_map(row).collect(),
+            client_keys: rows.into(),
             last_time_ms: self.own.last_time.0,
             ..self.rests_on()
         }
+    }
+
+    /// What an image that is made now would rest on.
+    pub fn ground(&self) -> Ground {
+        Ground(self.rests_on())
     }
 
     /// What an image of this replica rests on, and nothing else of it.
@@ -147,6 +159,10 @@ impl Restore {
         on_disk: impl Fn(BlockId) -> Option<HeaderHash>,
     ) -> Result<BTreeMap<Origin, Seq>, Unusable> {
         const DAMAGED: fn(&'static str) -> Unusable = Unusable::Damaged;
+        // What a clock that ran ahead took for ended would stay so: an hour never goes back while a node runs.
+        if view.digest().0 > self.now.hour() {
+            return Err(Unusable::Stale("the clock was set back"));
+        }
         let state = kept::ReplicaImage::decode(state).map_err(|_broken| DAMAGED("it cannot be read"))?;
         self.rests_on_the_same(&state)?;
         let mut keyring = (*self.replica.keyring).clone();

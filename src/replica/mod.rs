@@ -77,7 +77,7 @@ use self::signed::{Keyring, VerifiedBlock, VerifiedHeader};
 use self::view::View;
 use self::wrong::Rules;
 
-pub use self::image::{Image, Unusable};
+pub use self::image::{Ground, Image, Unusable};
 pub use self::restore::{Break, Restore};
 pub use self::standing::Rebuild;
 

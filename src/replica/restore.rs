@@ -16,7 +16,7 @@ use super::forks::{self, Proofs};
 use super::ids::{BlockId, LogNo, Seq, TimeMs};
 use super::log::{Extension, Log};
 use super::own::Own;
-use super::signed::{Keyring, VerifiedBlock};
+use super::signed::Keyring;
 use super::view::View;
 use super::{Effect, Replica, Settings, Write, proto};
 
@@ -186,6 +186,10 @@ impl Restore {
         let held = log.map_or(Seq(0), Log::len);
         if id.seq <= held {
             let same = log.and_then(|log| log.hash_at(id.seq)) == Some(frame.header.hash());
+            if same {
+                // A block below a snapshot is met here only.
+                self.forget_waiting(frame);
+            }
             return if same { Ok(()) } else { Err(Break::Contradicts(id)) };
         }
         self.take(id, bytes.clone())?;
@@ -287,18 +291,18 @@ impl Restore {
         replica.fold(&block);
         if id.origin.member == replica.settings.me {
             replica.own.note_client_keys(id, block.records());
-            self.forget_waiting(&block);
+            self.forget_waiting(block.frame());
         }
         Ok(())
     }
 
     /// Records of our own block no longer wait in the outbox. An entry is forgotten when all of its records stand in
     /// blocks: one submission may have been cut in two by a block's limits, and a crash between them loses the second.
-    fn forget_waiting(&mut self, block: &VerifiedBlock) {
+    fn forget_waiting(&mut self, frame: &Frame) {
         if self.waiting.is_empty() {
             return;
         }
-        for slot in &block.frame().slots {
+        for slot in &frame.slots {
             let Slot::Record(record) = slot else { continue };
             let Some(id) = self.waiting.remove(record) else { continue };
             let still_waits = self.waiting.values().any(|waiting| *waiting == id);

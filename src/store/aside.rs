@@ -61,10 +61,22 @@ impl Store {
     /// What is not damage: [`StoreError::Io`], [`StoreError::InUse`], [`StoreError::Format`], [`StoreError::Spent`].
     /// The folder is where it was then, or where [`SetAside`] would have said if the new store could not be opened.
     pub fn open_or_set_aside(dir: &Path) -> Result<(Self, Option<SetAside>), StoreError> {
+        Self::open_examined(dir, Examination::All)
+    }
+
+    /// As [`Store::open_or_set_aside`], for whoever knows what the values come to and checks them later: they are not read.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_unread_or_set_aside(dir: &Path) -> Result<(Self, Option<SetAside>), StoreError> {
+        Self::open_examined(dir, Examination::Beginning)
+    }
+
+    fn open_examined(dir: &Path, how: Examination) -> Result<(Self, Option<SetAside>), StoreError> {
         let rebuilding = directory::rebuilding_name(dir);
         directory::finish_interrupted(dir, &rebuilding)
             .map_err(|source| StoreError::Io { doing: "finish moving", source })?;
-        match examine(dir)? {
+        match examine(dir, how)? {
             Examined::Sound(store) => Ok((*store, None)),
             Examined::Damaged { store, reason, stuck } => {
                 let (store, mut aside) = replace(dir, &rebuilding, store, reason)?;
@@ -73,6 +85,15 @@ impl Store {
             }
         }
     }
+}
+
+/// How much of a store is looked at when it is opened.
+#[derive(Clone, Copy)]
+enum Examination {
+    /// Whether it is ours and has not lost its end.
+    Beginning,
+    /// Every value, too.
+    All,
 }
 
 enum Examined {
@@ -86,7 +107,7 @@ enum Examined {
 }
 
 /// On a thread of its own: sled may never come back.
-fn examine(dir: &Path) -> Result<Examined, StoreError> {
+fn examine(dir: &Path, how: Examination) -> Result<Examined, StoreError> {
     let lost_before = io_threads_lost();
     let current = generation::current(dir).map_err(|source| StoreError::Io { doing: "find the files of", source })?;
     let length = fs::metadata(current.join("db")).map_or(0, |file| file.len());
@@ -96,7 +117,7 @@ fn examine(dir: &Path) -> Result<Examined, StoreError> {
     let (dir, counted) = (dir.to_owned(), Arc::clone(&progress));
     let work = move || {
         // If nobody waits any more, the answer is dropped with the store in it.
-        drop(answer.send(open_and_verify(&dir, &counted)));
+        drop(answer.send(open_and_verify(&dir, how, &counted)));
     };
     spawn("store-examiner", work)?;
     match patiently("open", patience_ms, lost_before, Some(&progress), &answered) {
@@ -106,7 +127,7 @@ fn examine(dir: &Path) -> Result<Examined, StoreError> {
     }
 }
 
-fn open_and_verify(dir: &Path, progress: &AtomicU64) -> Result<Examined, StoreError> {
+fn open_and_verify(dir: &Path, how: Examination, progress: &AtomicU64) -> Result<Examined, StoreError> {
     let store = match Store::open_unchecked(dir) {
         Ok(store) => Box::new(store),
         Err(error @ StoreError::Damaged { .. }) => {
@@ -117,8 +138,12 @@ fn open_and_verify(dir: &Path, progress: &AtomicU64) -> Result<Examined, StoreEr
         }
         Err(error) => return Err(error),
     };
-    match store.check_beginning().and_then(|_| store.verify_with_progress(progress)) {
-        Ok(_) => Ok(Examined::Sound(store)),
+    let values = || match how {
+        Examination::Beginning => Ok(()),
+        Examination::All => store.verify_with_progress(progress).map(drop),
+    };
+    match store.check_beginning().and_then(|_| values()) {
+        Ok(()) => Ok(Examined::Sound(store)),
         Err(error) if error.is_damage() => {
             Ok(Examined::Damaged { store: Some(store), reason: reason(error), stuck: false })
         }

@@ -171,6 +171,11 @@ impl Snapshot {
         Ok(Some(Self { file, rows }))
     }
 
+    /// Whether there is a section `name`.
+    pub fn has(&self, name: &str) -> bool {
+        self.rows.iter().any(|row| Some(row.name) == padded(name))
+    }
+
     /// Section `name`, to be read piece by piece.
     ///
     /// # Errors

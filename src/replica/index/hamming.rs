@@ -348,8 +348,9 @@ impl HammingIndex {
         let free: Vec<_> = self.now.parts.iter().filter(|part| !part.is_taken()).collect();
         let (small, tiers): (Vec<_>, Vec<_>) = free.into_iter().partition(|part| self.tier(part.segment.len()) == 0);
         let worn = |part: &&Part| part.dead.count() as usize * DEAD_SHARE >= part.segment.len();
+        let worn: Vec<_> = small.iter().chain(&tiers).copied().find(worn).into_iter().collect();
         if small.len() < self.sizes.due {
-            return small.into_iter().chain(tiers).find(worn).into_iter().collect();
+            return worn;
         }
         let mut sources = small;
         let mut len: usize = sources.iter().map(|part| part.live()).sum();
@@ -362,7 +363,7 @@ impl HammingIndex {
             }
         }
         // One alone would only be copied.
-        if sources.len() > 1 { sources } else { Vec::new() }
+        if sources.len() > 1 { sources } else { worn }
     }
 
     /// Tier 0 are deltas as they were frozen; each next is `fanout` times larger.

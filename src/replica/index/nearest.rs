@@ -4,8 +4,8 @@ use super::Pdq;
 
 /// How many times the limit may wait unsorted. More room means fewer rounds of sorting them out.
 const SLACK: usize = 2;
-/// The least room, so that a small limit does not sort all the time.
-const ROOM_MIN: usize = 1_024;
+/// The least room, so that a small limit does not sort all the time. Thousands of queries may each have it.
+const ROOM_MIN: usize = 64;
 
 /// What is near a query.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

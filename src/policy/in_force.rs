@@ -166,7 +166,8 @@ impl InForce {
 
     fn row(&self, decider: Decider) -> usize {
         match decider {
-            Decider::NothingMatches => 0,
+            // As far as was looked nothing matches; that it is not all is told by the verdict.
+            Decider::NothingMatches | Decider::Unfinished => 0,
             Decider::Rule(place) => place + 1,
             Decider::NoRule => self.policy.rules().len() + 1,
         }
@@ -344,9 +345,10 @@ mod tests {
         standing.in_force().decide(&entries, false);
         standing.in_force().decide(&entries, true);
         standing.in_force().decide(&[], false);
+        standing.in_force().decide(&[], true);
         let count = |rule: &str, allow, review, block| Count { rule: rule.to_owned(), allow, review, block };
         let counted =
-            [count("nothing matches", 1, 0, 0), count("all", 0, 1, 1), count(crate::policy::NO_RULE, 0, 0, 0)];
+            [count("nothing matches", 1, 1, 0), count("all", 0, 1, 1), count(crate::policy::NO_RULE, 0, 0, 0)];
         assert_eq!(standing.in_force().counts(), counted);
         standing.reload().unwrap();
         assert_eq!(standing.in_force().counts(), counted, "the rules are the same");

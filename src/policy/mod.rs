@@ -28,6 +28,8 @@ use crate::replica::verdict::Verdict;
 pub const DEFAULT_TEXT: &str = include_str!("default.toml");
 /// What decides when nothing is listed.
 pub const NOTHING_MATCHES: &str = "nothing matches";
+/// What decides when nothing is listed of what was looked at, and that was not all.
+pub const UNFINISHED: &str = "nothing was found, but there may be more than could be looked at: people decide";
 /// What decides when no rule of the file does.
 pub const NO_RULE: &str = "no rule of the policy takes it up: people decide";
 
@@ -47,6 +49,8 @@ pub struct Policy {
 pub enum Decider {
     /// There was nothing to decide about.
     NothingMatches,
+    /// Nothing was found, but the lookup could not be finished: what it did not get to may be listed.
+    Unfinished,
     /// A rule of the file, by its place in it.
     Rule(usize),
     /// None of them.
@@ -158,12 +162,14 @@ impl Policy {
     pub fn name(&self, decider: Decider) -> &str {
         match decider {
             Decider::NothingMatches => NOTHING_MATCHES,
+            Decider::Unfinished => UNFINISHED,
             Decider::Rule(place) => self.rules.get(place).map_or(NO_RULE, |rule| &rule.name),
             Decider::NoRule => NO_RULE,
         }
     }
 
-    /// What the rules make of all entries of one lookup. `truncated`: there are more than these.
+    /// What the rules make of all entries of one lookup. `truncated`: there are more than these, or there may be. Where
+    /// nothing was found that is for people, too: a list made to be slow to look through must not hide what is on it.
     ///
     /// What is flooding alone never has anything blocked: a BLOCK stands if it would be one without such entries, too.
     /// What speaks for the item in them counts all the same.
@@ -182,6 +188,9 @@ impl Policy {
     /// What the rules make of `found`. What protects the item counts in `all` that matches.
     fn judge(&self, found: &[Found<'_>], all: &[Found<'_>], truncated: bool) -> Decision {
         let decided = |verdict, decider| Decision { verdict, decider, lowered: None };
+        if found.is_empty() && truncated {
+            return decided(Verdict::Review, Decider::Unfinished);
+        }
         if found.is_empty() {
             return decided(Verdict::Allow, Decider::NothingMatches);
         }
@@ -224,6 +233,13 @@ impl Policy {
         };
         if decision.decider == Decider::NothingMatches {
             return vec![alone(NOTHING_MATCHES, Verdict::Allow, "no hash of it is on the list")];
+        }
+        if decision.decider == Decider::Unfinished {
+            return vec![alone(
+                UNFINISHED,
+                Verdict::Review,
+                "there may be more than could be looked at, and nothing passes unseen",
+            )];
         }
         let whole = Whole::of(found);
         let mut lines = Vec::new();

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::breaker::{self, Limits};
 use super::rule::{Conditions, Disputes, Rule};
-use super::{NO_RULE, NOTHING_MATCHES, Policy};
+use super::{NO_RULE, NOTHING_MATCHES, Policy, UNFINISHED};
 use crate::config::nearest;
 use crate::fields::{Field, File, Problem};
 use crate::replica::charter::Roles;
@@ -215,7 +215,7 @@ impl<'t> Reader<'t> {
     fn judge(&mut self, rules: &[Rule]) {
         let mut names: BTreeMap<&str, usize> = BTreeMap::new();
         for (place, rule) in rules.iter().enumerate() {
-            if [NOTHING_MATCHES, NO_RULE].contains(&rule.name.as_str()) {
+            if [NOTHING_MATCHES, UNFINISHED, NO_RULE].contains(&rule.name.as_str()) {
                 self.file
                     .wrong(rule.line, format!("the name {:?} is what answers say where no rule decides", rule.name));
             }

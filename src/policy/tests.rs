@@ -233,6 +233,22 @@ fn the_first_rule_that_fits_wins_and_what_none_fits_is_for_people() {
 }
 
 #[test]
+fn what_could_not_be_looked_through_is_never_allowed_for_want_of_matches() {
+    let allows = "[[rule]]\nname = \"a\"\nverdict = \"ALLOW\"\n";
+    let blocks = "[[rule]]\nname = \"b\"\nverdict = \"BLOCK\"\n";
+    for policy in [Policy::built_in(), parse(allows), parse(blocks)] {
+        let decision = policy.decide(&[], true);
+        assert_eq!(decision, Decision { verdict: Verdict::Review, decider: Decider::Unfinished, lowered: None });
+        assert!(policy.name(decision.decider).contains("there may be more than could be looked at"));
+        let explained = policy.explain(&[], true);
+        let told = (explained.len(), explained[0].rule.as_str(), explained[0].verdict, explained[0].fired);
+        assert_eq!(told, (1, UNFINISHED, Verdict::Review, true));
+        assert_eq!(policy.decide(&[], false).verdict, Verdict::Allow, "all was looked at");
+        assert_eq!(policy.explain(&[], false)[0].rule, NOTHING_MATCHES);
+    }
+}
+
+#[test]
 fn what_is_flooding_alone_never_blocks_and_still_protects() {
     let policy = parse("[[rule]]\nname = \"b\"\nverdict = \"BLOCK\"\ngroups_min = 2\n");
     let flooding = "flooding = true, supported_by = [\"acme\", \"bolt\"]";

@@ -474,7 +474,7 @@ impl Bulk {
             for (position, candidates, truncated) in some {
                 let found = matcher::Found { candidates, truncated, ..Default::default() };
                 let listed = Listed::of(&replica, &judge.addresses, found, now);
-                if !listed.entries.is_empty() {
+                if !listed.entries.is_empty() || listed.truncated {
                     hits.push(judge.hit(&replica, on, begins + position, &listed, rules, now));
                 }
             }

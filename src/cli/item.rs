@@ -6,8 +6,7 @@ use clap::Args;
 
 use super::failure::{Exit, Failure};
 use super::{Invocation, show};
-use crate::hashing::{self, Document, FileHashes};
-use crate::replica::ids::hex;
+use crate::hashing::{self, FileHashes};
 use crate::replica::index::frames::QUERY_FRAMES_MAX;
 use crate::replica::signal::url::{Canonical, UrlError};
 use crate::replica::signal::{self, Alg, PDQ_QUALITY_MIN, Subject};
@@ -153,16 +152,11 @@ impl Item {
     /// All its hashes.
     pub(super) fn hashes(&self) -> Vec<Hash> {
         match self {
-            Self::Hash(subject) => {
-                vec![Hash { type_name: subject.type_name().into_owned(), value: subject.value(), quality: None }]
-            }
+            Self::Hash(subject) => vec![hash_of(subject, None)],
             Self::Account(account) => {
                 vec![Hash { type_name: Alg::Account.name().to_owned(), value: account.clone(), quality: None }]
             }
-            Self::Address(address) => {
-                let subject = address.subject();
-                vec![Hash { type_name: subject.type_name().into_owned(), value: subject.value(), quality: None }]
-            }
+            Self::Address(address) => vec![hash_of(&address.subject(), None)],
             Self::File(_, hashes) => of_file(hashes),
         }
     }
@@ -187,11 +181,25 @@ impl Item {
         matches!(self, Self::Address(address) if address.is_whole_host())
     }
 
-    /// What is looked up of it: of a video all frames, where a list has each hash once.
+    /// What is looked up of it: of a video all frames, where a list has each hash once; of a picture its variants too.
     pub(super) fn looked_up_hashes(&self) -> Vec<Hash> {
         match self {
-            Self::File(_, hashes) => with_video(hashes, &hashes.looked_up_video(VIDEO_SIGNALS_MAX)),
+            Self::File(_, hashes) => looked_up(hashes),
             _ => self.hashes(),
+        }
+    }
+
+    /// The same; of a picture, to be looked up turned and mirrored too.
+    ///
+    /// # Errors
+    /// As [`Item::of_file`]: the file is read again.
+    pub(super) fn in_all_positions(self) -> Result<Self, Failure> {
+        match self {
+            Self::File(path, hashes) if hashes.image.is_some() => {
+                let hashes = Box::new(hashing::hash_file_in_all_positions(&path)?);
+                Ok(Self::File(path, hashes))
+            }
+            other => Ok(other),
         }
     }
 
@@ -223,29 +231,34 @@ fn no_address(error: UrlError) -> Failure {
     Failure::new(Exit::Usage, error.to_string()).fix("give an address as in https://example.org/page")
 }
 
-/// The hashes of a file, the picture's or the document's first.
 /// Records of one video in a lookup: an hour of frames, and room for the other hashes of the file and an account.
 const VIDEO_SIGNALS_MAX: usize = QUERY_FRAMES_MAX / FRAMES_PER_RECORD_MAX;
 
-/// The hashes that list a file, the picture's or the video's first.
+/// The hashes that list a file, the picture's, the document's or the video's first.
 pub(super) fn of_file(hashes: &FileHashes) -> Vec<Hash> {
-    with_video(hashes, &hashes.listed_video())
+    with_quality(hashes, &hashes.subjects())
 }
 
-fn with_video(hashes: &FileHashes, video: &[Subject]) -> Vec<Hash> {
-    let hash =
-        |type_name: &str, bytes: &[u8], quality| Hash { type_name: type_name.to_owned(), value: hex(bytes), quality };
-    let digests = &hashes.digests;
-    let mut all: Vec<_> =
-        hashes.image.iter().map(|image| hash("pdq", &image.hash, Some(u32::from(image.quality)))).collect();
-    all.extend(video.iter().map(|record| hash(Alg::Vpdq.name(), record.digest(), None)));
-    let tlsh = hashes.document.as_ref().and_then(Document::tlsh).map(|tlsh| Subject::of(Alg::Tlsh, tlsh));
-    all.extend(tlsh.map(|tlsh| Hash { type_name: "tlsh".to_owned(), value: tlsh.value(), quality: None }));
-    all.push(hash("md5", &digests.md5, None));
-    all.push(hash("sha1", &digests.sha1, None));
-    all.push(hash("sha256", &digests.sha256, None));
-    all.push(hash("sha512", &digests.sha512, None));
+fn looked_up(hashes: &FileHashes) -> Vec<Hash> {
+    let mut all = with_quality(hashes, &hashes.subjects_with(hashes.looked_up_video(VIDEO_SIGNALS_MAX)));
+    for variant in &hashes.variants {
+        let hash = hash_of(&Subject::of(Alg::Pdq, &variant.hash), Some(u32::from(variant.quality)));
+        // A picture that looks the same in the mirror has the same hash there.
+        if !all.iter().any(|other| other.signal() == hash.signal()) {
+            all.push(hash);
+        }
+    }
     all
+}
+
+fn with_quality(hashes: &FileHashes, subjects: &[Subject]) -> Vec<Hash> {
+    let quality = hashes.image.map(|image| u32::from(image.quality));
+    let is_picture = |subject: &Subject| subject.known_alg() == Some(Alg::Pdq);
+    subjects.iter().map(|subject| hash_of(subject, quality.filter(|_| is_picture(subject)))).collect()
+}
+
+fn hash_of(subject: &Subject, quality: Option<u32>) -> Hash {
+    Hash { type_name: subject.type_name().into_owned(), value: subject.value(), quality }
 }
 
 fn quoted(argument: &str) -> String {
@@ -297,6 +310,26 @@ mod tests {
             assert_eq!(failure.exit, Exit::Usage);
             assert!(failure.culprits[0].contains(culprit), "{wrong}: {:?}", failure.culprits);
         }
+    }
+
+    #[test]
+    fn a_picture_is_looked_up_as_it_is_shown_too_and_listed_as_it_is_stored() {
+        let picture = |number: u8| {
+            let name = format!("tests/vectors/images/orientation-{number}.jpg");
+            Item::of_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+        };
+        let (plain, turned) = (picture(1), picture(6));
+        assert_eq!((plain.hashes().len(), plain.looked_up_hashes().len()), (5, 5));
+        let looked_up = turned.looked_up_hashes();
+        assert_eq!((turned.hashes().len(), turned.usable_hashes().len(), looked_up.len()), (5, 5, 6));
+        assert_eq!((looked_up[5].type_name.as_str(), looked_up[5].quality.is_some()), ("pdq", true));
+        assert_eq!(turned.sought().len(), looked_up.iter().filter(|hash| !hash.is_poor()).count());
+
+        let all = plain.clone().in_all_positions().unwrap();
+        assert_eq!(all.hashes(), plain.hashes());
+        assert_eq!(all.looked_up_hashes().len(), 5 + 7);
+        let note = Item::read("md5:900150983cd24fb0d6963f7d28e17f72").unwrap();
+        assert_eq!(note.clone().in_all_positions().unwrap().looked_up_hashes(), note.hashes());
     }
 
     #[test]

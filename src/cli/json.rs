@@ -12,7 +12,7 @@ use crate::wire::local;
 /// A hash: `hash`, and inside most others.
 #[derive(Serialize)]
 pub struct Signal {
-    /// pdq, md5, sha1, sha256, sha512, vpdq
+    /// pdq, md5, sha1, sha256, sha512, tlsh, url, vpdq, account
     pub r#type: String,
     /// Normal form.
     pub value: String,

@@ -32,6 +32,9 @@ pub(super) struct MatchArgs {
     /// Share of a video's frames that must be near a listed video's, in percent [default: 80]
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
     share: Option<u32>,
+    /// Look pictures up in all eight positions: turned and mirrored, too
+    #[arg(long, conflicts_with = "catalogue")]
+    dihedral: bool,
     /// Also say which hashes were looked up, and of each rule of our policy why it decided or did not
     #[arg(long)]
     explain: bool,
@@ -60,6 +63,9 @@ pub(super) async fn lookup(args: &MatchArgs, at: &Invocation) -> Outcome {
         return catalogue::look_up(path, &wanted, at).await;
     }
     let mut items = items(&args.items)?;
+    if args.dihedral {
+        items = items.into_iter().map(Item::in_all_positions).collect::<Result<_, _>>()?;
+    }
     let account = args.account.as_deref().map(Item::account);
     if items.is_empty() {
         items.extend(account.clone());

@@ -229,7 +229,7 @@ fn statements(
     let mut statements = Vec::new();
     for item in items {
         item.tell_of_video(at);
-        let item_id = item_id(item);
+        let item_id = item_id(item, key.as_ref());
         let hashes = item.hashes().into_iter();
         for hash in hashes.filter(|hash| frames || hash.type_name != Alg::Vpdq.name()) {
             if hash.is_poor() {
@@ -269,9 +269,12 @@ fn in_submissions(statements: Vec<local::Statement>) -> Vec<Vec<local::Statement
     parts
 }
 
-/// Random for a file, so that nobody can tell from it which file it was; none for a lone hash.
-fn item_id(item: &Item) -> Option<Vec<u8>> {
-    matches!(item, Item::File(..)).then(|| clock::random::<16>().to_vec())
+/// Of a file, one from which nobody can tell which file it was; none for a lone hash. Random, but for a client key: records
+/// of a long video that a first run has sent and those of a second must be the same video's.
+fn item_id(item: &Item, key: Option<&[u8; 16]>) -> Option<Vec<u8>> {
+    let Item::File(_, hashes) = item else { return None };
+    let derived = |key: &[u8; 16]| sha256(&[b"staydown/item-id/v1\n", key, &hashes.digests.sha256])[..16].to_vec();
+    Some(key.map_or_else(|| clock::random::<16>().to_vec(), derived))
 }
 
 /// What is said of one hash.
@@ -354,6 +357,22 @@ mod tests {
         assert_eq!(parts(144, 7_400), [63, 63, 18]);
         assert_eq!(parts(RECORDS_PER_SUBMISSION_MAX, 128), [RECORDS_PER_SUBMISSION_MAX]);
         assert!(in_submissions(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn a_file_keeps_its_item_id_in_a_second_run_with_its_client_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |text: &str| {
+            let path = folder.path().join(text);
+            std::fs::write(&path, text).unwrap();
+            Item::of_file(&path).unwrap()
+        };
+        let (one, key) = (file("one"), Some(&[1; 16]));
+        assert_eq!(item_id(&one, key), item_id(&file("one"), key));
+        assert_ne!(item_id(&one, key), item_id(&one, Some(&[2; 16])));
+        assert_ne!(item_id(&one, key), item_id(&file("two"), key));
+        assert_ne!(item_id(&one, None), item_id(&one, None));
+        assert_eq!(item_id(&Item::read("md5:900150983cd24fb0d6963f7d28e17f72").unwrap(), key), None);
     }
 
     #[test]

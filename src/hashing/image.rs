@@ -200,8 +200,17 @@ fn parts(format: ImageFormat, bytes: &[u8]) -> usize {
 /// Where the next segment of a JPEG ends that begins at `from` or, behind the pixels of a scan, later. None at the end
 /// of the picture: a camera may append a film.
 fn next_segment(bytes: &[u8], from: usize) -> Option<usize> {
+    segment_end(bytes, next_mark(bytes, from)?)
+}
+
+/// Where the next mark of a JPEG stands that has a segment or is the end.
+fn next_mark(bytes: &[u8], from: usize) -> Option<usize> {
     let is_mark = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 1 | 0xd0..=0xd8 | 0xff);
-    let at = from + bytes.get(from..)?.windows(2).position(is_mark)?;
+    Some(from + bytes.get(from..)?.windows(2).position(is_mark)?)
+}
+
+/// Where the segment ends whose mark stands at `at`.
+fn segment_end(bytes: &[u8], at: usize) -> Option<usize> {
     match bytes.get(at + 1..at + 4)? {
         [0xd9, ..] => None,
         [_, upper, lower] => Some(at + 2 + usize::from(u16::from_be_bytes([*upper, *lower]))),
@@ -210,9 +219,11 @@ fn next_segment(bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 /// The JPEG decoder fills what is missing with grey, and a half picture has another hash. So the end mark must be
-/// there: after the start of the scan it cannot stand for anything else, since 0xff in the scan is followed by 0.
+/// there: after the start of the scan it cannot stand for anything else, since 0xff in the scan is followed by 0. Before
+/// it, in a segment of the camera, there may be a small picture that has a scan and an end of its own.
 fn reaches_its_end(bytes: &[u8]) -> bool {
-    let scan = bytes.windows(2).position(|pair| pair == [0xff, 0xda]).unwrap_or(bytes.len());
+    let mut marks = iter::successors(next_mark(bytes, 2), |&at| next_mark(bytes, segment_end(bytes, at)?));
+    let scan = marks.find(|&at| bytes[at + 1] == 0xda).unwrap_or(bytes.len());
     bytes[scan..].windows(2).any(|pair| pair == [0xff, 0xd9])
 }
 
@@ -305,6 +316,22 @@ mod tests {
                 let result = decode(format, &whole[..length]);
                 assert!(matches!(result, Err(ImageError::Damaged { .. })), "{format:?} cut at {length}");
             }
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_thumbnail_is_not_that_of_the_picture() {
+        let whole = encoded(ImageFormat::Jpeg);
+        let mut thumbnail = Cursor::new(Vec::new());
+        drawn::poster(5, 16, 16).write_to(&mut thumbnail, ImageFormat::Jpeg).unwrap();
+        let inside = [&b"Exif\0\0"[..], &thumbnail.into_inner()].concat();
+        let length = u16::try_from(inside.len() + 2).unwrap().to_be_bytes();
+        let with = [&whole[..2], &[0xff, 0xe1], &length, &inside, &whole[2..]].concat();
+        assert_eq!(decode(ImageFormat::Jpeg, &with).unwrap(), decode(ImageFormat::Jpeg, &whole).unwrap());
+        let rest = whole.len() - 2;
+        for missing in [2, rest / 4, rest / 2, rest] {
+            let refused = decode(ImageFormat::Jpeg, &with[..with.len() - missing]).unwrap_err();
+            assert!(refused.to_string().ends_with("ends before the picture does"), "{missing} missing: {refused}");
         }
     }
 

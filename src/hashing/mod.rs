@@ -37,7 +37,7 @@ pub struct FileHashes {
     /// Of the picture, if the bytes begin like JPEG, PNG, WebP, GIF or BMP. Look at its quality before using it.
     pub image: Option<Pdq>,
     /// Of the picture as a viewer shows it, if the file has a tag that says to turn it: somebody may have listed what
-    /// they saw. To look up beside the others, never to be listed. At most one.
+    /// they saw. To look up beside the others, never to be listed. At most one, but of [`hash_file_in_all_positions`].
     pub variants: Vec<Pdq>,
     /// Of what is neither picture nor video, as a document: its TLSH, or why it has none.
     pub document: Option<Document>,
@@ -48,10 +48,15 @@ pub struct FileHashes {
 impl FileHashes {
     /// What can be listed of the file: the picture, the document or the records of the video first, then the digests.
     pub fn subjects(&self) -> Vec<Subject> {
+        self.subjects_with(self.listed_video())
+    }
+
+    /// The same with these records of the video.
+    pub fn subjects_with(&self, video: Vec<Subject>) -> Vec<Subject> {
         let picture = self.image.map(|image| Subject::of(Alg::Pdq, &image.hash));
         let document = self.document.as_ref().and_then(Document::tlsh).map(|tlsh| Subject::of(Alg::Tlsh, tlsh));
         let digests = digests_as_subjects(&self.digests);
-        picture.into_iter().chain(document).chain(self.listed_video()).chain(digests).collect()
+        picture.into_iter().chain(document).chain(video).chain(digests).collect()
     }
 
     /// The records that list the video: each hash once.
@@ -113,6 +118,9 @@ pub enum HashingError {
     },
 }
 
+/// What is read of a file to find out what it is: what the hungrier of [`image::sniff`] and [`video::is_video`] wants.
+const HEAD_BYTES: usize = if image::SNIFF_BYTES > video::SNIFF_BYTES { image::SNIFF_BYTES } else { video::SNIFF_BYTES };
+
 /// The hashes of the file at `path`. A file that is no image is streamed and may have any length.
 ///
 /// # Errors
@@ -120,11 +128,31 @@ pub enum HashingError {
 /// broken image is an error, not a file without a picture: listing only its
 /// digests is a decision for a person ([`digest_file`]).
 pub fn hash_file(path: &Path) -> Result<FileHashes, HashingError> {
+    hash_file_with(path, hash_bytes)
+}
+
+/// The same, and among the variants of a picture its eight positions.
+///
+/// # Errors
+/// As [`hash_file`].
+pub fn hash_file_in_all_positions(path: &Path) -> Result<FileHashes, HashingError> {
+    hash_file_with(path, |bytes| {
+        let (mut hashes, positions) = hash_positions(bytes)?;
+        hashes.variants.extend(positions.into_iter().flatten());
+        Ok(hashes)
+    })
+}
+
+/// `of_picture` is given a whole file that begins like a picture.
+fn hash_file_with(
+    path: &Path,
+    of_picture: impl FnOnce(&[u8]) -> Result<FileHashes, ImageError>,
+) -> Result<FileHashes, HashingError> {
     let unreadable = |source| HashingError::Read { path: path.to_owned(), source };
     let mut file = open(path)?;
-    let mut head = Vec::with_capacity(image::SNIFF_BYTES);
-    file.by_ref().take(image::SNIFF_BYTES as u64).read_to_end(&mut head).map_err(unreadable)?;
-    if image::sniff(&head).is_none() {
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    file.by_ref().take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(unreadable)?;
+    if image::sniff(&head[..head.len().min(image::SNIFF_BYTES)]).is_none() {
         let is_video = video::is_video(&head);
         let mut hasher = DocumentHasher::default();
         let reading = Reading { inner: head.chain(file), hasher: &mut hasher };
@@ -134,14 +162,14 @@ pub fn hash_file(path: &Path) -> Result<FileHashes, HashingError> {
             digests,
             image: None,
             variants: Vec::new(),
-            document: (!is_video).then(|| hasher.finish()),
+            document: (!is_video).then(|| document(&head, || hasher.finish())),
             video,
         });
     }
     // One byte more than is allowed, so that a longer file shows without being read.
     let rest_max = image::FILE_BYTES_MAX + 1 - head.len() as u64;
     file.take(rest_max).read_to_end(&mut head).map_err(unreadable)?;
-    hash_bytes(&head).map_err(|source| HashingError::Image { path: path.to_owned(), source })
+    of_picture(&head).map_err(|source| HashingError::Image { path: path.to_owned(), source })
 }
 
 /// The hashes of a file that is in memory.
@@ -166,7 +194,7 @@ fn hash_with<T>(bytes: &[u8], more: impl FnOnce(&RgbImage) -> T) -> Result<(File
     let digests = Digests::of_bytes(bytes);
     let Some(format) = image::sniff(head) else {
         // Frames are read from a file only.
-        let document = (!video::is_video(bytes)).then(|| Document::of_bytes(bytes));
+        let document = (!video::is_video(bytes)).then(|| document(head, || Document::of_bytes(bytes)));
         return Ok((FileHashes { digests, image: None, variants: Vec::new(), document, video: None }, None));
     };
     let (pixels, orientation) = image::decode_with_orientation(format, bytes)?;
@@ -176,6 +204,11 @@ fn hash_with<T>(bytes: &[u8], more: impl FnOnce(&RgbImage) -> T) -> Result<(File
         turned => vec![pdq_of(&image::upright(pixels, turned))],
     };
     Ok((FileHashes { digests, image, variants, document: None, video: None }, more))
+}
+
+/// What `hashed` says of a file that begins with `head` and is neither picture nor video.
+fn document(head: &[u8], hashed: impl FnOnce() -> Document) -> Document {
+    if tlsh::is_no_text(head) { Document::NoText } else { hashed() }
 }
 
 fn pdq_of(pixels: &RgbImage) -> Pdq {
@@ -245,6 +278,32 @@ mod tests {
             assert_eq!(hashes, FileHashes { digests, image: None, variants: Vec::new(), document, video: None });
             assert_eq!(digest_file(&path).unwrap(), hashes.digests);
         }
+    }
+
+    #[test]
+    fn a_file_that_begins_like_a_video_is_no_document_however_late_that_shows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("film");
+        let packet = [&[0x47][..], &[0xff; 187]].concat();
+        let ogg = [&b"OggS"[..], &[0; 24], b"\x80theora", &[7; 100]].concat();
+        for bytes in [packet.repeat(3), ogg, [&b"\0\0\0\x08wide\0\0\0\0mdat"[..], &[9; 100]].concat()] {
+            fs::write(&path, &bytes).unwrap();
+            let hashes = hash_file(&path).unwrap();
+            // None of them has a picture, and there may be no ffmpeg.
+            assert!(hashes.video.is_some() && hashes.document.is_none(), "{hashes:?}");
+            assert_eq!(hashes.digests, Digests::of_bytes(&bytes));
+        }
+    }
+
+    #[test]
+    fn what_is_a_picture_that_is_not_read_has_digests_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("photo.heic");
+        let bytes = [&b"\0\0\0\x18ftypheic"[..], include_bytes!("mod.rs")].concat();
+        fs::write(&path, &bytes).unwrap();
+        let hashes = hash_file(&path).unwrap();
+        assert_eq!((hashes.document, hashes.subjects().len()), (Some(Document::NoText), 4));
+        assert_eq!(hash_bytes(&bytes).unwrap(), hashes);
     }
 
     #[test]

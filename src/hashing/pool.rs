@@ -16,8 +16,8 @@ use tokio::time;
 use super::image::{self, ImageError};
 use super::{FileHashes, Pdq, hash_bytes, hash_positions};
 
-/// Most files that wait while every worker is busy. A photograph takes about 50 ms, so the last of them waits some
-/// seconds on two cores; whoever comes after that is told at once and can go elsewhere.
+/// Most files that wait while every worker is busy. A photograph of 12 megapixels takes a fifth of a second, so the
+/// last of them waits a dozen seconds on two cores; whoever comes after that is told at once and can go elsewhere.
 pub const WAITING_MAX: usize = 128;
 
 /// Longest file taken, in bytes, whatever it is: the length of an image that is read. Longer ones are streamed by

@@ -23,6 +23,8 @@ pub enum Document {
     TooUniform,
     /// More than [`DOCUMENT_BYTES_MAX`].
     TooLong,
+    /// It begins like a picture that is not decoded here, like sound or like an archive.
+    NoText,
 }
 
 impl Document {
@@ -37,7 +39,7 @@ impl Document {
     pub fn tlsh(&self) -> Option<&Tlsh> {
         match self {
             Self::Tlsh(tlsh) => Some(tlsh),
-            Self::TooShort | Self::TooUniform | Self::TooLong => None,
+            Self::TooShort | Self::TooUniform | Self::TooLong | Self::NoText => None,
         }
     }
 
@@ -48,8 +50,40 @@ impl Document {
             Self::TooShort => Some("no tlsh: shorter than 50 bytes"),
             Self::TooUniform => Some("no tlsh: too uniform, the same few characters over and over"),
             Self::TooLong => Some("no tlsh: longer than 64 MiB"),
+            Self::NoText => Some("no tlsh: a picture of a kind that is not read here, sound or an archive"),
         }
     }
+}
+
+/// Whether a file begins like one of which TLSH says nothing, because its bytes are compressed or are samples: a picture
+/// that is not decoded here, sound, an archive. Not ZIP, which office documents are too.
+pub(super) fn is_no_text(head: &[u8]) -> bool {
+    const MARKS: [&[u8]; 18] = [
+        b"II*\0",
+        b"MM\0*",
+        b"\xff\x0a",                 // JPEG XL
+        b"\0\0\0\x0cJXL \r\n\x87\n", // JPEG XL in boxes
+        b"\0\0\0\x0cjP  \r\n\x87\n", // JPEG 2000
+        b"\xff\x4f\xff\x51",         // JPEG 2000 without boxes
+        b"8BPS\0",
+        b"ID3",
+        b"\xff\xfb", // MP3 without tags
+        b"fLaC",
+        b"OggS",
+        b"#!AMR\n",
+        b"\x1f\x8b\x08", // gzip
+        b"\xfd7zXZ\0",
+        b"\x28\xb5\x2f\xfd", // Zstandard
+        b"BZh91AY&SY",
+        b"7z\xbc\xaf\x27\x1c",
+        b"Rar!\x1a\x07",
+    ];
+    MARKS.iter().any(|mark| head.starts_with(mark)) || is_in_a_container(head)
+}
+
+/// HEIC, AVIF and M4A; WAV.
+fn is_in_a_container(head: &[u8]) -> bool {
+    matches!(head.get(4..8), Some(b"ftyp")) || head.starts_with(b"RIFF") && matches!(head.get(8..12), Some(b"WAVE"))
 }
 
 /// Takes a document piece by piece.
@@ -167,6 +201,16 @@ mod tests {
             hashed += 1;
         }
         assert_eq!(hashed, 200);
+    }
+
+    #[test]
+    fn pictures_sound_and_archives_are_told_from_documents() {
+        for head in [&b"II*\0"[..], b"\0\0\0\x18ftypheic", b"RIFF\0\0\0\0WAVEfmt ", b"ID3\x04", b"\x1f\x8b\x08\0"] {
+            assert!(is_no_text(head), "{head:?}");
+        }
+        for head in [&b""[..], b"%PDF-1.7", b"PK\x03\x04", b"RIFF", b"I am", b"<svg xmlns", b"\xff\xfe", b"BZh"] {
+            assert!(!is_no_text(head), "{head:?}");
+        }
     }
 
     #[test]

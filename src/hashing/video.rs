@@ -5,7 +5,6 @@
 //! memory and an output that end, yields to everything else on the machine, and sees none of our environment.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -36,7 +35,7 @@ const MEMORY_BYTES_MAX: u64 = 4 << 30;
 /// Largest single piece of memory that ffmpeg may ask for, in bytes.
 const ALLOC_BYTES_MAX: &str = "536870912";
 /// Threads of the child.
-const THREADS: &str = "2";
+const THREADS: u64 = 2;
 /// How far the child stands back behind everything else on the machine: 0 to 19.
 const NICENESS: i32 = 10;
 /// How long a child that has closed its pipe may take to end.
@@ -50,7 +49,7 @@ const REASON_CHARS_MAX: usize = 160;
 /// The containers that are read, by ffmpeg's names: all carry their pictures themselves.
 const CONTAINERS: &str = "mov,matroska,avi,flv,mpegts,mpeg,mpegvideo,asf,ogg,yuv4mpegpipe";
 /// How many bytes of a file [`is_video`] wants to see: two packets of a transport stream.
-const SNIFF_BYTES: usize = 188 + 1;
+pub(super) const SNIFF_BYTES: usize = PACKET_BYTES + 1;
 /// Length of a packet of a transport stream, whose only mark is a byte at the beginning of each.
 const PACKET_BYTES: usize = 188;
 
@@ -86,6 +85,7 @@ pub fn is_video(head: &[u8]) -> bool {
     match head {
         [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => !is_still_or_sound(brand),
         [_, _, _, _, b'm', b'o', b'o', b'v', ..] | [_, _, _, _, b'm', b'd', b'a', b't', ..] => true,
+        [0, _, _, _, name @ ..] if is_box_before_a_film(name) => true,
         [0x1a, 0x45, 0xdf, 0xa3, ..] => true, // Matroska, WebM
         [b'R', b'I', b'F', b'F', _, _, _, _, b'A', b'V', b'I', b' ', ..] => true,
         [b'F', b'L', b'V', 1, ..] => true,
@@ -98,22 +98,18 @@ pub fn is_video(head: &[u8]) -> bool {
     }
 }
 
+/// What may stand before the first box that says more, in the container of MP4 and `QuickTime`. These are words of texts
+/// too ("The free ..."), so the length before them must be a short one.
+fn is_box_before_a_film(name: &[u8]) -> bool {
+    matches!(name.get(..4), Some(b"wide" | b"free" | b"skip" | b"pnot" | b"styp"))
+}
+
 /// The brands of pictures and of sound in the container of MP4.
 fn is_still_or_sound(brand: &[u8]) -> bool {
     matches!(
         brand.get(..4),
         Some(b"heic" | b"heix" | b"hevc" | b"mif1" | b"msf1" | b"avif" | b"avis" | b"crx " | b"M4A " | b"M4B ")
     )
-}
-
-/// As [`is_video`], of the file at `path`.
-///
-/// # Errors
-/// It cannot be read.
-pub fn begins_like_video(path: &Path) -> io::Result<bool> {
-    let mut head = Vec::with_capacity(SNIFF_BYTES);
-    File::open(path)?.take(SNIFF_BYTES as u64).read_to_end(&mut head)?;
-    Ok(is_video(&head))
 }
 
 /// The frames of the video at `path`, one a second, of all qualities, at most [`FRAMES_MAX`].
@@ -164,7 +160,8 @@ fn command(path: &Path) -> io::Result<Command> {
     input.push(std::path::absolute(path)?);
     let mut command = Command::new("ffmpeg");
     command
-        .args(["-nostdin", "-hide_banner", "-loglevel", "error", "-max_alloc", ALLOC_BYTES_MAX, "-threads", THREADS])
+        .args(["-nostdin", "-hide_banner", "-loglevel", "error", "-max_alloc", ALLOC_BYTES_MAX, "-threads"])
+        .arg(THREADS.to_string())
         .args(["-protocol_whitelist", "file,pipe", "-format_whitelist", CONTAINERS, "-i"])
         .arg(input)
         // The first stream of pictures that is no cover of a piece of music; no sound, no subtitles.
@@ -204,6 +201,10 @@ impl Running {
             prlimit(pid, Resource::As, memory).ok();
             // It writes into pipes only.
             prlimit(pid, Resource::Fsize, Rlimit { current: Some(0), maximum: Some(0) }).ok();
+            // If we are killed, nobody is left to end it, and it is in a group of its own: so the system does. All of its
+            // threads together use no more in the time that we would have waited.
+            let seconds = Some(TIME_MAX.as_secs() * THREADS);
+            prlimit(pid, Resource::Cpu, Rlimit { current: seconds, maximum: seconds }).ok();
         }
     }
 
@@ -449,6 +450,16 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn a_child_that_we_do_not_survive_is_ended_by_the_system() {
+        let child = child("sleep", &["600"]);
+        child.restrain();
+        let limits = fs::read_to_string(format!("/proc/{}/limits", child.0.id())).unwrap();
+        let cpu = limits.lines().find(|line| line.starts_with("Max cpu time")).unwrap();
+        assert_eq!(cpu.split_whitespace().collect::<Vec<_>>()[3..], ["3600", "3600", "seconds"]);
+    }
+
+    #[test]
     fn a_child_that_fails_or_says_nothing_gives_no_frames() {
         for (script, told) in [
             ("echo first >&2; printf 'why\\033[1m\\n' >&2; exit 1", "finds no picture to read: why[1m"),
@@ -493,6 +504,12 @@ mod tests {
             (b"YUV4MPEG2 W1 H1".to_vec(), true),
             (stream.clone(), true),
             (stream[..PACKET_BYTES].to_vec(), false),
+            (b"\0\0\0\x08wide\0\0\0\0mdat".to_vec(), true),
+            (b"\0\0\x01\0free".to_vec(), true),
+            (b"\0\0\0\x10skip".to_vec(), true),
+            (b"\0\0\0\x14pnot".to_vec(), true),
+            (mp4(b"msdh").iter().map(|&b| if b == b'f' { b's' } else { b }).collect(), true),
+            (b"The free press".to_vec(), false),
             (b"Good morning".to_vec(), false),
             (b"#EXTM3U".to_vec(), false),
             (b"\x89PNG\r\n\x1a\n".to_vec(), false),

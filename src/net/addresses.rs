@@ -16,8 +16,9 @@ use crate::wire::local as l;
 /// The addresses of one lookup that were given in clear.
 #[derive(Default)]
 pub(super) struct Addresses {
-    /// Of which signal, and under which expressions it may be listed.
-    asked: Vec<(usize, Vec<Expression>)>,
+    /// Of which signal, and what its expressions are listed as.
+    asked: Vec<(usize, Vec<Subject>)>,
+    /// Without their texts.
     expressions: BTreeMap<Subject, Expression>,
 }
 
@@ -30,20 +31,16 @@ impl Addresses {
         let mut addresses = Self::default();
         for (index, signal) in signals.iter().enumerate() {
             let Some(address) = in_clear(signal, &format!("signals[{index}]"))? else { continue };
-            let all = address.expressions();
-            addresses.expressions.extend(all.iter().map(|one| (one.subject.clone(), one.clone())));
-            addresses.asked.push((index, all));
+            let all: Vec<_> = address.expressions().into_iter().map(without_text).collect();
+            addresses.asked.push((index, all.iter().map(|one| one.subject.clone()).collect()));
+            addresses.expressions.extend(all.into_iter().map(|one| (one.subject.clone(), one)));
         }
         Ok(addresses)
     }
 
     /// What to ask for besides the signals' own subjects, which are the first expressions.
     pub(super) fn queries(&self) -> impl Iterator<Item = (usize, Subject)> {
-        let others = |(index, all): &(usize, Vec<Expression>)| {
-            let index = *index;
-            all.iter().skip(1).map(move |one| (index, one.subject.clone())).collect::<Vec<_>>()
-        };
-        self.asked.iter().flat_map(others)
+        self.asked.iter().flat_map(|(index, all)| all.iter().skip(1).map(|subject| (*index, subject.clone())))
     }
 
     /// Whether an entry that was found counts as a match: a whole host waits for a second full member.
@@ -53,6 +50,12 @@ impl Addresses {
             None => entry.subject.known_alg() != Some(Alg::Url) || url::counts_unseen(entry),
         }
     }
+}
+
+/// An address in clear is not kept for as long as its lookup takes.
+fn without_text(mut expression: Expression) -> Expression {
+    expression.text.zeroize();
+    expression
 }
 
 /// Puts hashes in the place of addresses that `statements` name. Refuses to list a whole host where that was not asked for.
@@ -160,6 +163,7 @@ mod tests {
         let queries: Vec<_> = addresses.queries().collect();
         assert_eq!(queries.len() + 1, url::canonical(&signals[1].value).unwrap().expressions().len());
         assert!(queries.iter().all(|(index, subject)| *index == 1 && addresses.expressions.contains_key(subject)));
+        assert!(addresses.expressions.values().all(|expression| expression.text.is_empty()));
         assert!(Addresses::of(&[signal("url", "mailto:a@b")]).is_err());
     }
 }

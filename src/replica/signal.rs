@@ -533,7 +533,12 @@ fn digest(alg: Alg, value: &str) -> Result<Vec<u8>, SignalError> {
     if value.len() == expected { Ok(bytes) } else { Err(SignalError::WrongLength { alg, got: value.len(), expected }) }
 }
 
+/// A part of a wrong input, to recognise it by; not of one with a dot in it, which may be a host that somebody gave in
+/// clear: errors end in logs.
 fn quoted(text: &str) -> String {
+    if text.contains(['.', '\u{3002}', '\u{ff0e}', '\u{ff61}']) {
+        return "...".to_owned();
+    }
     text.trim().chars().take(QUOTED_CHARS_MAX).collect()
 }
 
@@ -854,6 +859,10 @@ mod tests {
             assert_eq!(parse(type_name, value).unwrap_err().to_string(), message);
         }
         assert_eq!(parse_any(PDQ), Err(SignalError::Ambiguous));
+        for refused in [parse_any("secret.example.org:8080/p"), parse("md5", "secret\u{3002}example:8080/p")] {
+            let told = refused.unwrap_err().to_string();
+            assert!(told.contains("\"...\"") && !told.contains("secret"), "{told}");
+        }
         assert_eq!(parse_any("gopher://example.org/a"), Err(SignalError::UnknownType { got: "gopher".to_owned() }));
         assert_eq!(parse_any("https://"), Err(SignalError::Url(UrlError::NoHost)));
         assert_eq!(parse_any(""), Err(SignalError::NoType { got: 0 }));

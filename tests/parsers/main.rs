@@ -26,6 +26,7 @@ macro_rules! parsers {
 }
 
 parsers! {
+    frames,
     hash,
     image,
     url,

@@ -39,7 +39,8 @@ use staydown::wire::local_service::forum_client::ForumClient;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 
 /// The company whose hashes are listed, and the one whose node is asked.
@@ -178,7 +179,7 @@ impl Node {
         };
         let charters = vec![forum.charter.clone()];
         let (engine, _, thread) =
-            engine::start(&company.data, settings.clone(), forum.forum, charters, runtime.handle().clone()).unwrap();
+            engine::start(&company.data, settings.clone(), forum.forum, &charters, runtime.handle().clone()).unwrap();
         let service = LocalService::new(engine.clone(), settings, String::new(), BTreeMap::new());
         let socket = company.data.join("bench.sock");
         let mut servers = JoinSet::new();
@@ -189,7 +190,9 @@ impl Node {
             let server = || Server::builder().max_concurrent_streams(1_024).tcp_nodelay(true);
             let (one, other) = (service.clone().into_server(), service.into_server());
             let unix = server().add_service(one).serve_with_incoming(UnixListenerStream::new(unix));
-            let tcp = server().add_service(other).serve_with_incoming(TcpListenerStream::new(tcp));
+            // The builder's own setting holds for sockets that it accepts itself.
+            let tcp = TcpIncoming::from(tcp).with_nodelay(Some(true));
+            let tcp = server().add_service(other).serve_with_incoming(tcp);
             servers.spawn(async move { unix.await.unwrap() });
             servers.spawn(async move { tcp.await.unwrap() });
             address

@@ -398,7 +398,7 @@ pub fn start(
     data: &Path,
     settings: Settings,
     forum: ForumId,
-    charters: Vec<proto::SignedCharter>,
+    charters: &[proto::SignedCharter],
     runtime: tokio::runtime::Handle,
 ) -> Result<(Handle, Started, thread::JoinHandle<()>), OpenError> {
     start_with(data, settings, forum, charters, runtime, SnapshotTerms::default())
@@ -412,7 +412,7 @@ pub fn start_with(
     data: &Path,
     settings: Settings,
     forum: ForumId,
-    charters: Vec<proto::SignedCharter>,
+    charters: &[proto::SignedCharter],
     runtime: tokio::runtime::Handle,
     terms: SnapshotTerms,
 ) -> Result<(Handle, Started, thread::JoinHandle<()>), OpenError> {
@@ -422,7 +422,8 @@ pub fn start_with(
     let moved = settings.moved;
     let (journal, mut replay) = Journal::open(&data.join(JOURNAL_FILE))?;
     let (outbox, waiting, outbox_end) = Outbox::open(&data.join(OUTBOX_FILE))?;
-    let with = |unread| OnDisk::read(data, settings.clone(), (forum, charters.clone()), (now, waiting.clone()), unread);
+    let with =
+        |unread| OnDisk::read(data, settings.clone(), (forum, charters.to_vec()), (now, waiting.clone()), unread);
     let on_disk = match snapshot::may_be_there(data).then(|| with(true)) {
         Some(Ok(on_disk)) if on_disk.is_whole => on_disk,
         Some(Err(error)) if !matches!(&error, OpenError::Store(error) if error.is_damage()) => return Err(error),

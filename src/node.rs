@@ -279,7 +279,7 @@ async fn run_locked(
 fn open(plan: &Plan, data: &Path) -> Result<(Handle, engine::Started, std::thread::JoinHandle<()>), NodeError> {
     let (settings, invitation) = (plan.settings.clone(), &plan.invitation);
     let runtime = tokio::runtime::Handle::current();
-    Ok(engine::start(data, settings, invitation.forum, invitation.charters.clone(), runtime)?)
+    Ok(engine::start(data, settings, invitation.forum, &invitation.charters, runtime)?)
 }
 
 async fn stopped(engine: Handle, thread: std::thread::JoinHandle<()>) -> Result<(), NodeError> {

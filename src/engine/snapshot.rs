@@ -440,7 +440,7 @@ mod tests {
 
         fn start(&self) -> Running {
             let runtime = tokio::runtime::Handle::current();
-            let charters = self.forum.charters.clone();
+            let charters = &self.forum.charters;
             let (handle, started, thread) =
                 start_with(self.folder.path(), settings(1), self.forum.id, charters, runtime, self.terms).unwrap();
             Running { handle, started, thread }

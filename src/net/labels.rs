@@ -237,7 +237,7 @@ mod tests {
         let runtime = tokio::runtime::Handle::current();
         let settings = crate::replica::testing::settings(1);
         let (handle, _, thread) =
-            crate::engine::start(folder.path(), settings, forum.id, forum.charters.clone(), runtime).unwrap();
+            crate::engine::start(folder.path(), settings, forum.id, &forum.charters, runtime).unwrap();
         let shared = Arc::clone(handle.shared());
         let file = crate::taxonomy::TaxonomyFile::parse(crate::taxonomy::EXAMPLE_TEXT).unwrap();
         shared.taxonomies().follow(&file.named.to_string());

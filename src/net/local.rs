@@ -1337,7 +1337,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Handle::current();
         let (handle, _, thread) =
-            engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
+            engine::start(folder.path(), settings(1), forum.id, &forum.charters, runtime).unwrap();
         let service = LocalService::new(handle.clone(), settings(1), String::new(), BTreeMap::new());
         let lookup = async |signals: Vec<l::Signal>| {
             service.lookup(Request::new(l::LookupRequest { signals, ..Default::default() })).await

@@ -430,7 +430,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Handle::current();
         let (handle, _, thread) =
-            engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
+            engine::start(folder.path(), settings(1), forum.id, &forum.charters, runtime).unwrap();
         let mut ring: Keyring = forum.keyring();
         let mut log = forum.log(2, 0, Class::Normal);
         for n in 0..300_u16 {

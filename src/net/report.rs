@@ -251,7 +251,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Handle::current();
         let (handle, _, thread) =
-            engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
+            engine::start(folder.path(), settings(1), forum.id, &forum.charters, runtime).unwrap();
         let service = LocalService::new(handle.clone(), settings(1), String::new(), BTreeMap::new());
         for about in 1..=2 {
             handle.submit(Class::Normal, vec![opinion(about, 1)]).await.unwrap();
@@ -303,7 +303,7 @@ mod tests {
         drop(store);
         let runtime = tokio::runtime::Handle::current();
         let (handle, _, thread) =
-            engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
+            engine::start(folder.path(), settings(1), forum.id, &forum.charters, runtime).unwrap();
         (folder, handle, thread)
     }
 

@@ -668,7 +668,7 @@ impl View {
             && subject.known_alg() == Some(Alg::Vpdq)
         {
             let item = self.notes.video(subject, member);
-            self.ties.push(Tie { subject: subject.clone(), member: member, item });
+            self.ties.push(Tie { subject: subject.clone(), member, item });
         }
     }
 

@@ -673,7 +673,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Handle::current();
         let (handle, _, thread) =
-            engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
+            engine::start(folder.path(), settings(1), forum.id, &forum.charters, runtime).unwrap();
         let importing = Importing::new(handle.clone(), Arc::new(Counters::new(clock::now())), KeysUnderWay::default());
         let most = ROWS_MAX as u64;
 

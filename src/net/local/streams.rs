@@ -295,7 +295,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let runtime = tokio::runtime::Handle::current();
             let (engine, _, thread) =
-                engine::start(folder.path(), settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
+                engine::start(folder.path(), settings(1), forum.id, &forum.charters, runtime).unwrap();
             let (stop, stopped) = watch::channel(false);
             let service = LocalService::new(engine.clone(), settings(1), String::new(), BTreeMap::new());
             Self { service: service.with_stop(stopped), engine, thread, stop, _folder: folder }

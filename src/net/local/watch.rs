@@ -828,8 +828,7 @@ mod tests {
 
     fn open(folder: &Path, forum: &TestForum) -> (Handle, thread::JoinHandle<()>) {
         let runtime = tokio::runtime::Handle::current();
-        let (engine, _, thread) =
-            engine::start(folder, settings(1), forum.id, forum.charters.clone(), runtime).unwrap();
+        let (engine, _, thread) = engine::start(folder, settings(1), forum.id, &forum.charters, runtime).unwrap();
         (engine, thread)
     }
 

@@ -135,8 +135,7 @@ fn without_panic<T>(
 }
 
 fn decode_in_bounds(format: ImageFormat, bytes: &[u8]) -> Result<(RgbImage, Orientation), ImageError> {
-    if format == ImageFormat::Jpeg && !reaches_its_end(bytes) {
-        let reason = "the file ends before the picture does".to_owned();
+    if let Some(reason) = flaw(format, bytes) {
         return Err(ImageError::Damaged { format: name(format), reason });
     }
     let mut decoder = open(format, bytes)?;
@@ -185,15 +184,30 @@ fn refused(format: ImageFormat, error: &image::ImageError) -> ImageError {
 fn parts(format: ImageFormat, bytes: &[u8]) -> usize {
     match format {
         ImageFormat::Jpeg => iter::successors(next_segment(bytes, 2), |&end| next_segment(bytes, end)).count(),
-        ImageFormat::Png => {
-            let chunk = |at: usize| {
-                let (length, name) = bytes.get(at..at + 8)?.split_at(4);
-                let length = u32::from_be_bytes(length.try_into().ok()?) as usize;
-                Some((at.saturating_add(12).saturating_add(length), name))
-            };
-            iter::successors(chunk(8), |&(next, _)| chunk(next)).filter(|(_, name)| *name != b"IDAT").count()
-        }
+        ImageFormat::Png => chunks(bytes).filter(|(_, name)| *name != b"IDAT").count(),
         _ => 0,
+    }
+}
+
+/// Length and name of each chunk of a PNG, as far as they can be followed.
+fn chunks(bytes: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    let chunk = |at: usize| {
+        let (length, name) = bytes.get(at..at.checked_add(8)?)?.split_at(4);
+        let length = u32::from_be_bytes(length.try_into().ok()?) as usize;
+        Some((at.saturating_add(12).saturating_add(length), length, name))
+    };
+    iter::successors(chunk(8), move |&(next, ..)| chunk(next)).map(|(_, length, name)| (length, name))
+}
+
+/// Why the decoder cannot be given the file, though it would try.
+fn flaw(format: ImageFormat, bytes: &[u8]) -> Option<String> {
+    match format {
+        ImageFormat::Jpeg if !reaches_its_end(bytes) => Some("the file ends before the picture does".to_owned()),
+        // The decoder takes the last colour whole, and panics.
+        ImageFormat::Png => chunks(bytes)
+            .find(|(length, name)| *name == b"PLTE" && !length.is_multiple_of(3))
+            .map(|(length, _)| format!("the palette has {length} bytes, expected 3 a colour")),
+        _ => None,
     }
 }
 
@@ -283,6 +297,16 @@ mod tests {
 
     const FORMATS: [ImageFormat; 5] =
         [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Gif, ImageFormat::WebP, ImageFormat::Bmp];
+
+    /// 29 by 22 pixels of one bit, and a palette of seven bytes.
+    const HALF_A_COLOUR: &str = "89504e470d0a1a0a0000000d494844520000001d000000160103000000069a058f00000007504c5445ffe42279f3bd6dbe43d75a000000404944415478da6360b0ffc0c0804c3c0012f520a2024414288008060e0686076804870403c30120c1788001415830303e0012cc3f40c47f24a28281fd1f430500e1ff1766c2ee80e50000000049454e44ae426082";
+
+    #[test]
+    fn a_palette_that_ends_within_a_colour_is_damage_and_not_given_to_the_decoder() {
+        let bytes = data_encoding::HEXLOWER.decode(HALF_A_COLOUR.as_bytes()).unwrap();
+        let refused = decode(ImageFormat::Png, &bytes).unwrap_err();
+        assert_eq!(refused.to_string(), "damaged PNG image: the palette has 7 bytes, expected 3 a colour");
+    }
 
     fn encoded(format: ImageFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());

@@ -80,7 +80,7 @@ pub enum VideoError {
     },
 }
 
-/// Whether a file begins like a container of [`CONTAINERS`] that holds a video. Sound in one of them is found out later.
+/// Whether a file begins like a container of those that we open and holds a video. Sound in one of them is found out later.
 pub fn is_video(head: &[u8]) -> bool {
     match head {
         [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => !is_still_or_sound(brand),

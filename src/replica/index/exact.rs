@@ -7,7 +7,7 @@
 //! table needs no defence against crowding. Two listed subjects still share one in some 2^64 pairs; then both copies
 //! are kept, so that taking one away leaves the other.
 //!
-//! The fingerprints stand in [`SHARDS`] open tables of cache lines, by their upper bits. A lookup reads one line, rarely
+//! The fingerprints stand in `SHARDS` open tables of cache lines, by their upper bits. A lookup reads one line, rarely
 //! two. The writer changes tables in place, one word at a time, while readers look: a word is empty, taken or left, and
 //! never becomes empty while another's chain leads over it, so a reader misses nothing that stays. A table that is full
 //! is replaced by a larger one; only [`ExactIndex::freeze`] makes a table stand still, and then its next change is made

@@ -305,12 +305,6 @@ impl Matcher {
         self.inner.now.load_full()
     }
 
-    /// Memory that the indexes take, in bytes.
-    pub fn bytes(&self) -> usize {
-        let writer = self.inner.lock();
-        writer.pictures.bytes() + writer.documents.bytes() + writer.exact.bytes()
-    }
-
     /// What is wrong, if something is: lookups find everything all the same.
     pub fn trouble(&self) -> Option<&'static str> {
         let failed = self.inner.lock().merging == Merging::Failed;

@@ -173,7 +173,11 @@ impl Snapshot {
 
     /// Whether there is a section `name`.
     pub fn has(&self, name: &str) -> bool {
-        self.rows.iter().any(|row| Some(row.name) == padded(name))
+        self.row(name).is_some()
+    }
+
+    fn row(&self, name: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| Some(row.name) == padded(name))
     }
 
     /// Section `name`, to be read piece by piece.
@@ -181,8 +185,7 @@ impl Snapshot {
     /// # Errors
     /// [`SnapshotError::Damaged`]: there is none.
     pub fn open_section(&self, name: &str) -> Result<Reader<'_>, SnapshotError> {
-        let row = self.rows.iter().find(|row| Some(row.name) == padded(name));
-        let row = row.ok_or(SnapshotError::Damaged("a section is missing"))?;
+        let row = self.row(name).ok_or(SnapshotError::Damaged("a section is missing"))?;
         Ok(Reader { file: &self.file, offset: row.offset, left: row.length, checksum: 0, expected: row.checksum })
     }
 

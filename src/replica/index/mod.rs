@@ -27,6 +27,7 @@ mod scan;
 mod search;
 mod segment;
 mod simd;
+mod sorted;
 #[cfg(test)]
 mod tests;
 

@@ -7,7 +7,8 @@
 //! everything has one header costs some ten nanoseconds for each.
 
 use std::collections::BinaryHeap;
-use std::sync::Arc;
+
+use super::sorted::Sorted;
 
 /// A TLSH as it stands in a subject: the 70 hexadecimal digits after `T1`, as bytes.
 pub type Tlsh = [u8; 35];
@@ -15,24 +16,20 @@ pub type Tlsh = [u8; 35];
 /// Two documents at most this far apart count as the same.
 pub const TLSH_DISTANCE_MAX: u32 = 30;
 
-/// Entries of a chunk before it is split: what a change has to copy if a snapshot still holds it, some 20 kB.
-const CHUNK_MAX: usize = 512;
-
 /// What one step of length or ratio costs, from the second on.
 const STEP: u32 = 12;
 
 /// All TLSH that are listed. The writer's side.
 #[derive(Clone, Debug, Default)]
 pub struct TlshIndex {
-    /// In order, and so is each; none is empty.
-    chunks: Arc<Vec<Arc<Vec<Entry>>>>,
+    entries: Sorted<Entry, ()>,
     len: usize,
 }
 
 /// The index as it was at one moment, to be searched without holding anything up.
 #[derive(Clone, Debug, Default)]
 pub struct TlshSnapshot {
-    chunks: Arc<Vec<Arc<Vec<Entry>>>>,
+    entries: Sorted<Entry, ()>,
 }
 
 /// In the order of the index: by length, then by ratios.
@@ -47,35 +44,16 @@ struct Entry {
 impl TlshIndex {
     /// Adds a TLSH; false if it is there.
     pub fn insert(&mut self, tlsh: &Tlsh) -> bool {
-        let entry = Entry::new(tlsh);
-        let chunks = Arc::make_mut(&mut self.chunks);
-        if chunks.is_empty() {
-            chunks.push(Arc::default());
-        }
-        let at = chunk_of(chunks, &entry);
-        let Err(place) = chunks[at].binary_search(&entry) else { return false };
-        let chunk = Arc::make_mut(&mut chunks[at]);
-        chunk.insert(place, entry);
-        if chunk.len() > CHUNK_MAX {
-            let upper = chunk.split_off(CHUNK_MAX / 2);
-            chunks.insert(at + 1, Arc::new(upper));
-        }
-        self.len += 1;
-        true
+        let is_new = self.entries.insert(Entry::new(tlsh), ()).is_none();
+        self.len += usize::from(is_new);
+        is_new
     }
 
     /// Takes a TLSH away; false if it was not there.
     pub fn remove(&mut self, tlsh: &Tlsh) -> bool {
-        let entry = Entry::new(tlsh);
-        let at = chunk_of(&self.chunks, &entry);
-        let Some(Ok(place)) = self.chunks.get(at).map(|chunk| chunk.binary_search(&entry)) else { return false };
-        let chunks = Arc::make_mut(&mut self.chunks);
-        Arc::make_mut(&mut chunks[at]).remove(place);
-        if chunks[at].is_empty() {
-            chunks.remove(at);
-        }
-        self.len -= 1;
-        true
+        let was_there = self.entries.remove(&Entry::new(tlsh)).is_some();
+        self.len -= usize::from(was_there);
+        was_there
     }
 
     /// Number of documents.
@@ -88,14 +66,9 @@ impl TlshIndex {
         self.len == 0
     }
 
-    /// Memory that it takes, in bytes.
-    pub fn bytes(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.capacity() * size_of::<Entry>() + size_of::<Arc<Vec<Entry>>>()).sum()
-    }
-
     /// The index as it is now; costs a pointer.
     pub fn snapshot(&self) -> TlshSnapshot {
-        TlshSnapshot { chunks: Arc::clone(&self.chunks) }
+        TlshSnapshot { entries: self.entries.clone() }
     }
 }
 
@@ -121,13 +94,8 @@ impl TlshSnapshot {
     }
 
     fn of_length(&self, length: u8) -> impl Iterator<Item = &Entry> {
-        let first = self.chunks.partition_point(|chunk| chunk.last().is_some_and(|last| last.length < length));
-        let chunks = self.chunks[first..].iter();
-        let within = chunks.take_while(move |chunk| chunk.first().is_some_and(|first| first.length <= length));
-        within.flat_map(move |chunk| {
-            let from = chunk.partition_point(|entry| entry.length < length);
-            chunk[from..].iter().take_while(move |entry| entry.length == length)
-        })
+        let first = Entry { length, ratios: 0, checksum: 0, pairs: [0; 4] };
+        self.entries.from(&first).map(|(entry, ())| entry).take_while(move |entry| entry.length == length)
     }
 }
 
@@ -183,11 +151,6 @@ impl Nearest {
         all.sort_unstable();
         all
     }
-}
-
-/// Index of the chunk that has the entry or would take it.
-fn chunk_of(chunks: &[Arc<Vec<Entry>>], entry: &Entry) -> usize {
-    chunks.partition_point(|chunk| chunk.first().is_some_and(|first| first <= entry)).saturating_sub(1)
 }
 
 /// On a ring of 256 lengths.

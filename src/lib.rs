@@ -10,6 +10,7 @@ pub mod fields;
 pub mod hashing;
 pub mod keys;
 pub mod matcher;
+pub mod meters;
 pub mod net;
 pub mod node;
 pub mod policy;

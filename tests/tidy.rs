@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 /// Each file's layer, by the first part of its path below `src/`. A file imports only what stands below it, or beside
 /// it where its own module is meant.
-const LAYERS: [(&str, u8); 20] = [
+const LAYERS: [(&str, u8); 21] = [
     ("replica", 0),
     ("accounts", 1),
     ("clock", 1),
+    ("meters", 1),
     ("report", 1),
     ("wire", 1),
     ("config", 2),

@@ -38,18 +38,19 @@ pub struct Meters {
     pub http: HttpMetrics,
     /// Group commits: journal, read back, store, outbox.
     pub commits: Histogram,
+    /// Blocks that others signed while this node ran, from their clocks to ours, until they match here.
+    pub arrivals: Histogram,
     /// Times that the list was derived again.
     pub derivations: Histogram,
-    /// Files that were hashed, from their turn on.
+    /// Files that were hashed, with the time for which they waited.
     pub hashed: Histogram,
     /// Files that were sent away because too many waited.
     pub hashing_rejected: AtomicU64,
-    /// When the latest snapshot was written, in Unix milliseconds; 0: none since the start.
-    pub snapshot_ms: AtomicU64,
     /// Connections to the Unix socket.
     pub local_open: Open,
     /// Connections to the web server.
     pub web_open: Open,
+    web_certificate_end_ms: AtomicU64,
 }
 
 impl Default for Meters {
@@ -62,26 +63,42 @@ impl Default for Meters {
             calls: Calls::default(),
             http: HttpMetrics::default(),
             commits: Histogram::new(&FINE),
+            arrivals: Histogram::new(&SLOW),
             derivations: Histogram::new(&SLOW),
             hashed: Histogram::new(&SLOW),
             hashing_rejected: AtomicU64::new(0),
-            snapshot_ms: AtomicU64::new(0),
             local_open: Open::default(),
             web_open: Open::default(),
+            web_certificate_end_ms: AtomicU64::new(0),
         }
     }
 }
 
 impl Meters {
-    /// Something that was asked over a local interface was refused.
-    pub fn refused(&self, reason: &str) {
-        add(&self.refused_local.at(reason), 1);
+    /// The web server shows a certificate that ends at `not_after`.
+    pub fn web_certificate_ends(&self, not_after: TimeMs) {
+        self.web_certificate_end_ms.store(not_after.0, Ordering::Relaxed);
     }
 
-    /// A snapshot was written.
-    pub fn snapshot_made(&self, at: TimeMs) {
-        self.snapshot_ms.store(at.0, Ordering::Relaxed);
+    /// When the web server's certificate ends; 0: it has none.
+    pub fn web_certificate_end(&self) -> TimeMs {
+        TimeMs(read(&self.web_certificate_end_ms))
     }
+
+    /// A peer's call was refused.
+    pub fn refused_to_peer(&self, reason: &str) {
+        add(&self.refused_peer.at(named(reason)), 1);
+    }
+
+    /// Something that was asked over a local interface was refused.
+    pub fn refused(&self, reason: &str) {
+        add(&self.refused_local.at(named(reason)), 1);
+    }
+}
+
+/// A refusal of a library has no reason of ours.
+fn named(reason: &str) -> &str {
+    if reason.is_empty() { "NONE" } else { reason }
 }
 
 /// Adds to a counter.
@@ -169,7 +186,7 @@ fn place(verdict: Verdict) -> usize {
 }
 
 /// Submissions by what became of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Submissions {
     /// Signed, on disk and offered to the peers.
     pub durable: AtomicU64,
@@ -177,6 +194,15 @@ pub struct Submissions {
     pub queued: AtomicU64,
     /// Not signed.
     pub refused: AtomicU64,
+    /// From the request until it is durable and matches here.
+    pub took: Histogram,
+}
+
+impl Default for Submissions {
+    fn default() -> Self {
+        let [durable, queued, refused] = Default::default();
+        Self { durable, queued, refused, took: Histogram::new(&SLOW) }
+    }
 }
 
 /// How many of something are open. A [`Guard`] counts one for as long as it lives.

@@ -1,6 +1,8 @@
 //! staydown: the forum's hash-sharing node. `docs/ARCHITECTURE.md` is the map; read [`replica`] first.
 
+pub mod access;
 pub mod accounts;
+pub mod answers;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -11,6 +13,7 @@ pub mod hashing;
 pub mod keys;
 pub mod matcher;
 pub mod meters;
+pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod policy;
@@ -18,4 +21,5 @@ pub mod replica;
 pub mod report;
 pub mod store;
 pub mod taxonomy;
+pub mod web;
 pub mod wire;

@@ -18,8 +18,16 @@ const TICKS_PER_S: f64 = 100.0;
 pub(super) fn tell(service: &LocalService, sheet: &mut Sheet) {
     let shared = service.shared();
     files(shared.data(), sheet);
-    sheet.gauge("storage_failed", "1 after a write failed: nothing more is accepted until the node is restarted.", flag(shared.failure().is_some()));
-    sheet.gauge("storage_unsound", "1 where a block on disk does not hold: restart the node, and it is fetched again.", flag(shared.unsound().is_some()));
+    sheet.gauge(
+        "storage_failed",
+        "1 after a write failed: nothing more is accepted until the node is restarted.",
+        flag(shared.failure().is_some()),
+    );
+    sheet.gauge(
+        "storage_unsound",
+        "1 where a block on disk does not hold: restart the node, and it is fetched again.",
+        flag(shared.unsound().is_some()),
+    );
     process(service, sheet);
 }
 
@@ -31,11 +39,23 @@ fn files(folder: &Path, sheet: &mut Sheet) {
     sheet.gauge("outbox_size_bytes", "Bytes of the outbox's file.", number(size(OUTBOX_FILE)));
     sheet.gauge("snapshot_size_bytes", "Bytes of the latest snapshot; 0: there is none.", number(size(SNAPSHOT_FILE)));
     let made = fs::metadata(folder.join(SNAPSHOT_FILE)).and_then(|file| file.modified());
-    sheet.moment("snapshot_timestamp_seconds", "When the latest snapshot was written; none: there is none.", made.ok().map(since_1970));
+    sheet.moment(
+        "snapshot_timestamp_seconds",
+        "When the latest snapshot was written; none: there is none.",
+        made.ok().map(since_1970),
+    );
     let room = disk_room(folder).ok();
     let sample = |bytes: Option<u64>| bytes.map(|bytes| (Labels::new(), number(bytes)));
-    sheet.gauges("disk_free_bytes", "Room that is left on the file system of the data directory.", sample(room.map(|room| room.free_bytes)));
-    sheet.gauges("disk_size_bytes", "Size of the file system of the data directory.", sample(room.map(|room| room.total_bytes)));
+    sheet.gauges(
+        "disk_free_bytes",
+        "Room that is left on the file system of the data directory.",
+        sample(room.map(|room| room.free_bytes)),
+    );
+    sheet.gauges(
+        "disk_size_bytes",
+        "Size of the file system of the data directory.",
+        sample(room.map(|room| room.total_bytes)),
+    );
 }
 
 fn since_1970(at: SystemTime) -> TimeMs {

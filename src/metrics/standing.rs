@@ -34,8 +34,16 @@ fn node(state: &l::StatusResponse, is_ready: bool, sheet: &mut Sheet) {
         let name = level.name();
         (labels([("state", &name.to_ascii_lowercase())]), flag(state.health == name))
     });
-    sheet.gauges("health", "1 for the state that the node is in: green, yellow or red; staydown status says why.", health);
-    sheet.gauge("ready", "1 while the node answers; 0 after a failure of its storage, or where it must be upgraded.", flag(is_ready));
+    sheet.gauges(
+        "health",
+        "1 for the state that the node is in: green, yellow or red; staydown status says why.",
+        health,
+    );
+    sheet.gauge(
+        "ready",
+        "1 while the node answers; 0 after a failure of its storage, or where it must be upgraded.",
+        flag(is_ready),
+    );
 }
 
 fn list(service: &LocalService, state: &l::StatusResponse, sheet: &mut Sheet) {
@@ -43,7 +51,11 @@ fn list(service: &LocalService, state: &l::StatusResponse, sheet: &mut Sheet) {
     let entries = survey.entries.iter().map(|((kind, status), count)| {
         (labels([("type", kind), ("status", &status.to_ascii_lowercase())]), number(*count))
     });
-    sheet.gauges("entries", "Entries of the list by type of hash and status; of a long list as of the survey.", entries);
+    sheet.gauges(
+        "entries",
+        "Entries of the list by type of hash and status; of a long list as of the survey.",
+        entries,
+    );
     sheet.moment("survey_timestamp_seconds", "When entries and reviews were last counted.", Some(survey.at));
     sheet.gauge("entries_listed", "Subjects with a status other than inactive.", number(state.entries));
     sheet.gauge("records", "Records of all members that the list was made of.", number(state.records));
@@ -77,9 +89,17 @@ fn policy(service: &LocalService, sheet: &mut Sheet) {
     sheet.counters("policy_decisions", "Lookups that a rule of our policy decided, by its verdict.", decisions);
     sheet.moment("policy_since_timestamp_seconds", "When the policy in force was read.", Some(in_force.since));
     sheet.gauge("policy_shadow", "1 while verdicts are counted and answered allow.", flag(standing.shadow()));
-    sheet.gauge("policy_refused", "1 while the policy's file is not in force because of a mistake in it.", flag(standing.refused().is_some()));
+    sheet.gauge(
+        "policy_refused",
+        "1 while the policy's file is not in force because of a mistake in it.",
+        flag(standing.refused().is_some()),
+    );
     let tally = service.breaker_tally();
-    sheet.gauge("breaker_tripped", "Entries that match far more often than they used to, and block nothing now.", number(tally.tripped));
+    sheet.gauge(
+        "breaker_tripped",
+        "Entries that match far more often than they used to, and block nothing now.",
+        number(tally.tripped),
+    );
     sheet.counter("breaker_trips", "Times that the flood breaker tripped.", tally.trips);
     sheet.counter("breaker_lowered", "Verdicts that were lowered to review by the flood breaker.", tally.lowered);
     sheet.counter("breaker_uncounted", "Matches that the flood breaker had no room to count.", tally.uncounted);
@@ -95,7 +115,11 @@ fn charter(replica: &Replica, sheet: &mut Sheet) {
         Some(charter.valid_until),
     );
     let forked = replica.charters().fork().is_some();
-    sheet.gauge("charter_forked", "1 where two charters of one version were signed: people must resolve it.", flag(forked));
+    sheet.gauge(
+        "charter_forked",
+        "1 where two charters of one version were signed: people must resolve it.",
+        flag(forked),
+    );
     sheet.gauge("members", "Active members by the charter in force.", number(charter.active().count() as u64));
     let suspended = charter.active().filter(|member| replica.suspended(member.id).is_some()).count();
     sheet.gauge("members_suspended", "Members that a steward has suspended.", number(suspended as u64));
@@ -108,7 +132,11 @@ fn logs(replica: &Replica, sheet: &mut Sheet) {
         labels([("member", &replica.name_of(origin.member)), ("lane", lane(log)), ("log", &log_no)])
     };
     let heads = replica.logs().iter().map(|(origin, log)| (named(origin, log), number(log.durable().0)));
-    sheet.gauges("log_blocks", "Blocks held of each log; a log's number never grows beyond what the charter allows.", heads);
+    sheet.gauges(
+        "log_blocks",
+        "Blocks held of each log; a log's number never grows beyond what the charter allows.",
+        heads,
+    );
     let mut bytes = std::collections::BTreeMap::<MemberId, (u64, TimeMs)>::new();
     for (origin, log) in replica.logs() {
         let (size, last) = bytes.entry(origin.member).or_default();
@@ -116,7 +144,11 @@ fn logs(replica: &Replica, sheet: &mut Sheet) {
         *last = log.last_time().max(*last);
     }
     let of = |member: MemberId| labels([("member", &replica.name_of(member))]);
-    sheet.gauges("log_size_bytes", "Bytes of a member's logs.", bytes.iter().map(|(m, (size, _))| (of(*m), number(*size))));
+    sheet.gauges(
+        "log_size_bytes",
+        "Bytes of a member's logs.",
+        bytes.iter().map(|(m, (size, _))| (of(*m), number(*size))),
+    );
     sheet.moments(
         "log_last_block_timestamp_seconds",
         "When a member's latest block was signed, by its clock.",
@@ -192,10 +224,15 @@ fn evidence(replica: &Replica, sheet: &mut Sheet) {
         (labels([("kind", kind)]), number(count as u64))
     });
     sheet.gauges("alarms", "What people should know at once, by kind; staydown status says it in words.", kinds);
-    sheet.gauge("fork_proofs", "Proofs that a log was signed twice, or against the rules.", number(replica.proofs().len() as u64));
+    sheet.gauge(
+        "fork_proofs",
+        "Proofs that a log was signed twice, or against the rules.",
+        number(replica.proofs().len() as u64),
+    );
     let mut forked = std::collections::BTreeMap::<MemberId, u64>::new();
     replica.proofs().iter().for_each(|proof| *forked.entry(proof.origin().member).or_default() += 1);
-    let forked = forked.into_iter().map(|(member, logs)| (labels([("member", &replica.name_of(member))]), number(logs)));
+    let forked =
+        forked.into_iter().map(|(member, logs)| (labels([("member", &replica.name_of(member))]), number(logs)));
     sheet.gauges("logs_convicted", "Logs of a member of which such a proof is here.", forked);
     sheet.gauge("records_inert", "Records of all members that had no effect.", number(replica.view().inert()));
 }

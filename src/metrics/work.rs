@@ -23,7 +23,11 @@ fn lookups(service: &LocalService, meters: &Meters, sheet: &mut Sheet) {
             (labels([("kind", kind.name()), ("verdict", &name)]), meters.lookups.count(kind, verdict))
         })
     });
-    sheet.counters("lookups", "What was looked up, by how it came and by the verdict of our rules, in shadow mode too.", counts);
+    sheet.counters(
+        "lookups",
+        "What was looked up, by how it came and by the verdict of our rules, in shadow mode too.",
+        counts,
+    );
     let took = LookupKind::ALL.map(|kind| (labels([("kind", kind.name())]), meters.lookups.durations(kind).read()));
     sheet.durations("lookup_duration_seconds", "Requests to look something up, until their answer is ready.", took);
     let part = service.shared().counters().part(clock::now());
@@ -53,7 +57,9 @@ fn submissions(service: &LocalService, meters: &Meters, sheet: &mut Sheet) {
 
 fn refusals(service: &LocalService, meters: &Meters, sheet: &mut Sheet) {
     let of = |side: &'static str| {
-        move |(reason, count): (String, u64)| (labels([("side", side), ("reason", &reason.to_ascii_lowercase())]), count)
+        move |(reason, count): (String, u64)| {
+            (labels([("side", side), ("reason", &reason.to_ascii_lowercase())]), count)
+        }
     };
     let local = meters.refused_local.counts().into_iter().map(of("local"));
     let peer = meters.refused_peer.counts().into_iter().map(of("peer"));
@@ -70,7 +76,11 @@ fn connections(service: &LocalService, meters: &Meters, sheet: &mut Sheet) {
         open.push(of("peer_in", connections.open() as u64));
         open.push(of("peer_out", tls.dialed().len() as u64));
     }
-    sheet.gauges("connections", "Open connections: peers that dialled us and that we dialled, the local socket, the web.", open);
+    sheet.gauges(
+        "connections",
+        "Open connections: peers that dialled us and that we dialled, the local socket, the web.",
+        open,
+    );
 }
 
 fn calls(meters: &Meters, sheet: &mut Sheet) {
@@ -87,7 +97,11 @@ fn calls(meters: &Meters, sheet: &mut Sheet) {
     });
     sheet.counters("grpc_calls", "gRPC calls that ended, by method and code.", ended);
     let took = all.iter().map(|(path, call)| (named(path), call.durations().read())).filter(|(_, took)| took.count > 0);
-    sheet.durations("grpc_call_duration_seconds", "gRPC calls from beginning to end; a stream takes as long as it is open.", took);
+    sheet.durations(
+        "grpc_call_duration_seconds",
+        "gRPC calls from beginning to end; a stream takes as long as it is open.",
+        took,
+    );
 }
 
 fn requests(meters: &Meters, sheet: &mut Sheet) {
@@ -104,8 +118,16 @@ fn requests(meters: &Meters, sheet: &mut Sheet) {
 }
 
 fn engine(service: &LocalService, meters: &Meters, sheet: &mut Sheet) {
-    sheet.gauge("hashing_files", "Files that wait to be hashed or are being hashed.", number(service.hashing_under_way() as u64));
-    sheet.counter("hashing_rejected", "Files that were sent away because too many waited.", read(&meters.hashing_rejected));
+    sheet.gauge(
+        "hashing_files",
+        "Files that wait to be hashed or are being hashed.",
+        number(service.hashing_under_way() as u64),
+    );
+    sheet.counter(
+        "hashing_rejected",
+        "Files that were sent away because too many waited.",
+        read(&meters.hashing_rejected),
+    );
     sheet.durations(
         "hashing_duration_seconds",
         "Files that were hashed for a lookup, with the time for which they waited.",

@@ -17,6 +17,7 @@ use tonic::Status;
 use tonic::server::NamedService;
 
 use super::LocalService;
+use super::gate::Gate;
 use super::lookups::FILES_BYTES_MAX;
 use crate::net::calls::{Named, Side};
 use crate::net::limits::LOCAL_MESSAGE_BYTES_MAX;
@@ -32,15 +33,15 @@ const LONG_REQUESTS_MAX: usize = 4;
 /// The gRPC service, with its limits set.
 #[derive(Clone)]
 pub struct LocalServer {
-    ordinary: Named<ForumServer<LocalService>>,
-    lookups: Named<ForumServer<LocalService>>,
+    ordinary: Named<ForumServer<Gate>>,
+    lookups: Named<ForumServer<Gate>>,
     long: Arc<Semaphore>,
 }
 
 impl LocalServer {
     pub(super) fn new(service: &LocalService) -> Self {
         let limited = |bytes| {
-            let server = ForumServer::new(service.clone());
+            let server = ForumServer::new(Gate::new(service.clone()));
             let server = server.max_decoding_message_size(bytes).max_encoding_message_size(LOCAL_MESSAGE_BYTES_MAX);
             Named::new(server, Side::Local, Arc::clone(service.shared().meters()))
         };
@@ -50,7 +51,7 @@ impl LocalServer {
 }
 
 impl NamedService for LocalServer {
-    const NAME: &'static str = <ForumServer<LocalService> as NamedService>::NAME;
+    const NAME: &'static str = <ForumServer<Gate> as NamedService>::NAME;
 }
 
 impl tower::Service<http::Request<tonic::body::Body>> for LocalServer {

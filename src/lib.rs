@@ -21,5 +21,6 @@ pub mod replica;
 pub mod report;
 pub mod store;
 pub mod taxonomy;
+pub mod telemetry;
 pub mod web;
 pub mod wire;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Each file's layer, by the first part of its path below `src/`. A file imports only what stands below it, or beside
 /// it where its own module is meant.
-const LAYERS: [(&str, u8); 25] = [
+const LAYERS: [(&str, u8); 26] = [
     ("replica", 0),
     ("accounts", 1),
     ("clock", 1),
@@ -27,6 +27,7 @@ const LAYERS: [(&str, u8); 25] = [
     ("taxonomy", 2),
     ("engine", 3),
     ("evidence", 3),
+    ("telemetry", 3),
     ("net", 4),
     ("metrics", 5),
     ("web", 5),

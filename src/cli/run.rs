@@ -5,12 +5,12 @@ use std::io::{self, Read as _};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use tracing_subscriber::EnvFilter;
 
 use super::Invocation;
 use super::failure::{Exit, Failure, Outcome, io_failure};
-use crate::config::{Config, LogFormat};
+use crate::config::Config;
 use crate::node::{self, NodeError, Ready};
+use crate::telemetry::{self, Telemetry};
 
 #[derive(Args)]
 pub(super) struct RunArgs {
@@ -24,7 +24,7 @@ pub(super) struct RunArgs {
 
 pub(super) async fn run(args: &RunArgs, at: &Invocation) -> Outcome {
     let config = at.config_with(args.listen.as_ref().map(|at| ("peer.listen", "--listen", at.clone())))?;
-    start_telemetry(&config);
+    let _telemetry = start_telemetry(&config)?;
     let stop = stop_signal(args.exit_with_stdin)?;
     let terminal = at.terminal;
     let (ready, is_ready) = oneshot::channel::<Ready>();
@@ -63,15 +63,9 @@ pub(super) fn node_failure(error: &NodeError) -> Failure {
     }
 }
 
-/// The node's own log goes to stderr. A second call in one process changes nothing.
-pub(super) fn start_telemetry(config: &Config) {
-    let filter = EnvFilter::try_new(&config.log.filter).unwrap_or_else(|_checked_before| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let started = match config.log.format {
-        LogFormat::Text => builder.with_ansi(use_colour()).try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
-    drop(started);
+/// The node's own log goes to stderr, for as long as what is returned lives. A second call in one process changes nothing.
+pub(super) fn start_telemetry(config: &Config) -> Result<Telemetry, Failure> {
+    telemetry::start(config, use_colour()).map_err(|why| Failure::new(Exit::Config, why))
 }
 
 fn use_colour() -> bool {

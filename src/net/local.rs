@@ -5,6 +5,7 @@ mod evidence;
 mod export;
 pub mod gate;
 mod lookups;
+mod observe;
 mod server;
 mod streams;
 mod tokens;
@@ -28,12 +29,14 @@ use super::expiry;
 use super::floods;
 use super::report;
 use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
+use super::survey::Surveys;
 use super::tls::{Connections, RefusedConnection, Sender, Tls};
 use super::{labels, reviews, saying};
 use crate::access::Access;
 use crate::clock;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
+use crate::meters::add;
 use crate::policy::breaker::{Breaker, Trip};
 use crate::policy::harmless::Harmless;
 use crate::policy::in_force::Standing as PolicyStanding;
@@ -95,6 +98,7 @@ pub struct LocalService {
     importing: batches::Importing,
     streams: streams::Streams,
     lookups: lookups::Lookups,
+    surveys: Surveys,
     access: Arc<Access>,
     console: Option<Arc<str>>,
 }
@@ -122,6 +126,7 @@ impl LocalService {
             importing,
             streams,
             lookups: lookups::Lookups::default(),
+            surveys: Surveys::default(),
             accounts,
             breaker,
             harmless: Arc::default(),
@@ -174,10 +179,6 @@ impl LocalService {
     /// The gRPC service, with its limits set.
     pub fn into_server(self) -> LocalServer {
         LocalServer::new(&self)
-    }
-
-    fn shared(&self) -> &Arc<Shared> {
-        self.engine.shared()
     }
 }
 
@@ -895,15 +896,26 @@ impl LocalService {
                 Answer::Durable(receipts) => {
                     let took = u64::try_from(begun.since.elapsed().as_millis()).unwrap_or(u64::MAX);
                     self.counters.submitted(receipts.len(), took);
+                    self.shared().meters().submissions.took.observe(begun.since.elapsed());
                     Answer::Durable(in_order(&begun.keys, before.unwrap_or_default(), receipts))
                 }
                 other => other,
             },
         };
+        let became = &self.shared().meters().submissions;
         let receipts = match answer {
-            Answer::Durable(receipts) => receipts,
-            Answer::Queued => return Ok(queued()),
-            Answer::Refused(refusal) => return Err(of_refusal(&refusal)),
+            Answer::Durable(receipts) => {
+                add(&became.durable, 1);
+                receipts
+            }
+            Answer::Queued => {
+                add(&became.queued, 1);
+                return Ok(queued());
+            }
+            Answer::Refused(refusal) => {
+                add(&became.refused, 1);
+                return Err(of_refusal(&refusal));
+            }
         };
         let (peers_holding, wait_timed_out) = self.wait(&receipts, begun.wait_peers, begun.wait_timeout_ms).await?;
         Ok(l::SubmitResponse {

@@ -2,6 +2,8 @@
 
 mod accounts;
 mod addresses;
+pub mod calls;
+pub mod counted;
 pub mod expiry;
 mod floods;
 pub mod follower;
@@ -14,4 +16,5 @@ pub mod request_id;
 pub mod reviews;
 pub mod saying;
 pub mod status;
+pub mod survey;
 pub mod tls;

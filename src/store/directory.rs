@@ -68,10 +68,27 @@ pub fn lock_directory(dir: &Path) -> Result<DirectoryLock, LockError> {
 /// # Errors
 /// The file system cannot be asked.
 pub fn disk_low(dir: &Path) -> io::Result<bool> {
+    let Room { free_bytes, total_bytes } = disk_room(dir)?;
+    Ok(is_low(free_bytes, total_bytes))
+}
+
+/// The room on a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// What is left for this program.
+    pub free_bytes: u64,
+    /// All of it.
+    pub total_bytes: u64,
+}
+
+/// The room on the file system of `dir`.
+///
+/// # Errors
+/// The file system cannot be asked.
+pub fn disk_room(dir: &Path) -> io::Result<Room> {
     let space = rustix::fs::statvfs(dir)?;
-    let total = space.f_blocks.saturating_mul(space.f_frsize);
-    let free = space.f_bavail.saturating_mul(space.f_frsize);
-    Ok(is_low(free, total))
+    let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
+    Ok(Room { free_bytes: bytes(space.f_bavail), total_bytes: bytes(space.f_blocks) })
 }
 
 /// Bytes of all files in `folder`, as far as they can be told.

@@ -14,14 +14,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use futures_util::Stream;
 use thiserror::Error;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio_stream::wrappers::UnixListenerStream;
 
 pub use self::reloads::{Reload, Reloads, Underway};
+use crate::access::{Access, AccessError};
 use crate::clock;
 use crate::config::Config;
 use crate::engine::{self, Handle, OpenError};
@@ -35,6 +36,7 @@ use crate::net::expiry;
 use crate::net::follower::{self, Target};
 use crate::net::limits::{self, MESSAGE_BYTES_MAX};
 use crate::net::local::LocalService;
+use crate::net::local::gate::Gate;
 use crate::net::peer::{PeerService, Who};
 use crate::net::readiness;
 use crate::net::tls::{AcceptLimits, Connections, Roster, SharedRoster, Tls, accept_loop};
@@ -47,6 +49,8 @@ use crate::replica::signal::Subject;
 use crate::replica::{Input, Settings};
 use crate::store::{DirectoryLock, LockError, lock_directory};
 use crate::taxonomy::shelf::Shelf;
+use crate::web::tls::WebTlsError;
+use crate::web::{self, Web, WebTls};
 use crate::wire::DESCRIPTORS;
 use crate::wire::files::{FileError, Invitation};
 use crate::wire::peer_service::peer_server::PeerServer;
@@ -57,6 +61,8 @@ pub const FORUM_FILE: &str = "forum.sdi";
 pub const MEMBER_FILE: &str = "member";
 /// Name of the file in which a running node writes where peers reach it.
 pub const PEER_ADDRESS_FILE: &str = "peer.addr";
+/// Name of the file in which a running node writes where our own browsers and programs reach it.
+pub const WEB_ADDRESS_FILE: &str = "web.addr";
 /// How often the node looks at the files of its certificate: an operator who has changed them waits and watches, and to
 /// look at two files costs nothing. SIGHUP makes it look at once.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
@@ -71,12 +77,16 @@ const GROUPS_FILE: &str = "/etc/group";
 const TICK: Duration = Duration::from_millis(100);
 
 /// A node that serves.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Ready {
     /// Where peers reach it.
     pub peer: SocketAddr,
     /// Where our own programs reach it.
     pub socket: PathBuf,
+    /// Where our own browsers reach it, as in `http://127.0.0.1:7701`; none: nowhere.
+    pub console: Option<String>,
+    /// The local service itself, for a program that has the node inside it.
+    pub service: LocalService,
     /// Who is asked at SIGHUP.
     pub reloads: Reloads,
 }
@@ -109,6 +119,12 @@ pub enum NodeError {
     Write { path: PathBuf, source: io::Error },
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
+    #[error("cannot listen for our own browsers and programs on {address}: {source}")]
+    Web { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    WebTls(#[from] WebTlsError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error("the service ended: {0}")]
     Serve(String),
     #[error("storage failed: {0}")]
@@ -124,7 +140,12 @@ impl NodeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::InUse(LockError::InUse { .. }) => 73,
-            Self::InUse(_) | Self::Listen { .. } | Self::Socket { .. } | Self::Write { .. } | Self::Serve(_) => 74,
+            Self::InUse(_)
+            | Self::Listen { .. }
+            | Self::Web { .. }
+            | Self::Socket { .. }
+            | Self::Write { .. }
+            | Self::Serve(_) => 74,
             Self::Open(OpenError::InUse(LockError::InUse { .. })) => 73,
             Self::Open(OpenError::Charter(_)) | Self::WrongRootKey(_) => 6,
             Self::Open(_) => 74,
@@ -136,6 +157,8 @@ impl NodeError {
             | Self::Tls(_)
             | Self::Group { .. }
             | Self::Policy(_)
+            | Self::WebTls(_)
+            | Self::Access(_)
             | Self::Harmless(_) => 78,
         }
     }
@@ -148,6 +171,7 @@ impl NodeError {
             }
             Self::NotJoined(_) => Some("staydown join FILE, with the invitation of a founder"),
             Self::NotAdmitted(..) => Some("ask a founder to admit this node: staydown charter admit join-request.sdj"),
+            Self::Web { .. } => Some("set another address, or none: web.listen = \"off\""),
             Self::Storage(_) => {
                 Some("see the log, then start the node again: it heals what it can and says what it did")
             }
@@ -168,6 +192,8 @@ struct Ours {
     policy: Arc<PolicyStanding>,
     harmless: Arc<Harmless>,
     never_listed: BTreeSet<Subject>,
+    access: Arc<Access>,
+    web_tls: Option<WebTls>,
 }
 
 impl Ours {
@@ -175,7 +201,12 @@ impl Ours {
         let policy = Arc::new(PolicyStanding::load(config)?);
         let harmless = Arc::new(Harmless::of(config.guard.harmless.clone()));
         let never_listed = harmless.read()?;
-        Ok(Self { policy, harmless, never_listed })
+        let access = Arc::new(Access::open(&config.data)?);
+        let web_tls = match (&config.web.certificate, &config.web.key) {
+            (Some(certificate), Some(key)) => Some(WebTls::read(certificate, key)?),
+            _ => None,
+        };
+        Ok(Self { policy, harmless, never_listed, access, web_tls })
     }
 }
 
@@ -533,6 +564,32 @@ async fn keep_harmless(
     }
 }
 
+/// Reads the certificate of the console again at each SIGHUP. Files that cannot be used change nothing.
+async fn keep_web_tls(
+    tls: Option<WebTls>,
+    mut reload: Reload,
+    stopped: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let Some(tls) = tls else {
+        drop(reload);
+        stopped.await;
+        return Ok(());
+    };
+    tokio::pin!(stopped);
+    loop {
+        let _underway = tokio::select! {
+            () = &mut stopped => return Ok(()),
+            underway = reload.asked() => underway,
+        };
+        let files = tls.clone();
+        let read = tokio::task::spawn_blocking(move || files.reload()).await;
+        match read.map_err(|error| NodeError::Serve(format!("{error}: please report this")))? {
+            Ok(()) => tracing::info!("the certificate of the console was read"),
+            Err(error) => tracing::warn!(%error, "the certificate of the console is not taken up; the old one stays"),
+        }
+    }
+}
+
 /// At each SIGHUP asks everybody to read again what they go by; the service manager is told when it begins and when all
 /// have done it.
 async fn keep_reloading(
@@ -592,7 +649,7 @@ fn take_invited(engine: &Handle, invitation: &Invitation) {
 
 async fn serve(
     listener: TcpListener,
-    (config, Ours { policy, harmless, never_listed }): (&Config, Ours),
+    (config, Ours { policy, harmless, never_listed, access, web_tls }): (&Config, Ours),
     plan: &Plan,
     engine: &Handle,
     ready: oneshot::Sender<Ready>,
@@ -607,7 +664,16 @@ async fn serve(
     let connections = Connections::default();
     let address = listener.local_addr().map_err(|source| NodeError::Listen { address: config.peer.listen, source })?;
     let socket = bind_socket(config)?;
-    write_address(&config.data, address)?;
+    write_address(&config.data, PEER_ADDRESS_FILE, address)?;
+    let web_listener = match config.web.listen {
+        Some(address) => Some(TcpListener::bind(address).await.map_err(|source| NodeError::Web { address, source })?),
+        None => None,
+    };
+    let web_address = web_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    if let Some(address) = web_address {
+        write_address(&config.data, WEB_ADDRESS_FILE, address)?;
+    }
+    let console = web_address.map(|address| format!("{}://{}", config.web.scheme(), shown_host(config, address)));
 
     let (stop, stopped) = watch::channel(false);
     let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
@@ -635,7 +701,8 @@ async fn serve(
             .with_lines(tls.clone(), connections.clone())
             .with_stop(stopped.clone())
             .with_policy(Arc::clone(&policy))
-            .with_harmless(Arc::clone(&harmless));
+            .with_harmless(Arc::clone(&harmless))
+            .with_access(access, console.clone());
     let taxonomies = Arc::clone(engine.shared().taxonomies());
     // Before anybody can ask.
     go_by(&policy, &taxonomies);
@@ -643,7 +710,14 @@ async fn serve(
     tasks.spawn(keep_policy(policy, taxonomies, reloads.subscribe(), until_stopped(stopped.clone())));
     never_list(engine, never_listed).await?;
     tasks.spawn(keep_harmless(harmless, engine.clone(), reloads.subscribe(), until_stopped(stopped.clone())));
-    tasks.spawn(serve_local(local.clone(), socket, until_stopped(stopped.clone())));
+    if let Some(listener) = web_listener {
+        let limits = web::Limits { drain: config.run.drain, ..web::Limits::default() };
+        let web = Web::new(local.clone(), &config.web, limits);
+        let served = web::serve(listener, web_tls.clone(), web, until_stopped(stopped.clone()));
+        tasks.spawn(async move { served.await.map_err(|e| NodeError::Serve(e.to_string())) });
+    }
+    tasks.spawn(keep_web_tls(web_tls, reloads.subscribe(), until_stopped(stopped.clone())));
+    tasks.spawn(serve_local(local.clone(), socket, stopped.clone(), until_stopped(stopped.clone())));
     tasks.spawn(keep_reloading(reloads.clone(), hangups, local.clone(), until_stopped(stopped.clone())));
     let told = supervisor::keep_told(local.clone(), engine.clone(), until_stopped(stopped.clone()));
     tasks.spawn(async move {
@@ -662,8 +736,9 @@ async fn serve(
     tasks.spawn(tick(engine.clone(), until_stopped(stopped)));
 
     supervisor::ready(&readiness::sentence(&local.state()));
+    let socket = config.local.socket.clone();
     // Whoever waits for us may have gone.
-    drop(ready.send(Ready { peer: address, socket: config.local.socket.clone(), reloads }));
+    drop(ready.send(Ready { peer: address, socket, console, service: local, reloads }));
     tokio::pin!(shutdown);
     let outcome = tokio::select! {
         () = &mut shutdown => Ok(()),
@@ -678,6 +753,9 @@ async fn serve(
     }
     remove(&config.local.socket);
     remove(&config.data.join(PEER_ADDRESS_FILE));
+    if web_address.is_some() {
+        remove(&config.data.join(WEB_ADDRESS_FILE));
+    }
     outcome
 }
 
@@ -738,9 +816,18 @@ fn group_number(name: &str, groups: &Path) -> io::Result<u32> {
     number.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, missing()))
 }
 
-fn write_address(data: &Path, address: SocketAddr) -> Result<(), NodeError> {
-    let path = data.join(PEER_ADDRESS_FILE);
-    let temporary = data.join("peer.addr.new");
+/// How people on this machine, or those whom the settings name first, reach an address.
+fn shown_host(config: &Config, address: SocketAddr) -> String {
+    match config.web.hosts.first() {
+        Some(host) => format!("{host}:{}", address.port()),
+        None if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
+        None => address.to_string(),
+    }
+}
+
+fn write_address(data: &Path, name: &str, address: SocketAddr) -> Result<(), NodeError> {
+    let path = data.join(name);
+    let temporary = data.join(format!("{name}.new"));
     let written = fs::write(&temporary, address.to_string()).and_then(|()| fs::rename(&temporary, &path));
     written.map_err(|source| NodeError::Write { path, source })
 }
@@ -749,22 +836,35 @@ fn write_address(data: &Path, address: SocketAddr) -> Result<(), NodeError> {
 async fn serve_local(
     service: LocalService,
     socket: UnixListener,
+    stop: watch::Receiver<bool>,
     stopped: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), NodeError> {
     let reflection =
         || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
     let fail = |e: tonic_reflection::server::Error| NodeError::Serve(e.to_string());
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<crate::wire::local_service::forum_server::ForumServer<LocalService>>().await;
+    health.set_serving::<crate::wire::local_service::forum_server::ForumServer<Gate>>().await;
     tonic::transport::Server::builder()
         .max_concurrent_streams(limits::LOCAL_STREAMS_MAX)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(fail)?)
         .add_service(reflection().build_v1alpha().map_err(fail)?)
         .add_service(service.into_server())
-        .serve_with_incoming_shutdown(UnixListenerStream::new(socket), stopped)
+        .serve_with_incoming_shutdown(accepted(socket, stop), stopped)
         .await
         .map_err(|e| NodeError::Serve(e.to_string()))
+}
+
+/// The connections of `listener`. It is closed when `stop` becomes true: who comes later is refused, and does not wait for
+/// nobody.
+fn accepted(listener: UnixListener, stop: watch::Receiver<bool>) -> impl Stream<Item = io::Result<UnixStream>> {
+    futures_util::stream::unfold((listener, stop), |(listener, mut stop)| async {
+        let accepted = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return None,
+            accepted = listener.accept() => accepted,
+        };
+        Some((accepted.map(|(stream, _)| stream), (listener, stop)))
+    })
 }
 
 async fn tick(engine: Handle, stopped: impl Future<Output = ()>) -> Result<(), NodeError> {

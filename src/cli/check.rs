@@ -2,7 +2,8 @@
 //! 3 UNKNOWN.
 
 use super::failure::{Exit, Failure, Outcome};
-use super::{Invocation, json, show};
+use super::{Invocation, show};
+use crate::answers;
 use crate::net::readiness::{readiness, sentence};
 use crate::wire::local;
 
@@ -56,12 +57,12 @@ async fn status(at: &Invocation) -> Result<local::StatusResponse, Failure> {
 /// What was found.
 struct Checked {
     level: Level,
-    answer: json::Checked,
+    answer: answers::Checked,
 }
 
 impl Checked {
     fn new(level: Level, text: String) -> Self {
-        let answer = json::Checked {
+        let answer = answers::Checked {
             level: level.name(),
             exit_code: level.exit() as u8,
             text,
@@ -84,7 +85,7 @@ fn of_status(status: &local::StatusResponse) -> Checked {
     let mut checked = Checked::new(level, sentence(status));
     checked.answer.ready = ready.is_ok();
     checked.answer.reasons.clone_from(&status.health_reasons);
-    checked.answer.figures = Some(json::CheckedFigures {
+    checked.answer.figures = Some(answers::CheckedFigures {
         peers_connected: status.peers_connected,
         peers_total: status.peers_total,
         entries: status.entries,
@@ -109,7 +110,7 @@ fn of_failure(failure: &Failure) -> Checked {
 }
 
 /// `LEVEL: sentence | figures`, in one line whatever stands in it: what follows the bar is drawn by monitoring systems.
-fn line(checked: &json::Checked) -> String {
+fn line(checked: &answers::Checked) -> String {
     let text = show::clean(&checked.text).replace('|', "/");
     let mut line = format!("{}: {text}", checked.level);
     if let Some(f) = &checked.figures {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::failure::{Exit, Failure, Outcome};
-use super::{Invocation, json, show};
+use super::{Invocation, show};
+use crate::answers;
 use crate::config::documented::{self, DOCUMENTED, Documented};
 use crate::config::{Config, Source};
 use crate::wire::files;
@@ -58,7 +59,7 @@ fn shown(effective: bool, at: &Invocation) -> Outcome {
     Ok(Exit::Ok)
 }
 
-fn print(settings: &[json::Setting], at: &Invocation) -> Result<(), Failure> {
+fn print(settings: &[answers::Setting], at: &Invocation) -> Result<(), Failure> {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(["SETTING", "VALUE", "FROM"]);
@@ -69,8 +70,8 @@ fn print(settings: &[json::Setting], at: &Invocation) -> Result<(), Failure> {
     at.terminal.data(table.trim_fmt())
 }
 
-fn setting(documented: &Documented, config: &Config) -> json::Setting {
-    json::Setting {
+fn setting(documented: &Documented, config: &Config) -> answers::Setting {
+    answers::Setting {
         key: documented.key,
         value: config.value_of(documented.key).unwrap_or_default(),
         source: config.source_of(documented.key).to_string(),

@@ -13,7 +13,8 @@ use crate::replica::ids::MemberId;
 use crate::wire::local;
 
 use super::failure::{Exit, Failure, Outcome};
-use super::{Invocation, charter, init, json, show};
+use super::{Invocation, charter, init, show};
+use crate::answers;
 
 /// Mode bits of a socket's group that let it connect.
 const GROUP_MAY_CONNECT: u32 = 0o020;
@@ -29,7 +30,7 @@ pub(super) async fn doctor(at: &Invocation) -> Outcome {
     };
     let ok = !found.0.iter().any(|finding| finding.level == Level::Fail.name());
     if at.terminal.json {
-        at.terminal.json(&json::Examined { ok, running, findings: found.0 })?;
+        at.terminal.json(&answers::Examined { ok, running, findings: found.0 })?;
     } else {
         print(&found.0, at)?;
     }
@@ -141,7 +142,7 @@ fn split(text: &str) -> Failure {
     }
 }
 
-fn print(findings: &[json::Finding], at: &Invocation) -> Result<(), Failure> {
+fn print(findings: &[answers::Finding], at: &Invocation) -> Result<(), Failure> {
     for finding in findings {
         at.terminal.data(format!("{:<5} {:<9} {}", finding.level, finding.area, show::clean(&finding.what)))?;
         if let Some(fix) = &finding.fix {
@@ -185,11 +186,11 @@ impl Level {
 
 /// What was found so far.
 #[derive(Default)]
-struct Findings(Vec<json::Finding>);
+struct Findings(Vec<answers::Finding>);
 
 impl Findings {
     fn add(&mut self, area: &'static str, level: Level, what: impl Into<String>, fix: Option<String>) {
-        self.0.push(json::Finding { area, level: level.name(), what: what.into(), fix });
+        self.0.push(answers::Finding { area, level: level.name(), what: what.into(), fix });
     }
 
     fn ok(&mut self, area: &'static str, what: impl Into<String>) {

@@ -88,6 +88,37 @@ pub const DOCUMENTED: &[Documented] = &[
         Unset::Words("the group of the node's process", "\"staydown-users\""),
         "The group of the socket, by name or number, so that an upload service need not be root; the node's user must be in it.",
     ),
+    setting(
+        "web.listen",
+        Unset::Value("\"127.0.0.1:7701\""),
+        "Where the company's own people and programs are awaited: console, HTTP API, metrics, and gRPC, all with a token. \"off\": nowhere. An address that other machines reach needs a certificate, or allow_plaintext.",
+    ),
+    Documented {
+        on_hangup: true,
+        ..setting(
+            "web.certificate",
+            Unset::Words("no TLS", "\"/etc/staydown/console.cert.pem\""),
+            "The certificate chain of the console, PEM; key belongs to it. SIGHUP reads both again; another path needs a restart.",
+        )
+    },
+    Documented {
+        on_hangup: true,
+        ..setting(
+            "web.key",
+            Unset::Words("no TLS", "\"/etc/staydown/console.key.pem\""),
+            "The private key of that certificate, PEM.",
+        )
+    },
+    setting(
+        "web.allow_plaintext",
+        Unset::Value("false"),
+        "true: other machines may come without TLS, because a proxy in front of this node ends it.",
+    ),
+    setting(
+        "web.hosts",
+        Unset::Words("loopback's names and the listening address", "[\"hashes.example.org\"]"),
+        "Further names under which the console is reached; requests for any other are refused. As a variable: names separated by commas.",
+    ),
     Documented {
         on_hangup: true,
         ..setting(

@@ -5,6 +5,7 @@
 //! that the command line cannot. It never shows a picture, and never keeps one.
 
 pub mod assets;
+pub mod form;
 pub mod page;
 pub mod pieces;
 

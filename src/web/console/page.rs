@@ -3,13 +3,15 @@
 use std::fmt;
 
 use askama::Template;
+use axum::extract::FromRequestParts;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Redirect, Response};
 use tonic::Status;
 
 use super::assets;
 use super::pieces::{Html, count, counted};
-use crate::access::{Caller, Scope};
+use crate::access::{Caller, Scope, Scopes, Session};
 use crate::clock;
 use crate::replica::ids::TimeMs;
 use crate::web::{Problem, Web};
@@ -211,6 +213,30 @@ pub fn see_other(path: &str, key: &str) -> Response {
     Redirect::to(&format!("{path}{sign}said={key}")).into_response()
 }
 
+/// Who looks at a page: the session that the middleware has found. Without one a handler is not reached; the browser
+/// is sent to sign in.
+pub struct Visitor(pub Session);
+
+impl Visitor {
+    /// Who, for [`Web::ask`].
+    pub fn caller(&self) -> &Caller {
+        &self.0.caller
+    }
+
+    /// Whether they may do what needs `scope`.
+    pub fn may(&self, scope: Scope) -> bool {
+        self.0.caller.scopes.allow(scope)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Visitor {
+    type Rejection = Redirect;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        parts.extensions.get::<Session>().cloned().map(Self).ok_or_else(|| Redirect::to("/login"))
+    }
+}
+
 /// What every page has around its content: the field `page` of its template.
 pub struct Page {
     /// Of the page, without the product's name.
@@ -228,7 +254,7 @@ pub struct Page {
     /// Who is signed in.
     pub caller: String,
     /// What they may.
-    pub scopes: Vec<Scope>,
+    pub scopes: Scopes,
     /// Proof that a form is ours; a field of every form that changes something.
     pub csrf: String,
     /// What waits for a person.
@@ -248,13 +274,13 @@ impl Page {
     /// The caller may not even read, or the node cannot answer.
     pub async fn new(
         web: &Web,
-        caller: &Caller,
+        visitor: &Visitor,
         title: impl Into<String>,
         current: Nav,
         said: &Said,
     ) -> Result<Self, Problem> {
-        let status = web.service.status(web.ask(caller, l::StatusRequest {})).await?.into_inner();
-        let (reviews, disputed_own) = super::waiting(web, caller).await?;
+        let status = web.service.status(web.ask(visitor.caller(), l::StatusRequest {})).await?.into_inner();
+        let (reviews, disputed_own) = super::waiting(web, visitor.caller()).await?;
         Ok(Self {
             title: title.into(),
             current,
@@ -262,9 +288,9 @@ impl Page {
             forum: status.forum_name,
             member: status.member,
             version: status.version,
-            caller: caller.name.clone(),
-            scopes: caller.scopes.iter().copied().collect(),
-            csrf: caller.csrf().unwrap_or_default().to_owned(),
+            caller: visitor.caller().name.to_string(),
+            scopes: visitor.caller().scopes,
+            csrf: visitor.0.csrf.clone(),
             reviews,
             disputed_own,
             flash: flash(&said.said),
@@ -275,7 +301,7 @@ impl Page {
     /// Whether who is signed in may do what needs `scope`. The node decides again when it is asked; this only spares
     /// people forms that would be refused.
     pub fn may(&self, scope: Scope) -> bool {
-        self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
+        self.scopes.allow(scope)
     }
 
     /// Whether they may state opinions.

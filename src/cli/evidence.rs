@@ -68,13 +68,7 @@ impl Draft {
     }
 
     fn item(&mut self, kind: Kind, bytes: &[u8]) -> Result<(), Failure> {
-        match kind {
-            Kind::Charter => self.counts.charters += 1,
-            Kind::Proof => self.counts.proofs += 1,
-            Kind::Block | Kind::Record => self.counts.main += 1,
-            Kind::Attested => self.counts.inner += 1,
-            Kind::Trailer => {}
-        }
+        self.counts.add(kind);
         self.writer.item(kind, bytes).map_err(io_failure(self.beside.display()))
     }
 

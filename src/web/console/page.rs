@@ -10,12 +10,13 @@ use axum::response::{IntoResponse, Redirect, Response};
 use tonic::Status;
 
 use super::assets;
-use super::pieces::{Html, count, counted};
+use super::pieces::{Html, count, counted, relative};
 use crate::access::{Caller, Scope, Scopes, Session};
 use crate::clock;
 use crate::replica::ids::TimeMs;
 use crate::web::{Problem, Web};
 use crate::wire::local as l;
+use crate::wire::local_service::forum_server::Forum as _;
 
 /// A page of the console. The order is that of the navigation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,27 +131,32 @@ pub struct State {
 }
 
 impl State {
-    /// Of what the node says of itself.
-    pub fn of(status: &l::StatusResponse) -> Self {
-        let (connected, total) = (u64::from(status.peers_connected), u64::from(status.peers_total));
-        let synced = match total {
-            0 => "alone in its forum".to_owned(),
-            _ => format!("connected to {} of {}", count(connected), counted(total, "peer")),
-        };
+    /// Of what the node says of itself and of its peers.
+    pub fn of(status: &l::StatusResponse, peers: &[l::PeerState], now: TimeMs) -> Self {
         let tone = match status.health.as_str() {
             "GREEN" => Tone::Ok,
             "RED" => Tone::Bad,
             _ => Tone::Warn,
         };
-        let sentence = match (tone, status.health_reasons.first()) {
-            (Tone::Ok, _) | (_, None) => format!("In order, {synced}"),
-            (_, Some(why)) => format!("Needs attention: {why}"),
-        };
-        Self { tone, sentence }
+        let reason = status.health_reasons.first().filter(|_| tone != Tone::Ok);
+        Self { tone, sentence: reason.map_or_else(|| synced(peers, now), |why| format!("Needs attention: {why}")) }
     }
 }
 
-/// How many wait in review; the count stops at [`super::REVIEWS_COUNTED_MAX`].
+/// "In sync with 2 of 2 peers, last heard 4 seconds ago".
+fn synced(peers: &[l::PeerState], now: TimeMs) -> String {
+    if peers.is_empty() {
+        return "In order, alone in its forum".to_owned();
+    }
+    let level = |peer: &&l::PeerState| peer.theirs_missing_here == 0 && peer.agrees != "NO" && peer.last_heard_ms > 0;
+    let level = peers.iter().filter(level).count() as u64;
+    let total = counted(peers.len() as u64, "peer");
+    let heard = peers.iter().map(|peer| peer.last_heard_ms).max().filter(|at| *at > 0);
+    let heard = heard.map(|at| format!(", last heard {}", relative(TimeMs(at.min(now.0)), now))).unwrap_or_default();
+    format!("In sync with {} of {total}{heard}", count(level))
+}
+
+/// How many wait in review; the count stops at [`super::lately::REVIEWS_COUNTED_MAX`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
     /// So many at least.
@@ -215,12 +221,17 @@ pub fn see_other(path: &str, key: &str) -> Response {
 
 /// Who looks at a page: the session that the middleware has found. Without one a handler is not reached; the browser
 /// is sent to sign in.
-pub struct Visitor(pub Session);
+pub struct Visitor(Session);
 
 impl Visitor {
     /// Who, for [`Web::ask`].
     pub fn caller(&self) -> &Caller {
         &self.0.caller
+    }
+
+    /// Whether this is the text that every form of theirs carries. The middleware has checked it, but for uploads.
+    pub fn is_csrf(&self, text: &str) -> bool {
+        self.0.is_csrf(text)
     }
 
     /// Whether they may do what needs `scope`.
@@ -279,22 +290,24 @@ impl Page {
         current: Nav,
         said: &Said,
     ) -> Result<Self, Problem> {
+        let now = clock::now();
         let status = web.service.status(web.ask(visitor.caller(), l::StatusRequest {})).await?.into_inner();
-        let (reviews, disputed_own) = super::waiting(web, visitor.caller()).await?;
+        let peers = web.service.list_peers(web.ask(visitor.caller(), l::ListPeersRequest {})).await?.into_inner();
+        let waits = web.hub().lately.waits(web, visitor.caller()).await?;
         Ok(Self {
             title: title.into(),
             current,
-            state: State::of(&status),
+            state: State::of(&status, &peers.peers, now),
             forum: status.forum_name,
             member: status.member,
             version: status.version,
             caller: visitor.caller().name.to_string(),
             scopes: visitor.caller().scopes,
             csrf: visitor.0.csrf.clone(),
-            reviews,
-            disputed_own,
+            reviews: Waiting { count: waits.count(), more: waits.more },
+            disputed_own: waits.disputed_own(),
             flash: flash(&said.said),
-            now: clock::now(),
+            now,
         })
     }
 

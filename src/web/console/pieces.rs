@@ -1,0 +1,245 @@
+//! Small pieces of markup that templates put together: badges, times, numbers, hashes, pages of a list.
+//!
+//! [`Html`] is the only text that templates do not escape. It is made in this file alone, of fixed words, of numbers,
+//! and of what [`escaped`] has gone over: nothing that a member wrote becomes markup.
+
+use std::borrow::Borrow;
+use std::fmt;
+
+use askama::filters::HtmlSafe;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::page::{Page, Tone};
+use crate::replica::ids::TimeMs;
+use crate::report::time::{date, rfc3339};
+
+/// What needs no encoding within one segment of a path, or one value of a query.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// Characters of a hash that are shown at its beginning, and at its end.
+const ENDS_SHOWN: (usize, usize) = (12, 6);
+/// Between groups of three digits: narrow, and no line is broken there.
+const THIN_SPACE: char = '\u{202f}';
+
+/// Markup that is ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Html(String);
+
+impl HtmlSafe for Html {}
+
+impl fmt::Display for Html {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Html {
+    /// A hidden field of a form.
+    pub fn field(name: &'static str, value: &str) -> Self {
+        Self(format!("<input type=\"hidden\" name=\"{name}\" value=\"{}\">", escaped(value)))
+    }
+
+    /// A badge of `class` (of console.css) that says `text`.
+    pub fn badge(class: &str, text: &str) -> Self {
+        Self(format!("<span class=\"badge {}\">{}</span>", escaped(class), escaped(text)))
+    }
+}
+
+/// `text` as the content of an element, or of an attribute in double quotes.
+pub fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// `text` as one segment of a path, or one value of a query.
+pub fn encoded(text: &str) -> String {
+    // Two segments have a meaning of their own, and dots are never encoded by browsers.
+    match text {
+        "." => "%2E".to_owned(),
+        ".." => "%2E%2E".to_owned(),
+        _ => utf8_percent_encode(text, PLAIN).to_string(),
+    }
+}
+
+/// The page of an entry.
+pub fn entry_path(type_name: &str, value: &str) -> String {
+    format!("/entry/{}/{}", encoded(type_name), encoded(value))
+}
+
+/// `1 234 567`, with narrow spaces.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len());
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(THIN_SPACE);
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1 peer`, `2 peers`, `3 entries`.
+pub fn counted(n: u64, thing: &str) -> String {
+    let plural = match thing.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{thing}s"),
+    };
+    format!("{} {}", count(n), if n == 1 { thing } else { &plural })
+}
+
+/// The beginning and the end of a long hash.
+pub fn short(value: &str) -> String {
+    let chars: Vec<char> = value.chars().collect();
+    let (head, tail) = ENDS_SHOWN;
+    if chars.len() <= head + tail + 4 {
+        return value.to_owned();
+    }
+    let head: String = chars[..head].iter().collect();
+    let tail: String = chars[chars.len() - tail..].iter().collect();
+    format!("{head}…{tail}")
+}
+
+/// `4 seconds ago`, `in 3 days`, `now`: the largest unit, rounded down.
+pub fn relative(at: TimeMs, now: TimeMs) -> String {
+    const UNITS: [(u64, &str); 6] = [
+        (365 * 86_400_000, "year"),
+        (30 * 86_400_000, "month"),
+        (86_400_000, "day"),
+        (3_600_000, "hour"),
+        (60_000, "minute"),
+        (1_000, "second"),
+    ];
+    let distance = at.0.abs_diff(now.0);
+    let Some((unit, name)) = UNITS.iter().find(|(unit, _)| distance >= *unit) else { return "now".to_owned() };
+    let words = counted(distance / unit, name);
+    if at > now { format!("in {words}") } else { format!("{words} ago") }
+}
+
+/// `2026-07-01 06:00:00 UTC`.
+pub fn absolute(at: TimeMs) -> String {
+    let text = rfc3339(TimeMs(at.0 / 1_000 * 1_000));
+    text.replacen('T', " ", 1).replacen('Z', " UTC", 1)
+}
+
+/// A list that goes on: the addresses of its other pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pager {
+    /// The first page; none: it is shown.
+    pub first: Option<String>,
+    /// The next one; none: this is the last.
+    pub next: Option<String>,
+    /// How many are shown here.
+    pub shown: u64,
+    /// What they are: `entry`.
+    pub thing: &'static str,
+}
+
+impl Page {
+    /// A moment in Unix milliseconds, in words, with the exact one beside it; 0 is `never`.
+    pub fn time(&self, ms: impl Borrow<u64>) -> Html {
+        self.moment(*ms.borrow(), relative)
+    }
+
+    /// A moment in Unix milliseconds, exactly; 0 is `never`.
+    pub fn exact(&self, ms: impl Borrow<u64>) -> Html {
+        self.moment(*ms.borrow(), |at, _| absolute(at))
+    }
+
+    /// A date in Unix milliseconds; 0 is `never`.
+    pub fn date(&self, ms: impl Borrow<u64>) -> Html {
+        self.moment(*ms.borrow(), |at, _| date(at))
+    }
+
+    fn moment(&self, ms: u64, words: impl Fn(TimeMs, TimeMs) -> String) -> Html {
+        let at = TimeMs(ms);
+        if ms == 0 {
+            return Html("<span class=\"muted\">never</span>".to_owned());
+        }
+        let (exactly, words) = (absolute(at), words(at, self.now));
+        Html(format!("<time datetime=\"{}\" title=\"{exactly}\">{words}</time>", rfc3339(at)))
+    }
+
+    /// A number with thin spaces between groups of digits.
+    pub fn count(&self, n: impl Borrow<u64>) -> String {
+        count(*n.borrow())
+    }
+
+    /// The same of a smaller number.
+    pub fn count32(&self, n: impl Borrow<u32>) -> String {
+        count(u64::from(*n.borrow()))
+    }
+
+    /// `2 entries`.
+    pub fn counted(&self, n: impl Borrow<u64>, thing: impl AsRef<str>) -> String {
+        counted(*n.borrow(), thing.as_ref())
+    }
+
+    /// Status of an entry: a word and a shape.
+    pub fn status(&self, status: impl AsRef<str>) -> Html {
+        let status = status.as_ref();
+        Html::badge(&format!("status-{}", word(status)), status)
+    }
+
+    /// Verdict of a lookup: a word and a shape.
+    pub fn verdict(&self, verdict: impl AsRef<str>) -> Html {
+        let verdict = verdict.as_ref();
+        Html::badge(&format!("verdict-{}", word(verdict)), verdict)
+    }
+
+    /// A badge in a tone.
+    pub fn badge(&self, tone: impl Borrow<Tone>, text: impl AsRef<str>) -> Html {
+        Html::badge(&format!("tone-{}", tone.borrow().name()), text.as_ref())
+    }
+
+    /// A short hash that leads to the page of its entry.
+    pub fn entry_link(&self, type_name: impl AsRef<str>, value: impl AsRef<str>) -> Html {
+        let (type_name, value) = (type_name.as_ref(), value.as_ref());
+        Html(format!(
+            "<a class=\"hash\" href=\"{}\"><span class=\"type\">{}</span> <code title=\"{}\">{}</code></a>",
+            entry_path(type_name, value),
+            escaped(type_name),
+            escaped(value),
+            escaped(&short(value)),
+        ))
+    }
+
+    /// A long hexadecimal value, shortened; all of it is in its title.
+    pub fn hex(&self, value: impl AsRef<str>) -> Html {
+        let value = value.as_ref();
+        Html(format!("<code title=\"{}\">{}</code>", escaped(value), escaped(&short(value))))
+    }
+
+    /// Labels, languages and other tags, as a list in a row.
+    pub fn tags(&self, tags: impl AsRef<[String]>) -> Html {
+        let tags: String = tags.as_ref().iter().map(|tag| format!("<li>{}</li>", escaped(tag))).collect();
+        Html(if tags.is_empty() { "<span class=\"muted\">none</span>".into() } else { format!("<ul class=\"tags\">{tags}</ul>") })
+    }
+
+    /// The way to the other pages of a list.
+    pub fn pager(&self, pager: impl Borrow<Pager>) -> Html {
+        let pager = pager.borrow();
+        let link = |href: &Option<String>, rel: &str, name: &str| match href {
+            Some(href) => format!("<a class=\"button quiet\" rel=\"{rel}\" href=\"{}\">{name}</a>", escaped(href)),
+            None => String::new(),
+        };
+        let shown = counted(pager.shown, pager.thing);
+        let more = if pager.next.is_some() { ", there are more" } else { "" };
+        let (first, next) = (link(&pager.first, "first", "First page"), link(&pager.next, "next", "Next page"));
+        Html(format!("<nav class=\"pager\" aria-label=\"Pages of the list\"><p>{shown} here{more}</p>{first}{next}</nav>"))
+    }
+}
+
+/// A name as the end of a class: only letters, digits and hyphens are left of it.
+fn word(name: &str) -> String {
+    name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').map(|c| c.to_ascii_lowercase()).collect()
+}

@@ -110,9 +110,9 @@ impl Chart {
         let mut out = String::with_capacity(8 * 1024);
         let (id, title, note) = (self.id, escaped(&self.title), escaped(&self.note));
         push(&mut out, format_args!("<figure class=\"chart\" id=\"{id}\"><figcaption>{title}</figcaption>"));
-        push(&mut out, format_args!("<p class=\"note\">{note}</p>"));
+        push(&mut out, format_args!("<p class=\"hint\">{note}</p>"));
         if drawn.most() == 0 {
-            push(&mut out, format_args!("<p class=\"empty\">Nothing to draw: every figure is 0.</p>"));
+            push(&mut out, format_args!("<p class=\"muted\">Nothing to draw: every figure is 0.</p>"));
         } else {
             if drawn.series.len() > 1 {
                 legend(drawn, &mut out);
@@ -181,15 +181,15 @@ impl Chart {
                 "<details class=\"figures\"><summary>Figures</summary><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Figures: {title}\">"
             ),
         );
-        push(out, format_args!("<table><thead><tr><th scope=\"col\">{key}</th>"));
+        push(out, format_args!("<table class=\"table\"><thead><tr><th scope=\"col\">{key}</th>"));
         for series in &self.series {
-            push(out, format_args!("<th scope=\"col\" class=\"n\">{}</th>", escaped(&series.name)));
+            push(out, format_args!("<th scope=\"col\" class=\"num\">{}</th>", escaped(&series.name)));
         }
         out.push_str("</tr></thead><tbody>");
         for (place, name) in self.places.iter().enumerate() {
             push(out, format_args!("<tr><th scope=\"row\">{}</th>", escaped(name)));
             for series in &self.series {
-                push(out, format_args!("<td class=\"n\">{}</td>", shown(series.values[place])));
+                push(out, format_args!("<td class=\"num\">{}</td>", shown(series.values[place])));
             }
             out.push_str("</tr>");
         }
@@ -250,7 +250,7 @@ fn legend(chart: &Chart, out: &mut String) {
         push(
             out,
             format_args!(
-                "<li><svg class=\"swatch\" width=\"12\" height=\"12\" aria-hidden=\"true\"><rect class=\"s{at}\" width=\"12\" height=\"12\" rx=\"2\"/></svg> {} <span class=\"n\">{}</span></li>",
+                "<li class=\"key-{at}\">{} <span class=\"num\">{}</span></li>",
                 escaped(&series.name),
                 shown(sum)
             ),
@@ -289,7 +289,7 @@ fn axes(chart: &Chart, most: u64, out: &mut String) -> u64 {
     let top = step.saturating_mul(count);
     for at in 0..=count {
         let y = ABOVE + PLOT - PLOT * at / count;
-        let class = if at == 0 { "axis" } else { "grid" };
+        let class = if at == 0 { "axis" } else { "gridline" };
         push(
             out,
             format_args!(
@@ -360,7 +360,7 @@ fn polylines(chart: &Chart, out: &mut String) {
             push(
                 out,
                 format_args!(
-                    "<line class=\"l{at}\" x1=\"{}\" y1=\"{from}\" x2=\"{}\" y2=\"{to}\"/>",
+                    "<line class=\"line s{at}\" x1=\"{}\" y1=\"{from}\" x2=\"{}\" y2=\"{to}\"/>",
                     x(place),
                     x(place + 1)
                 ),
@@ -374,7 +374,7 @@ fn polylines(chart: &Chart, out: &mut String) {
             push(
                 out,
                 format_args!(
-                    "<circle class=\"s{at}\" cx=\"{}\" cy=\"{}\" r=\"3\"><title>{words}</title></circle>",
+                    "<circle class=\"dot s{at}\" cx=\"{}\" cy=\"{}\" r=\"3\"><title>{words}</title></circle>",
                     x(place),
                     y(*value)
                 ),
@@ -446,7 +446,7 @@ mod tests {
     fn the_table_has_every_figure_that_is_drawn() {
         for drawn in [two().stacked(), two().lines(), two().bars()] {
             let html = drawn.to_string();
-            let cells = between(&html, "<td class=\"n\">", "</td>");
+            let cells = between(&html, "<td class=\"num\">", "</td>");
             assert_eq!(cells, ["0", "5", "3", "0", "1,200", "34", "7", "0"]);
             let titles = between(&html, "><title>", "</title>");
             for (place, member, value) in [(2, "acme", "3"), (3, "acme", "1,200"), (1, "bolt", "5"), (3, "bolt", "34")]
@@ -488,7 +488,7 @@ mod tests {
         let sum = |chart: &Chart| (0..chart.places.len()).map(|place| chart.sum(place)).sum::<u64>();
         assert_eq!(sum(&drawn), sum(&chart));
         let html = chart.stacked().to_string();
-        assert_eq!(between(&html, "<td class=\"n\">", "</td>").len(), 8_000);
+        assert_eq!(between(&html, "<td class=\"num\">", "</td>").len(), 8_000);
         assert!(html.contains("> others <"), "the rest is named");
     }
 

@@ -417,11 +417,72 @@ fn opinion(stance: l::Stance, fields: &Fields, now: TimeMs) -> Result<l::Stateme
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Role;
+    use crate::web::console::page::tests::{HOSTILE, assert_harmless, sample};
 
     const NOW: TimeMs = TimeMs(1_795_000_000_000);
 
     fn fields(text: &str) -> Fields {
         Fields::parse(text.as_bytes()).unwrap()
+    }
+
+    fn shown(role: Role) -> String {
+        let hostile = || HOSTILE.to_owned();
+        let word = |what: &str| l::Said {
+            member: hostile(),
+            group: hostile(),
+            jurisdictions: vec![hostile()],
+            what: what.into(),
+            reason: hostile(),
+            expires_ms: NOW.0,
+            details: Some(l::Details { labels: vec![hostile()], languages: vec![hostile()], ..Default::default() }),
+            ..Default::default()
+        };
+        let signal = l::Signal { r#type: "pdq".into(), value: hostile() };
+        let entry = l::Entry {
+            signal: Some(signal.clone()),
+            status: hostile(),
+            labels: vec![hostile()],
+            languages: vec![hostile()],
+            said: vec![word("SUBMIT"), word("DISPUTE")],
+            resources: vec![l::Resource { url: hostile(), member: hostile(), ..Default::default() }],
+            incidents: vec![l::EntryIncident { labels: vec![hostile()], ..Default::default() }],
+            preserved: vec![l::Kept { member: hostile(), contact: hostile(), ..Default::default() }],
+            outcomes: vec![l::Done { member: hostile(), result: hostile(), ..Default::default() }],
+            allow_conflict: true,
+            ..Default::default()
+        };
+        let path = entry_path("pdq", HOSTILE);
+        let shown = Shown {
+            events: entry.said.iter().map(|said| event(said, &path)).collect(),
+            near: vec![l::Match { entry: Some(entry.clone()), ..Default::default() }],
+            ours: Ours { stance: "SUBMIT".into(), ..Ours::default() },
+            labels: vec![hostile()],
+            reasons: vec!["mistake"],
+            results: vec!["removed"],
+            contacts: vec!["legal-process"],
+            bases: vec!["automated"],
+            authorities: vec!["court"],
+            allow_days: ALLOW_DAYS_MAX,
+            page: sample(role),
+            path,
+            signal,
+            entry,
+        };
+        shown.render().unwrap()
+    }
+
+    #[test]
+    fn what_members_write_stays_text() {
+        assert_harmless(&shown(Role::Admin));
+    }
+
+    #[test]
+    fn who_may_not_has_no_form_for_it() {
+        let own = |role| shown(role).matches("CSRF-OF-THIS-SESSION\">").count();
+        let actions = |role: Role| shown(role).matches("name=\"do\"").count();
+        assert_eq!((actions(Role::Viewer), actions(Role::Reviewer), actions(Role::Admin)), (0, 7, 7));
+        assert_eq!(own(Role::Viewer), 2, "on the page, and to sign out");
     }
 
     #[test]

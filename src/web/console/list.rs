@@ -441,6 +441,60 @@ fn csv_line(fields: [String; 9]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Role;
+    use crate::web::console::page::tests::{HOSTILE, assert_harmless, sample};
+
+    fn list(role: Role, rows: usize) -> String {
+        let hostile = || HOSTILE.to_owned();
+        let said = l::Said { member: hostile(), what: "SUBMIT".into(), counts: true, ..Default::default() };
+        let entry = l::Entry {
+            signal: Some(l::Signal { r#type: hostile(), value: hostile() }),
+            status: hostile(),
+            labels: vec![hostile()],
+            languages: vec![hostile()],
+            said: vec![said],
+            ..Default::default()
+        };
+        let filter = Filter {
+            q: hostile(),
+            r#type: hostile(),
+            status: hostile(),
+            label: hostile(),
+            member: hostile(),
+            language: hostile(),
+            near: hostile(),
+            since: hostile(),
+            after: hostile(),
+        };
+        let list = List {
+            page: sample(role),
+            rows: (0..rows).map(|_| Row { entry: entry.clone(), distance: Some(3) }).collect(),
+            verdict: Some((hostile(), hostile())),
+            unknown: (rows == 0).then(hostile),
+            pager: pager(&filter, &l::ListEntriesResponse { next_page_token: hostile(), ..Default::default() }),
+            labels: vec![hostile()],
+            members: vec![hostile()],
+            types: vec!["pdq"],
+            statuses: STATUSES,
+            filter,
+        };
+        list.render().unwrap()
+    }
+
+    #[test]
+    fn what_members_and_addresses_hold_stays_text() {
+        for rows in [0, 2] {
+            assert_harmless(&list(Role::Admin, rows));
+        }
+        assert!(!list(Role::Viewer, 1).contains("href=\"/submit\""), "who may not submit is not asked to");
+    }
+
+    #[test]
+    fn a_table_starts_no_formula() {
+        let said = l::Said { member: "=cmd()".into(), counts: true, ..Default::default() };
+        let line = row(l::Entry { said: vec![said], ..Default::default() }, Format::Csv);
+        assert!(line.ends_with("'=cmd()\r\n"), "{line}");
+    }
 
     #[test]
     fn a_filter_comes_back_from_its_address() {

@@ -392,3 +392,102 @@ pub fn html(template: &impl Template) -> Result<Response, Problem> {
     let text = template.render().map_err(|error| Problem::from(Status::internal(error.to_string())))?;
     Ok(([(CONTENT_TYPE, "text/html; charset=utf-8")], text).into_response())
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::access::Role;
+
+    /// What somebody may write into whatever a member can fill.
+    pub(crate) const HOSTILE: &str = "\"><script>alert('x')</script><img src=x onerror=alert(1)>&\u{202e}";
+
+    /// A page for somebody of this role, in which every text is hostile.
+    pub(crate) fn sample(role: Role) -> Page {
+        Page {
+            title: HOSTILE.into(),
+            current: Nav::List,
+            forum: HOSTILE.into(),
+            member: HOSTILE.into(),
+            version: "0.1.0".into(),
+            state: State { tone: Tone::Warn, sentence: HOSTILE.into() },
+            caller: HOSTILE.into(),
+            scopes: role.scopes(),
+            csrf: "CSRF-OF-THIS-SESSION".into(),
+            reviews: Waiting { count: 1_000, more: true },
+            disputed_own: 2,
+            flash: flash("signed"),
+            now: TimeMs(1_795_000_000_000),
+        }
+    }
+
+    /// Refuses markup that somebody else has written, and what the content policy would refuse.
+    pub(crate) fn assert_harmless(html: &str) {
+        for markup in ["<script>", "<img", "onerror=alert(1)>&\u{202e}", "style=\"", "<style", "javascript:"] {
+            assert!(!html.contains(markup), "{markup} in {html}");
+        }
+        let own = html.matches("<script").count();
+        assert_eq!(own, html.matches("<script src=\"/assets/").count(), "a script of somebody else's");
+        for handler in [" onclick=", " onload=", " onsubmit="] {
+            assert!(!html.contains(handler), "{handler}");
+        }
+    }
+
+    #[derive(Template)]
+    #[template(source = "{% extends \"base.html\" %}{% block main %}<h1>Here</h1>{% endblock %}", ext = "html")]
+    struct Empty {
+        page: Page,
+    }
+
+    #[test]
+    fn the_frame_stays_harmless_whatever_members_are_called() {
+        let html = Empty { page: sample(Role::Admin) }.render().unwrap();
+        assert_harmless(&html);
+        assert_eq!((html.matches("<h1>").count(), html.matches("aria-current=\"page\"").count()), (1, 1));
+        for piece in
+            ["lang=\"en\"", "class=\"skip\"", "id=\"main\"", "role=\"search\"", "<nav id=\"nav\"", "1\u{202f}000+"]
+        {
+            assert!(html.contains(piece), "{piece} is missing");
+        }
+    }
+
+    #[test]
+    fn people_see_where_they_may_go() {
+        let places =
+            |role| sample(role).nav().into_iter().flat_map(|g| g.items).map(|item| item.key).collect::<Vec<_>>();
+        assert!(!places(Role::Viewer).contains(&"submit") && places(Role::Reviewer).contains(&"submit"));
+        assert!(!places(Role::Reviewer).contains(&"access") && places(Role::Admin).contains(&"audit"));
+        let mut letters: Vec<_> =
+            sample(Role::Admin).nav().into_iter().flat_map(|g| g.items).map(|item| item.letter).collect();
+        letters.sort_unstable();
+        let all = letters.len();
+        letters.dedup();
+        assert_eq!(letters.len(), all, "a letter leads to one page");
+    }
+
+    #[test]
+    fn messages_come_from_a_table_and_from_nowhere_else() {
+        assert_eq!(flash("signed").unwrap().tone, Tone::Ok);
+        assert!(flash("<script>").is_none() && flash("").is_none());
+    }
+
+    #[test]
+    fn the_state_is_one_sentence() {
+        let now = TimeMs(1_795_000_000_000);
+        let peer = |missing, agrees: &str| l::PeerState {
+            theirs_missing_here: missing,
+            agrees: agrees.into(),
+            last_heard_ms: now.0 - 4_000,
+            ..Default::default()
+        };
+        let status = |health: &str| l::StatusResponse {
+            health: health.into(),
+            health_reasons: vec!["bolt: refused".into()],
+            ..Default::default()
+        };
+        let of = |health: &str, peers: &[l::PeerState]| State::of(&status(health), peers, now);
+        let synced = of("GREEN", &[peer(0, "YES"), peer(3, "UNKNOWN")]);
+        assert_eq!((synced.tone, &*synced.sentence), (Tone::Ok, "In sync with 1 of 2 peers, last heard 4 seconds ago"));
+        assert_eq!(of("GREEN", &[]).sentence, "In order, alone in its forum");
+        assert_eq!(of("RED", &[]), State { tone: Tone::Bad, sentence: "Needs attention: bolt: refused".into() });
+    }
+}

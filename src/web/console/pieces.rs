@@ -292,3 +292,75 @@ impl Page {
 fn word(name: &str) -> String {
     name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').map(|c| c.to_ascii_lowercase()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::page::tests::{HOSTILE, assert_harmless, sample};
+    use super::*;
+    use crate::access::Role;
+
+    #[test]
+    fn addresses_hold_what_they_are_made_of_and_nothing_else() {
+        for (value, path) in [
+            ("ab12", "/entry/pdq/ab12"),
+            ("3:ab", "/entry/pdq/3%3Aab"),
+            ("../../x?y#z", "/entry/pdq/..%2F..%2Fx%3Fy%23z"),
+            ("..", "/entry/pdq/%2E%2E"),
+            ("\"><script>", "/entry/pdq/%22%3E%3Cscript%3E"),
+        ] {
+            assert_eq!(entry_path("pdq", value), path);
+        }
+    }
+
+    #[test]
+    fn pieces_escape_what_they_are_given() {
+        let page = sample(Role::Admin);
+        let said = l::Said { member: HOSTILE.into(), what: "SUBMIT".into(), counts: true, ..Default::default() };
+        let against = l::Said { what: "DISPUTE".into(), ..said.clone() };
+        let signal = l::Signal { r#type: HOSTILE.into(), value: HOSTILE.into() };
+        let entry = l::Entry { signal: Some(signal), said: vec![said, against], ..Default::default() };
+        let pager = Pager { next: Some(format!("/list?q={HOSTILE}")), thing: "entry", ..Pager::default() };
+        for html in [
+            page.status(HOSTILE),
+            page.verdict(HOSTILE),
+            page.badge(Tone::Ok, HOSTILE),
+            page.entry_of(&entry),
+            page.speakers(&entry),
+            page.hex(HOSTILE),
+            page.long(HOSTILE),
+            page.text(HOSTILE),
+            page.tags([HOSTILE.to_owned()]),
+            page.pager(&pager),
+            Html::field("x", HOSTILE),
+        ] {
+            assert_harmless(&html.to_string());
+        }
+    }
+
+    #[test]
+    fn times_are_said_in_words_and_exactly() {
+        let now = TimeMs(1_795_000_000_000);
+        for (at, words) in [
+            (now, "now"),
+            (now.plus(999), "now"),
+            (TimeMs(now.0 - 4_000), "4 seconds ago"),
+            (TimeMs(now.0 - 61_000), "1 minute ago"),
+            (now.plus(3 * TimeMs::DAY_MS), "in 3 days"),
+            (TimeMs(now.0 - 800 * TimeMs::DAY_MS), "2 years ago"),
+        ] {
+            assert_eq!(relative(at, now), words);
+        }
+        let html = sample(Role::Viewer).time(TimeMs::DAY_MS).to_string();
+        assert!(html.contains("datetime=\"1970-01-02T00:00:00Z\" title=\"1970-01-02 00:00:00 UTC\""), "{html}");
+        assert!(sample(Role::Viewer).time(0).to_string().contains("never"));
+    }
+
+    #[test]
+    fn numbers_and_hashes_are_short() {
+        assert_eq!(
+            (count(1_234_567), counted(1, "entry"), counted(2, "entry")),
+            ("1\u{202f}234\u{202f}567".into(), "1 entry".into(), "2 entries".into())
+        );
+        assert_eq!((short(&"ab".repeat(32)), short("abc")), ("abababababab…ababab".into(), "abc".into()));
+    }
+}

@@ -7,7 +7,8 @@ use super::failure::{Exit, Failure, Outcome};
 use super::item::{Hash, Item, ItemArgs};
 use super::list::check;
 use super::lookup::entry_text;
-use super::{Invocation, json, show, submit, taxonomy};
+use super::{Invocation, show, submit, taxonomy};
+use crate::answers;
 use crate::clock;
 use crate::net::local::SIGNALS_MAX;
 use crate::replica::ids::{TimeMs, hex};
@@ -149,7 +150,7 @@ async fn show(args: &ShowArgs, at: &Invocation) -> Outcome {
     };
     let signals: Vec<_> = signals;
     for signal in signals {
-        let request = local::GetEntryRequest { signal: Some(signal), receipts: args.receipts };
+        let request = local::GetEntryRequest { signal: Some(signal), receipts: args.receipts, ..Default::default() };
         let answer = node.entry(request).await?;
         print(answer, at)?;
     }
@@ -159,8 +160,8 @@ async fn show(args: &ShowArgs, at: &Invocation) -> Outcome {
 fn print(answer: local::GetEntryResponse, at: &Invocation) -> Result<(), Failure> {
     let entry = answer.entry.unwrap_or_default();
     if at.terminal.json {
-        let mut entry = json::Entry::from(entry);
-        entry.receipts = answer.receipts.into_iter().map(json::Receipt::from).collect();
+        let mut entry = answers::Entry::from(entry);
+        entry.receipts = answer.receipts.into_iter().map(answers::Receipt::from).collect();
         return at.terminal.json(&entry);
     }
     at.terminal.data(entry_text(&entry, "").trim_end())?;
@@ -265,7 +266,7 @@ async fn known(item: &Item, node: &Node) -> Result<Vec<local::Entry>, Failure> {
         entries.extend(answer.matches.into_iter().filter_map(|found| found.entry));
     }
     for hash in item.usable_hashes() {
-        let request = local::GetEntryRequest { signal: Some(hash.signal()), receipts: false };
+        let request = local::GetEntryRequest { signal: Some(hash.signal()), receipts: false, ..Default::default() };
         match node.entry(request).await {
             Ok(answer) => {
                 entries.extend(answer.entry.filter(|entry| entries.iter().all(|known| known.signal != entry.signal)));
@@ -385,7 +386,7 @@ async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome 
         Item::Account(_) if stance != local::Stance::Endorse => known(&item, &node).await?,
         Item::Hash(_) | Item::Address(_) | Item::Account(_) => {
             let signal = item.hashes().first().map(Hash::signal);
-            let request = local::GetEntryRequest { signal: signal.clone(), receipts: false };
+            let request = local::GetEntryRequest { signal: signal.clone(), receipts: false, ..Default::default() };
             let entry = node.entry(request).await?.entry;
             // Support goes under the newest pepper: that is our node's to know.
             let named = |entry| local::Entry { signal, ..entry };

@@ -9,7 +9,8 @@ use super::entry::{certificate_end, check_reason, say_of};
 use super::failure::{Exit, Failure, Outcome};
 use super::list::check;
 use super::lookup::entry_text;
-use super::{Invocation, client::Node, json, show, taxonomy};
+use super::{Invocation, client::Node, show, taxonomy};
+use crate::answers;
 use crate::clock;
 use crate::net::deciding::{self, Choice, Decision, FLOOD, KINDS, Undecided};
 use crate::replica::ids::TimeMs;
@@ -105,7 +106,7 @@ async fn list(args: &ListArgs, at: &Invocation) -> Outcome {
     let complete = pages(&node, request, |review| {
         shown += 1;
         if at.terminal.json {
-            at.terminal.json(&json::Review::from(review))?;
+            at.terminal.json(&answers::Review::from(review))?;
         } else {
             at.terminal.data(as_text(&review, now).trim_end())?;
         }
@@ -221,8 +222,8 @@ async fn keep(kind: &str, signal: local::Signal, node: &Node, at: &Invocation) -
     let kept = node.reset_breaker(local::ResetBreakerRequest { signal: Some(signal.clone()) }).await?;
     let local::Signal { r#type, value } = signal;
     if at.terminal.json {
-        let signal = json::Signal { r#type, value, quality: None };
-        at.terminal.json(&json::KeptBlocking { signal, until_ms: kept.until_ms })?;
+        let signal = answers::Signal { r#type, value, quality: None };
+        at.terminal.json(&answers::KeptBlocking { signal, until_ms: kept.until_ms })?;
     } else {
         let until = show::time(TimeMs(kept.until_ms));
         at.terminal.talk(format!(
@@ -272,7 +273,7 @@ async fn statement(
         return deciding::statement(&choice, kind, entry, &[], |_| false, now).map_err(undecided);
     }
     let me = node.status(local::StatusRequest {}).await?.member_id;
-    let request = local::GetEntryRequest { signal: entry.signal.clone(), receipts: false };
+    let request = local::GetEntryRequest { signal: entry.signal.clone(), receipts: false, ..Default::default() };
     let full = node.entry(request).await?.entry.unwrap_or_default();
     let taxonomy = taxonomy::of_node(node).await?.taxonomy;
     deciding::statement(&choice, kind, &full, &me, |label| taxonomy.sayable(label).is_ok(), now).map_err(undecided)

@@ -3,9 +3,11 @@
 mod batches;
 mod evidence;
 mod export;
+pub mod gate;
 mod lookups;
 mod server;
 mod streams;
+mod tokens;
 mod watch;
 
 pub use lookups::{BULK_MAX, FILES_BYTES_MAX, FILES_MAX, is_bulk};
@@ -28,6 +30,7 @@ use super::report;
 use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
 use super::tls::{Connections, RefusedConnection, Sender, Tls};
 use super::{labels, reviews, saying};
+use crate::access::Access;
 use crate::clock;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
@@ -92,6 +95,8 @@ pub struct LocalService {
     importing: batches::Importing,
     streams: streams::Streams,
     lookups: lookups::Lookups,
+    access: Arc<Access>,
+    console: Option<Arc<str>>,
 }
 
 impl LocalService {
@@ -120,7 +125,21 @@ impl LocalService {
             accounts,
             breaker,
             harmless: Arc::default(),
+            access: Arc::new(Access::none()),
+            console: None,
         }
+    }
+
+    /// Keeps tokens and the audit trail here; `console` is where a person goes with a token, as in
+    /// `http://127.0.0.1:7701`.
+    #[must_use]
+    pub fn with_access(self, access: Arc<Access>, console: Option<String>) -> Self {
+        Self { access, console: console.map(Into::into), ..self }
+    }
+
+    /// Tokens, sessions and the audit trail.
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
     }
 
     /// Ends endless streams when `stop` becomes true, and says so to whoever reads them.
@@ -145,6 +164,11 @@ impl LocalService {
     #[must_use]
     pub fn with_harmless(self, harmless: Arc<Harmless>) -> Self {
         Self { harmless, ..self }
+    }
+
+    /// Why nothing is signed any more, if the storage has failed.
+    pub fn failure(&self) -> Option<String> {
+        self.shared().failure().map(|failed| failed.to_string())
     }
 
     /// The gRPC service, with its limits set.
@@ -226,6 +250,11 @@ impl Forum for LocalService {
         let mut shown = entry_to_proto(&entry, replica.charters().effective(), &labels);
         shown.resources = reviews::offers(&replica, &entry, &labels, now);
         reviews::complete(&replica, &entry, details, &labels, &mut shown, now);
+        drop(replica);
+        if request.verify {
+            let sound = self.sound(&places);
+            entry.said.iter().zip(&mut shown.said).for_each(|(said, word)| word.verified = sound.contains(&said.block));
+        }
         Ok(Response::new(l::GetEntryResponse { entry: Some(shown), receipts }))
     }
 
@@ -489,6 +518,36 @@ impl Forum for LocalService {
             counts: counts.collect(),
             breaker: Some(floods::breaker_to_proto(in_force.policy.breaker(), self.breaker.tally(clock::now()))),
         }))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<l::CreateTokenRequest>,
+    ) -> Result<Response<l::CreateTokenResponse>, Status> {
+        tokens::create(&self.access, self.console.as_deref(), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_tokens(
+        &self,
+        _request: Request<l::ListTokensRequest>,
+    ) -> Result<Response<l::ListTokensResponse>, Status> {
+        Ok(Response::new(tokens::list(&self.access)))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<l::RevokeTokenRequest>,
+    ) -> Result<Response<l::RevokeTokenResponse>, Status> {
+        tokens::revoke(&self.access, request.into_inner()).await.map(Response::new)
+    }
+
+    type ListAuditStream = streams::Answers<l::AuditedAct>;
+
+    async fn list_audit(
+        &self,
+        request: Request<l::ListAuditRequest>,
+    ) -> Result<Response<Self::ListAuditStream>, Status> {
+        Ok(Response::new(tokens::audit(&self.access, request.get_ref())))
     }
 
     async fn reset_breaker(
@@ -922,6 +981,17 @@ impl LocalService {
         places.iter().map(|(id, index)| receipt(&blocks[id], *id, *index).ok_or_else(|| gone(*id))).collect()
     }
 
+    /// Those of the blocks that are read back whole, signed by the key of their log, and stand in it.
+    fn sound(&self, places: &[(BlockId, u32)]) -> BTreeSet<BlockId> {
+        let blocks: BTreeSet<_> = places.iter().map(|(id, _)| *id).collect();
+        let keyring = self.shared().replica().keyring();
+        let verified = |id: &BlockId| keyring.verify(frame(self.shared(), *id).ok()?).ok();
+        let verified: Vec<_> = blocks.iter().filter_map(verified).collect();
+        let replica = self.shared().replica();
+        let held = |id: BlockId| replica.logs().get(&id.origin).and_then(|log| log.hash_at(id.seq));
+        verified.into_iter().filter(|block| held(block.id()) == Some(block.hash())).map(|block| block.id()).collect()
+    }
+
     fn stored_block(&self, id: BlockId) -> Result<(Frame, Vec<Vec<merkle::Hash>>), Status> {
         let frame = frame(self.shared(), id)?;
         let leaves: Vec<_> = frame.slots.iter().map(Slot::leaf).collect();
@@ -1058,7 +1128,21 @@ impl LocalService {
             peer_address: self.peer_address.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             suspended: suspended.collect(),
+            lookups: Some(lookup_counts(&self.counters, now)),
         }
+    }
+}
+
+fn lookup_counts(counters: &Counters, now: TimeMs) -> l::LookupCounts {
+    let part = counters.part(now);
+    l::LookupCounts {
+        since_ms: part.since_ms,
+        lookups: part.lookups,
+        with_a_match: part.lookups_with_a_match,
+        matches: part.matches,
+        allowed: part.allowed,
+        reviewed: part.reviewed,
+        blocked: part.blocked,
     }
 }
 
@@ -1115,6 +1199,11 @@ fn verdict_to_proto(verdict: Verdict) -> l::Verdict {
     }
 }
 
+/// Time of the earliest statement that still stands.
+fn first_seen(entry: &Entry) -> TimeMs {
+    entry.said.iter().map(|said| said.time).min().unwrap_or(TimeMs(0))
+}
+
 /// An entry; its labels are called as `labels` has them.
 pub(super) fn entry_to_proto(entry: &Entry, charter: &Charter, labels: &Taxonomy) -> l::Entry {
     l::Entry {
@@ -1122,7 +1211,7 @@ pub(super) fn entry_to_proto(entry: &Entry, charter: &Charter, labels: &Taxonomy
         status: entry.status.name().into(),
         labels: entry.labels.iter().map(|label| labels.name(*label)).collect(),
         languages: entry.languages.clone(),
-        first_seen_ms: entry.said.iter().map(|s| s.time.0).min().unwrap_or(0),
+        first_seen_ms: first_seen(entry).0,
         said: entry.said.iter().map(|said| said_to_proto(said, charter)).collect(),
         support_groups: entry.counts.support,
         small_support_groups: entry.counts.small_support,
@@ -1163,6 +1252,7 @@ struct Filter {
     language: String,
     member: Option<MemberId>,
     include_inactive: bool,
+    since: TimeMs,
     now: TimeMs,
 }
 
@@ -1197,6 +1287,7 @@ impl Filter {
             language: request.language.clone(),
             member,
             include_inactive: request.include_inactive,
+            since: TimeMs(request.since_ms),
             now: clock::now(),
         })
     }
@@ -1229,7 +1320,8 @@ impl Filter {
     }
 
     fn shows(&self, entry: &Entry) -> bool {
-        (self.include_inactive || self.status == Some(Standing::Inactive) || entry.status != Standing::Inactive)
+        first_seen(entry) >= self.since
+            && (self.include_inactive || self.status == Some(Standing::Inactive) || entry.status != Standing::Inactive)
             && self.status.is_none_or(|s| s == entry.status)
             && self.label.is_none_or(|l| entry.labels.contains(&l))
             && (self.language.is_empty()

@@ -5,23 +5,30 @@
 //! that the command line cannot. It never shows a picture, and never keeps one.
 
 pub mod assets;
+pub mod form;
 pub mod page;
 pub mod pieces;
 
 mod entry;
 mod events;
+mod lately;
 mod list;
 mod login;
 mod overview;
 mod submit;
+pub mod svg;
 
 use axum::Router;
-use axum::routing::get;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
 
-use crate::web::Web;
+pub use self::events::Hub;
+use crate::web::limits::UPLOAD_BYTES_MAX;
+use crate::web::{Problem, Web};
 
 /// The pages, and what they need.
 pub fn routes() -> Router<Web> {
+    let upload = post(submit::file).layer(DefaultBodyLimit::max(UPLOAD_BYTES_MAX));
     Router::new()
         .route("/", get(overview::show))
         .route("/list", get(list::show))
@@ -29,9 +36,15 @@ pub fn routes() -> Router<Web> {
         .route("/entry/{type}/{value}", get(entry::show).post(entry::say))
         .route("/entry/{type}/{value}/receipt.sde", get(entry::receipt))
         .route("/submit", get(submit::show).post(submit::sign))
-        .route("/submit/file", axum::routing::post(submit::file))
+        .route("/submit/look", post(submit::look))
+        .route("/submit/file", upload)
         .route("/login", get(login::show).post(login::sign_in))
-        .route("/logout", axum::routing::post(login::sign_out))
+        .route("/logout", post(login::sign_out))
         .route("/events", get(events::stream))
         .route("/assets/{name}", get(assets::asset))
+}
+
+/// A refusal, as a page.
+pub fn refusal(problem: &Problem) -> Option<String> {
+    login::refusal(problem)
 }

@@ -3,17 +3,20 @@
 use std::fmt;
 
 use askama::Template;
+use axum::extract::FromRequestParts;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Redirect, Response};
 use tonic::Status;
 
 use super::assets;
-use super::pieces::{Html, count, counted};
-use crate::access::{Caller, Scope};
+use super::pieces::{Html, count, counted, relative};
+use crate::access::{Caller, Scope, Scopes, Session};
 use crate::clock;
 use crate::replica::ids::TimeMs;
 use crate::web::{Problem, Web};
 use crate::wire::local as l;
+use crate::wire::local_service::forum_server::Forum as _;
 
 /// A page of the console. The order is that of the navigation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,27 +131,32 @@ pub struct State {
 }
 
 impl State {
-    /// Of what the node says of itself.
-    pub fn of(status: &l::StatusResponse) -> Self {
-        let (connected, total) = (u64::from(status.peers_connected), u64::from(status.peers_total));
-        let synced = match total {
-            0 => "alone in its forum".to_owned(),
-            _ => format!("connected to {} of {}", count(connected), counted(total, "peer")),
-        };
+    /// Of what the node says of itself and of its peers.
+    pub fn of(status: &l::StatusResponse, peers: &[l::PeerState], now: TimeMs) -> Self {
         let tone = match status.health.as_str() {
             "GREEN" => Tone::Ok,
             "RED" => Tone::Bad,
             _ => Tone::Warn,
         };
-        let sentence = match (tone, status.health_reasons.first()) {
-            (Tone::Ok, _) | (_, None) => format!("In order, {synced}"),
-            (_, Some(why)) => format!("Needs attention: {why}"),
-        };
-        Self { tone, sentence }
+        let reason = status.health_reasons.first().filter(|_| tone != Tone::Ok);
+        Self { tone, sentence: reason.map_or_else(|| synced(peers, now), |why| format!("Needs attention: {why}")) }
     }
 }
 
-/// How many wait in review; the count stops at [`super::REVIEWS_COUNTED_MAX`].
+/// "In sync with 2 of 2 peers, last heard 4 seconds ago".
+fn synced(peers: &[l::PeerState], now: TimeMs) -> String {
+    if peers.is_empty() {
+        return "In order, alone in its forum".to_owned();
+    }
+    let level = |peer: &&l::PeerState| peer.theirs_missing_here == 0 && peer.agrees != "NO" && peer.last_heard_ms > 0;
+    let level = peers.iter().filter(level).count() as u64;
+    let total = counted(peers.len() as u64, "peer");
+    let heard = peers.iter().map(|peer| peer.last_heard_ms).max().filter(|at| *at > 0);
+    let heard = heard.map(|at| format!(", last heard {}", relative(TimeMs(at.min(now.0)), now))).unwrap_or_default();
+    format!("In sync with {} of {total}{heard}", count(level))
+}
+
+/// How many wait in review; the count stops at [`super::lately::REVIEWS_COUNTED_MAX`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
     /// So many at least.
@@ -211,6 +219,35 @@ pub fn see_other(path: &str, key: &str) -> Response {
     Redirect::to(&format!("{path}{sign}said={key}")).into_response()
 }
 
+/// Who looks at a page: the session that the middleware has found. Without one a handler is not reached; the browser
+/// is sent to sign in.
+pub struct Visitor(Session);
+
+impl Visitor {
+    /// Who, for [`Web::ask`].
+    pub fn caller(&self) -> &Caller {
+        &self.0.caller
+    }
+
+    /// Whether this is the text that every form of theirs carries. The middleware has checked it, but for uploads.
+    pub fn is_csrf(&self, text: &str) -> bool {
+        self.0.is_csrf(text)
+    }
+
+    /// Whether they may do what needs `scope`.
+    pub fn may(&self, scope: Scope) -> bool {
+        self.0.caller.scopes.allow(scope)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Visitor {
+    type Rejection = Redirect;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        parts.extensions.get::<Session>().cloned().map(Self).ok_or_else(|| Redirect::to("/login"))
+    }
+}
+
 /// What every page has around its content: the field `page` of its template.
 pub struct Page {
     /// Of the page, without the product's name.
@@ -228,7 +265,7 @@ pub struct Page {
     /// Who is signed in.
     pub caller: String,
     /// What they may.
-    pub scopes: Vec<Scope>,
+    pub scopes: Scopes,
     /// Proof that a form is ours; a field of every form that changes something.
     pub csrf: String,
     /// What waits for a person.
@@ -248,34 +285,36 @@ impl Page {
     /// The caller may not even read, or the node cannot answer.
     pub async fn new(
         web: &Web,
-        caller: &Caller,
+        visitor: &Visitor,
         title: impl Into<String>,
         current: Nav,
         said: &Said,
     ) -> Result<Self, Problem> {
-        let status = web.service.status(web.ask(caller, l::StatusRequest {})).await?.into_inner();
-        let (reviews, disputed_own) = super::waiting(web, caller).await?;
+        let now = clock::now();
+        let status = web.service.status(web.ask(visitor.caller(), l::StatusRequest {})).await?.into_inner();
+        let peers = web.service.list_peers(web.ask(visitor.caller(), l::ListPeersRequest {})).await?.into_inner();
+        let waits = web.hub().lately.waits(web, visitor.caller()).await?;
         Ok(Self {
             title: title.into(),
             current,
-            state: State::of(&status),
+            state: State::of(&status, &peers.peers, now),
             forum: status.forum_name,
             member: status.member,
             version: status.version,
-            caller: caller.name.clone(),
-            scopes: caller.scopes.iter().copied().collect(),
-            csrf: caller.csrf().unwrap_or_default().to_owned(),
-            reviews,
-            disputed_own,
+            caller: visitor.caller().name.to_string(),
+            scopes: visitor.caller().scopes,
+            csrf: visitor.0.csrf.clone(),
+            reviews: Waiting { count: waits.count(), more: waits.more },
+            disputed_own: waits.disputed_own(),
             flash: flash(&said.said),
-            now: clock::now(),
+            now,
         })
     }
 
     /// Whether who is signed in may do what needs `scope`. The node decides again when it is asked; this only spares
     /// people forms that would be refused.
     pub fn may(&self, scope: Scope) -> bool {
-        self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
+        self.scopes.allow(scope)
     }
 
     /// Whether they may state opinions.

@@ -11,12 +11,17 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::page::{Page, Tone};
 use crate::replica::ids::TimeMs;
+pub use crate::report::html::escaped;
+use crate::report::tables;
 use crate::report::time::{date, rfc3339};
+use crate::wire::local as l;
 
 /// What needs no encoding within one segment of a path, or one value of a query.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// Characters of a hash that are shown at its beginning, and at its end.
 const ENDS_SHOWN: (usize, usize) = (12, 6);
+/// Members that are named in a row; the page of the entry names them all.
+const NAMES_SHOWN: usize = 3;
 /// Between groups of three digits: narrow, and no line is broken there.
 const THIN_SPACE: char = '\u{202f}';
 
@@ -44,22 +49,6 @@ impl Html {
     }
 }
 
-/// `text` as the content of an element, or of an attribute in double quotes.
-pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 /// `text` as one segment of a path, or one value of a query.
 pub fn encoded(text: &str) -> String {
     // Two segments have a meaning of their own, and dots are never encoded by browsers.
@@ -77,15 +66,7 @@ pub fn entry_path(type_name: &str, value: &str) -> String {
 
 /// `1 234 567`, with narrow spaces.
 pub fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len());
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(THIN_SPACE);
-        }
-        out.push(digit);
-    }
-    out
+    tables::grouped(n, THIN_SPACE)
 }
 
 /// `1 peer`, `2 peers`, `3 entries`.
@@ -213,10 +194,39 @@ impl Page {
         ))
     }
 
+    /// The same of an entry.
+    pub fn entry_of(&self, entry: impl Borrow<l::Entry>) -> Html {
+        let signal = entry.borrow().signal.clone().unwrap_or_default();
+        self.entry_link(&signal.r#type, &signal.value)
+    }
+
+    /// Who stands behind an entry, by name; with how many dispute it.
+    pub fn speakers(&self, entry: impl Borrow<l::Entry>) -> Html {
+        let entry = entry.borrow();
+        let of = |words: &[&str]| -> Vec<&str> {
+            let said = entry.said.iter().filter(|said| said.counts && words.contains(&said.what.as_str()));
+            said.map(|said| said.member.as_str()).collect()
+        };
+        let (by, against) = (of(&["SUBMIT", "ENDORSE"]), of(&["DISPUTE"]));
+        let named = |members: &[&str]| {
+            let shown: Vec<_> = members.iter().take(NAMES_SHOWN).map(|name| escaped(name)).collect();
+            let more = members.len().saturating_sub(NAMES_SHOWN);
+            let more = if more > 0 { format!(" and {} more", count(more as u64)) } else { String::new() };
+            format!("{}{more}", shown.join(", "))
+        };
+        let by = if by.is_empty() { "<span class=\"muted\">nobody</span>".to_owned() } else { named(&by) };
+        Html(if against.is_empty() { by } else { format!("{by} <span class=\"muted\">against {}</span>", named(&against)) })
+    }
+
     /// A long hexadecimal value, shortened; all of it is in its title.
     pub fn hex(&self, value: impl AsRef<str>) -> Html {
         let value = value.as_ref();
         Html(format!("<code title=\"{}\">{}</code>", escaped(value), escaped(&short(value))))
+    }
+
+    /// What somebody else wrote, with a mark in place of each character that would turn the writing around.
+    pub fn text(&self, text: impl AsRef<str>) -> Html {
+        Html(escaped(text.as_ref()))
     }
 
     /// Labels, languages and other tags, as a list in a row.

@@ -231,7 +231,9 @@ async fn places(what: &str, node: &Node, at: &Invocation) -> Result<Vec<local::G
     let item = Item::read(what)?;
     let mut records = Vec::new();
     for hash in item.usable_hashes() {
-        let entry = node.entry(local::GetEntryRequest { signal: Some(hash.signal()), receipts: false, ..Default::default() }).await;
+        let entry = node
+            .entry(local::GetEntryRequest { signal: Some(hash.signal()), receipts: false, ..Default::default() })
+            .await;
         match entry {
             Ok(entry) => records.extend(entry.entry.into_iter().flat_map(|entry| entry.said).map(said)),
             Err(failure) if failure.exit == Exit::NotFound => {}

@@ -1239,6 +1239,7 @@ fn said_to_proto(said: &Said, charter: &Charter) -> l::Said {
         reason: record::reason_name(said.reason).unwrap_or_default().into(),
         severity: u32::from(said.severity),
         details: None,
+        verified: false,
     }
 }
 

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use tonic::{Code, Status};
 
 use super::form::Fields;
-use super::page::{self, Nav, Page, Said, Visitor, see_other};
-use super::pieces::{entry_path, short};
+use super::page::{self, Nav, Page, Said, Tone, Visitor, see_other};
+use super::pieces::{Html, count, counted, entry_path, short};
 use crate::access::Caller;
 use crate::clock;
 use crate::evidence::export::RECORDS_MAX;
@@ -18,13 +18,15 @@ use crate::evidence::format::{Claim, Counts, Evidence, Kind, Writer};
 use crate::net::status::{bad_field, refuse};
 use crate::replica::ids::{TimeMs, hex};
 use crate::replica::record::{self, ALLOW_DAYS_MAX};
-use crate::replica::signal::{Alg, PDQ_DISTANCE_MAX};
+use crate::replica::signal::PDQ_DISTANCE_MAX;
 use crate::web::{Problem, Web};
 use crate::wire::local as l;
 use crate::wire::local_service::forum_server::Forum as _;
 
 /// Entries near to this one that are shown.
 const NEAR_MAX: usize = 20;
+/// Types that are compared by distance; of the others only the very same match.
+const COMPARED: [&str; 3] = ["pdq", "tlsh", "vpdq"];
 /// Bytes of the evidence that one page checks, or one download has: charters are some KiB each, records less.
 const EVIDENCE_BYTES_MAX: usize = 32 << 20;
 
@@ -45,6 +47,56 @@ struct Shown {
     bases: Vec<&'static str>,
     authorities: Vec<&'static str>,
     allow_days: u64,
+}
+
+impl Shown {
+    /// What the status means, in a few words.
+    fn meaning(&self) -> &'static str {
+        match self.entry.status.as_str() {
+            "ACTIVE" => "matches at every member",
+            "PROVISIONAL" => "matches, but only small members stand behind it",
+            "CONTESTED" => "matches for review: members disagree",
+            "REFERRED" => "a referral only: a request to look at it",
+            "ALLOWED" => "certified: no machine acts on it",
+            "RETRACTED" => "ended for everybody by the members' votes",
+            "ERASED" => "erased by order",
+            "INACTIVE" => "matches nowhere: nobody stands behind it",
+            _ => "",
+        }
+    }
+
+    fn checked_text(&self) -> String {
+        let sound = self.entry.said.iter().filter(|said| said.verified).count() as u64;
+        match self.entry.said.len() as u64 {
+            0 => String::new(),
+            all if all == sound => {
+                format!("{} checked just now, each with its author's key", counted(all, "signature"))
+            }
+            all => format!("only {} of {} hold", count(sound), counted(all, "signature")),
+        }
+    }
+
+    /// Whether something can be near to it, and not the same.
+    fn comparable(&self) -> bool {
+        COMPARED.contains(&self.signal.r#type.as_str())
+    }
+
+    /// A key of this form: a second click says nothing twice.
+    fn key_field(&self) -> Html {
+        Html::field("key", &hex(&clock::random::<16>()))
+    }
+
+    fn hex(&self, bytes: &[u8]) -> String {
+        hex(bytes)
+    }
+
+    fn warn(&self) -> Tone {
+        Tone::Warn
+    }
+
+    fn note(&self) -> Tone {
+        Tone::Note
+    }
 }
 
 /// What our own company says of it.
@@ -191,15 +243,11 @@ fn facts(details: &l::Details) -> Vec<(&'static str, String)> {
 
 /// What is listed near to it, the nearest first.
 async fn near(web: &Web, caller: &Caller, signal: &l::Signal) -> Result<Vec<l::Match>, Status> {
-    let alike = [Alg::Pdq, Alg::Tlsh, Alg::Vpdq].map(Alg::name);
-    if !alike.contains(&signal.r#type.as_str()) {
+    if !COMPARED.contains(&signal.r#type.as_str()) {
         return Ok(Vec::new());
     }
-    let request = l::LookupRequest {
-        signals: vec![signal.clone()],
-        distance_max: Some(PDQ_DISTANCE_MAX),
-        ..Default::default()
-    };
+    let request =
+        l::LookupRequest { signals: vec![signal.clone()], distance_max: Some(PDQ_DISTANCE_MAX), ..Default::default() };
     let answer = web.service.lookup(web.ask(caller, request)).await?.into_inner();
     let other = |found: &l::Match| found.entry.as_ref().is_some_and(|entry| entry.signal.as_ref() != Some(signal));
     Ok(answer.matches.into_iter().filter(other).take(NEAR_MAX).collect())
@@ -273,7 +321,8 @@ pub(super) async fn receipt(
 
 /// Letters and digits only: it stands in a header.
 fn file_name(signal: &l::Signal) -> String {
-    let plain = |text: &str, most: usize| -> String { text.chars().filter(char::is_ascii_alphanumeric).take(most).collect() };
+    let plain =
+        |text: &str, most: usize| -> String { text.chars().filter(char::is_ascii_alphanumeric).take(most).collect() };
     format!("receipt-{}-{}.sde", plain(&signal.r#type, 8), plain(&signal.value, 16))
 }
 
@@ -326,7 +375,10 @@ fn statement(entry: &l::Entry, fields: &Fields, now: TimeMs) -> Result<(l::State
         "certify" => {
             let expires_ms = fields.moment("expires", now)?;
             let certificate = fields.number("certificate")?;
-            (l::Statement { allow: Some(l::Certification { yes: true, expires_ms, certificate }), ..plain }, "certified")
+            (
+                l::Statement { allow: Some(l::Certification { yes: true, expires_ms, certificate }), ..plain },
+                "certified",
+            )
         }
         "certificate-back" => (l::Statement { allow: Some(l::Certification::default()), ..plain }, "certificate-back"),
         "preserve" => {
@@ -385,7 +437,10 @@ mod tests {
         assert!(of("do=vote").unwrap().0.retract.unwrap().yes && !of("do=vote-back").unwrap().0.retract.unwrap().yes);
         let allow = of("do=certify&expires=90d").unwrap().0.allow.unwrap();
         assert_eq!((allow.yes, allow.expires_ms), (true, NOW.0 + 90 * TimeMs::DAY_MS));
-        assert_eq!(of("do=preserve&until=30d&contact=legal-process").unwrap().0.preserve.unwrap().contact, "legal-process");
+        assert_eq!(
+            of("do=preserve&until=30d&contact=legal-process").unwrap().0.preserve.unwrap().contact,
+            "legal-process"
+        );
         assert_eq!(of("do=outcome&result=removed").unwrap().0.outcome.unwrap().acted_ms, NOW.0);
         assert_eq!(of("do=refer&jurisdiction=fr").unwrap().0.referral.unwrap().jurisdiction, "FR");
         assert!(of("do=erase").is_err() && of("").is_err());
@@ -393,8 +448,13 @@ mod tests {
 
     #[test]
     fn our_own_words_are_told_from_others() {
-        let said = |member: u8, what: &str| l::Said { member_id: vec![member].into(), what: what.into(), ..Default::default() };
-        let entry = l::Entry { said: vec![said(1, "DISPUTE"), said(2, "SUBMIT"), said(2, "RETRACT")], ..Default::default() };
+        let said = |member: u8, what: &str| l::Said {
+            member_id: vec![member].into(),
+            what: what.into(),
+            ..Default::default()
+        };
+        let entry =
+            l::Entry { said: vec![said(1, "DISPUTE"), said(2, "SUBMIT"), said(2, "RETRACT")], ..Default::default() };
         let ours = Ours { stance: "SUBMIT".into(), retract: true, allow: false, referral: false };
         assert_eq!((Ours::of(&entry, &[2]), Ours::of(&entry, &[3])), (ours, Ours::default()));
     }

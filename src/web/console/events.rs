@@ -5,8 +5,8 @@
 //! with the newest of them. A page that reads too slowly misses messages, and is told to look anew.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -20,7 +20,7 @@ use tokio::time::MissedTickBehavior;
 use tonic::{Code, Request};
 
 use super::lately::Lately;
-use super::page::{State as Health, Tone, Visitor};
+use super::page::{State as Health, Visitor};
 use super::pieces::{count, entry_path, short};
 use crate::access::{Caller, Role, Via};
 use crate::clock;
@@ -104,7 +104,8 @@ struct EntryTold {
 impl EntryTold {
     fn of(entry: &l::Entry, status_before: &str) -> Self {
         let signal = entry.signal.clone().unwrap_or_default();
-        let by = entry.said.iter().filter(|said| said.counts && said.what != "DISPUTE").map(|said| said.member.as_str());
+        let by =
+            entry.said.iter().filter(|said| said.counts && said.what != "DISPUTE").map(|said| said.member.as_str());
         Self {
             href: entry_path(&signal.r#type, &signal.value),
             short: short(&signal.value),
@@ -291,6 +292,7 @@ async fn health(web: &Web, caller: &Caller) -> Option<Health> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::web::console::page::Tone;
 
     fn event(value: &str, before: &str) -> l::WatchEvent {
         let signal = l::Signal { r#type: "sha256".into(), value: value.into() };

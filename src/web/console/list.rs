@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tonic::{Code, Status};
 
 use super::page::{self, Nav, Page, Said, Visitor};
-use super::pieces::{Pager, encoded, entry_path};
+use super::pieces::{Pager, encoded};
 use crate::access::Caller;
 use crate::answers;
 use crate::net::local::PAGE_MAX;
@@ -132,7 +132,7 @@ impl Filter {
 
 /// What a search is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Sought {
+pub(super) enum Sought {
     /// The whole list, through the filters.
     Nothing,
     /// These signals: 64 digits are a picture's hash or a file's, and both are meant.
@@ -142,7 +142,7 @@ enum Sought {
 }
 
 impl Sought {
-    fn of(text: &str) -> Self {
+    pub(super) fn of(text: &str) -> Self {
         let signal = |name: &str, value: &str| l::Signal { r#type: name.into(), value: value.into() };
         if text.is_empty() {
             return Self::Nothing;

@@ -77,11 +77,7 @@ pub(super) async fn show(Query(wanted): Query<Wanted>) -> Result<Response, Probl
 }
 
 /// `POST /login`.
-pub(super) async fn sign_in(
-    State(web): State<Web>,
-    headers: HeaderMap,
-    fields: Fields,
-) -> Result<Response, Problem> {
+pub(super) async fn sign_in(State(web): State<Web>, headers: HeaderMap, fields: Fields) -> Result<Response, Problem> {
     let (now, next) = (clock::now(), within(fields.one("next")));
     let Some((key, session)) = web.access().login(token_of(fields.one("token")), now) else {
         let refused = page::html(&Login { wrong: true, left: false, next: next.to_owned() })?;
@@ -110,7 +106,8 @@ fn note(web: &Web, caller: &Caller, action: &str) {
 
 /// A path of this console; anything that might lead elsewhere is the first page.
 fn within(next: &str) -> &str {
-    let ours = next.starts_with('/') && !next.starts_with("//") && next.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
+    let ours =
+        next.starts_with('/') && !next.starts_with("//") && next.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
     if ours { next } else { "/" }
 }
 

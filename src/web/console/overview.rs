@@ -80,7 +80,11 @@ fn chart(days: &Days) -> Option<Drawn> {
         return None;
     }
     let places = days.days.clone();
-    let note = if days.more { format!("of the first {} only", count(super::lately::COUNTED_MAX as u64)) } else { String::new() };
+    let note = if days.more {
+        format!("of the first {} only", count(super::lately::COUNTED_MAX as u64))
+    } else {
+        String::new()
+    };
     let chart = Chart::new("entries", "New entries per day, by who listed them first", note).over("day", places);
     Some(days.members.iter().fold(chart, |chart, (member, counts)| chart.with(member, counts.clone())).stacked())
 }

@@ -60,10 +60,8 @@ const FORUM: [Place; 4] = [
     (Nav::Report, "/report", "Report", "t", Scope::Lookup),
     (Nav::Policy, "/policy", "Policy", "p", Scope::Lookup),
 ];
-const ADMIN: [Place; 2] = [
-    (Nav::Access, "/access", "Access", "a", Scope::Admin),
-    (Nav::Audit, "/audit", "Audit", "u", Scope::Admin),
-];
+const ADMIN: [Place; 2] =
+    [(Nav::Access, "/access", "Access", "a", Scope::Admin), (Nav::Audit, "/audit", "Audit", "u", Scope::Admin)];
 
 impl Nav {
     /// Its short name, for scripts.

@@ -20,6 +20,8 @@ use crate::wire::local as l;
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// Characters of a hash that are shown at its beginning, and at its end.
 const ENDS_SHOWN: (usize, usize) = (12, 6);
+/// Characters of a long value that is shown whole: the longest hash that is no video's, with its pepper.
+const LONG_SHOWN: usize = 136;
 /// Members that are named in a row; the page of the entry names them all.
 const NAMES_SHOWN: usize = 3;
 /// Between groups of three digits: narrow, and no line is broken there.
@@ -112,6 +114,24 @@ pub fn absolute(at: TimeMs) -> String {
     text.replacen('T', " ", 1).replacen('Z', " UTC", 1)
 }
 
+/// An entry, however many references templates put before it.
+pub trait HasEntry {
+    /// The entry.
+    fn entry(&self) -> &l::Entry;
+}
+
+impl HasEntry for l::Entry {
+    fn entry(&self) -> &l::Entry {
+        self
+    }
+}
+
+impl<T: HasEntry> HasEntry for &T {
+    fn entry(&self) -> &l::Entry {
+        (*self).entry()
+    }
+}
+
 /// A list that goes on: the addresses of its other pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pager {
@@ -195,14 +215,14 @@ impl Page {
     }
 
     /// The same of an entry.
-    pub fn entry_of(&self, entry: impl Borrow<l::Entry>) -> Html {
-        let signal = entry.borrow().signal.clone().unwrap_or_default();
+    pub fn entry_of(&self, entry: impl HasEntry) -> Html {
+        let signal = entry.entry().signal.clone().unwrap_or_default();
         self.entry_link(&signal.r#type, &signal.value)
     }
 
     /// Who stands behind an entry, by name; with how many dispute it.
-    pub fn speakers(&self, entry: impl Borrow<l::Entry>) -> Html {
-        let entry = entry.borrow();
+    pub fn speakers(&self, entry: impl HasEntry) -> Html {
+        let entry = entry.entry();
         let of = |words: &[&str]| -> Vec<&str> {
             let said = entry.said.iter().filter(|said| said.counts && words.contains(&said.what.as_str()));
             said.map(|said| said.member.as_str()).collect()
@@ -215,13 +235,26 @@ impl Page {
             format!("{}{more}", shown.join(", "))
         };
         let by = if by.is_empty() { "<span class=\"muted\">nobody</span>".to_owned() } else { named(&by) };
-        Html(if against.is_empty() { by } else { format!("{by} <span class=\"muted\">against {}</span>", named(&against)) })
+        Html(if against.is_empty() {
+            by
+        } else {
+            format!("{by} <span class=\"muted\">against {}</span>", named(&against))
+        })
     }
 
     /// A long hexadecimal value, shortened; all of it is in its title.
     pub fn hex(&self, value: impl AsRef<str>) -> Html {
         let value = value.as_ref();
         Html(format!("<code title=\"{}\">{}</code>", escaped(value), escaped(&short(value))))
+    }
+
+    /// A long value whole, but for a video's, of which the beginning tells it from others.
+    pub fn long(&self, value: impl AsRef<str>) -> Html {
+        let value = value.as_ref();
+        let shown: String = value.chars().take(LONG_SHOWN).collect();
+        let rest = value.chars().count().saturating_sub(LONG_SHOWN) as u64;
+        let rest = if rest > 0 { format!("… and {} more characters", count(rest)) } else { String::new() };
+        Html(format!("{}{rest}", escaped(&shown)))
     }
 
     /// What somebody else wrote, with a mark in place of each character that would turn the writing around.
@@ -232,7 +265,11 @@ impl Page {
     /// Labels, languages and other tags, as a list in a row.
     pub fn tags(&self, tags: impl AsRef<[String]>) -> Html {
         let tags: String = tags.as_ref().iter().map(|tag| format!("<li>{}</li>", escaped(tag))).collect();
-        Html(if tags.is_empty() { "<span class=\"muted\">none</span>".into() } else { format!("<ul class=\"tags\">{tags}</ul>") })
+        Html(if tags.is_empty() {
+            "<span class=\"muted\">none</span>".into()
+        } else {
+            format!("<ul class=\"tags\">{tags}</ul>")
+        })
     }
 
     /// The way to the other pages of a list.
@@ -245,7 +282,9 @@ impl Page {
         let shown = counted(pager.shown, pager.thing);
         let more = if pager.next.is_some() { ", there are more" } else { "" };
         let (first, next) = (link(&pager.first, "first", "First page"), link(&pager.next, "next", "Next page"));
-        Html(format!("<nav class=\"pager\" aria-label=\"Pages of the list\"><p>{shown} here{more}</p>{first}{next}</nav>"))
+        Html(format!(
+            "<nav class=\"pager\" aria-label=\"Pages of the list\"><p>{shown} here{more}</p>{first}{next}</nav>"
+        ))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod addresses;
+pub mod deciding;
 pub mod expiry;
 mod floods;
 pub mod follower;

@@ -18,13 +18,13 @@ use crate::wire::local as l;
 use crate::wire::local_service::forum_server::Forum as _;
 
 /// Of what waits, so many are counted: nobody works them off at a glance, and beyond it `1 000+` says enough.
-pub const REVIEWS_COUNTED_MAX: usize = PAGE_MAX;
+pub(super) const REVIEWS_COUNTED_MAX: usize = PAGE_MAX;
 /// Days of the chart on the first page: two weeks, so that a week can be held against the one before.
-pub const DAYS: u64 = 14;
+pub(super) const DAYS: u64 = 14;
 /// Entries that are shown as the latest.
-pub const LATEST_MAX: usize = 8;
+pub(super) const LATEST_MAX: usize = 8;
 /// Entries of the last days that are looked at; an attack or an import may bring more, and the page says so.
-pub const COUNTED_MAX: usize = 100_000;
+pub(super) const COUNTED_MAX: usize = 100_000;
 /// What was counted is kept for at least so long: a person's click is rarely followed by another sooner.
 const FRESH_MIN: Duration = Duration::from_millis(500);
 /// And for so many times as long as it took: counting takes at most a twentieth of a core.
@@ -32,41 +32,41 @@ const FRESH_FACTOR: u32 = 20;
 
 /// What waits, by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Waits {
+pub(super) struct Waits {
     /// How many of each kind.
-    pub kinds: BTreeMap<String, u64>,
+    pub(super) kinds: BTreeMap<String, u64>,
     /// There are more than were counted.
-    pub more: bool,
+    pub(super) more: bool,
 }
 
 impl Waits {
     /// All together.
-    pub fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.kinds.values().sum()
     }
 
     /// Entries of ours that others dispute.
-    pub fn disputed_own(&self) -> u64 {
+    pub(super) fn disputed_own(&self) -> u64 {
         self.kinds.get("disputed-own").copied().unwrap_or(0)
     }
 }
 
 /// What was listed in the last days.
 #[derive(Clone, Debug, Default)]
-pub struct Days {
+pub(super) struct Days {
     /// The days, oldest first, as dates.
-    pub days: Vec<String>,
+    pub(super) days: Vec<String>,
     /// Of each member that first listed something, how many entries on each of the days.
-    pub members: BTreeMap<String, Vec<u64>>,
+    pub(super) members: BTreeMap<String, Vec<u64>>,
     /// The newest entries, the newest first.
-    pub latest: Vec<l::Entry>,
+    pub(super) latest: Vec<l::Entry>,
     /// There are more than were counted.
-    pub more: bool,
+    pub(super) more: bool,
 }
 
 /// Both, as they were last counted.
 #[derive(Default)]
-pub struct Lately {
+pub(super) struct Lately {
     waits: Kept<Waits>,
     days: Kept<Days>,
 }
@@ -76,7 +76,7 @@ impl Lately {
     ///
     /// # Errors
     /// The caller may not read.
-    pub async fn waits(&self, web: &Web, caller: &Caller) -> Result<Waits, Status> {
+    pub(super) async fn waits(&self, web: &Web, caller: &Caller) -> Result<Waits, Status> {
         self.waits.fresh(|| waits(web, caller)).await
     }
 
@@ -84,12 +84,12 @@ impl Lately {
     ///
     /// # Errors
     /// The caller may not read.
-    pub async fn days(&self, web: &Web, caller: &Caller) -> Result<Days, Status> {
+    pub(super) async fn days(&self, web: &Web, caller: &Caller) -> Result<Days, Status> {
         self.days.fresh(|| days(web, caller)).await
     }
 
     /// Something was just done that changes them: they are counted anew when somebody looks.
-    pub async fn forget(&self) {
+    pub(super) async fn forget(&self) {
         self.waits.forget().await;
         self.days.forget().await;
     }

@@ -10,7 +10,7 @@ pub mod page;
 pub mod pieces;
 
 mod entry;
-mod events;
+pub mod events;
 mod lately;
 mod list;
 mod login;

@@ -88,3 +88,48 @@ fn chart(days: &Days) -> Option<Drawn> {
     let chart = Chart::new("entries", "New entries per day, by who listed them first", note).over("day", places);
     Some(days.members.iter().fold(chart, |chart, (member, counts)| chart.with(member, counts.clone())).stacked())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Role;
+    use crate::web::console::page::tests::{HOSTILE, assert_harmless, sample};
+
+    fn overview(role: Role, days: Days) -> Overview {
+        let waits = Waits { kinds: [("disputed-own".to_owned(), 2), (HOSTILE.to_owned(), 1)].into(), more: false };
+        let lookups = l::LookupCounts { lookups: 3_000, with_a_match: 7, ..Default::default() };
+        let status = l::StatusResponse { health_reasons: vec![HOSTILE.into(), "x".into()], ..Default::default() };
+        Overview { page: sample(role), status, lookups, waits: kinds(&waits), chart: chart(&days), days }
+    }
+
+    #[test]
+    fn what_members_write_stays_text() {
+        let signal = l::Signal { r#type: HOSTILE.into(), value: HOSTILE.into() };
+        let entry = l::Entry {
+            signal: Some(signal),
+            status: HOSTILE.into(),
+            labels: vec![HOSTILE.into()],
+            ..Default::default()
+        };
+        let days = Days {
+            days: vec!["2026-11-22".into()],
+            members: [(HOSTILE.to_owned(), vec![3])].into(),
+            latest: vec![entry],
+            more: true,
+        };
+        for days in [days, Days::default()] {
+            assert_harmless(&overview(Role::Admin, days).render().unwrap());
+        }
+        assert!(!overview(Role::Viewer, Days::default()).render().unwrap().contains("Submit something"));
+    }
+
+    #[test]
+    fn what_waits_is_said_in_words_and_matches_as_a_share() {
+        let overview = overview(Role::Viewer, Days::default());
+        assert_eq!(
+            overview.waits.iter().map(|wait| (wait.kind, wait.count)).collect::<Vec<_>>(),
+            [("disputed-own", 2)]
+        );
+        assert_eq!(overview.share(), "0.23 %");
+    }
+}

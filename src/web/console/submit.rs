@@ -368,6 +368,39 @@ fn key(base: &str, carried: &Carried) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Role;
+    use crate::web::console::page::tests::{HOSTILE, assert_harmless, sample};
+
+    #[test]
+    fn what_members_and_files_hold_stays_text() {
+        let hostile = || HOSTILE.to_owned();
+        let signal = l::Signal { r#type: hostile(), value: hostile() };
+        let entry = l::Entry { signal: Some(signal.clone()), labels: vec![hostile()], ..Default::default() };
+        let found = Found {
+            verdict: "BLOCK",
+            rule: hostile(),
+            near: vec![l::Match { entry: Some(entry), ..Default::default() }],
+            items: vec![Item { name: hostile(), signals: vec![Carried { item: 1, quality: 1, signal }] }],
+            notes: vec![hostile()],
+            key: hostile(),
+            more: true,
+        };
+        for found in [Some(found), None] {
+            let page = Submit {
+                page: sample(Role::Reviewer),
+                found,
+                labels: vec![LabelGroup {
+                    facet: hostile(),
+                    labels: vec![(hostile(), hostile()), (hostile(), String::new())],
+                }],
+                incidents: vec![(hostile(), hostile())],
+                bases: vec!["automated"],
+                files_max: FILES_MAX,
+                file_mib_max: 64,
+            };
+            assert_harmless(&page.render().unwrap());
+        }
+    }
 
     const NOW: TimeMs = TimeMs(1_795_000_000_000);
 

@@ -4,6 +4,7 @@ mod accounts;
 mod addresses;
 pub mod calls;
 pub mod counted;
+pub mod deciding;
 pub mod expiry;
 mod floods;
 pub mod follower;

@@ -181,7 +181,11 @@ fn the_commands_of_the_joining_section_do_what_it_says() {
                 .replace("FINGERPRINT", &fingerprint);
             let data = companies[index].data.clone();
             if line.starts_with("staydown join") {
-                std::fs::write(data.join("staydown.toml"), format!("[peer]\nlisten = \"{address}\"\n")).unwrap();
+                std::fs::write(
+                    data.join("staydown.toml"),
+                    format!("[peer]\nlisten = \"{address}\"\n[web]\nlisten = \"127.0.0.1:0\"\n"),
+                )
+                .unwrap();
                 let invitation = at.join("invite.sdi");
                 companies[index].start(&["join", invitation.to_str().unwrap(), "--forum", &fingerprint]);
                 continue;
@@ -209,7 +213,11 @@ fn the_commands_of_the_joining_section_do_what_it_says() {
     }
     assert_eq!(joining.len(), 7, "{joining:#?}");
     let data = &companies[3].data;
-    std::fs::write(data.join("staydown.toml"), format!("[peer]\nlisten = \"{delta}\"\n")).unwrap();
+    std::fs::write(
+        data.join("staydown.toml"),
+        format!("[peer]\nlisten = \"{delta}\"\n[web]\nlisten = \"127.0.0.1:0\"\n"),
+    )
+    .unwrap();
     let joined = follow("staydown join invite.sdi --once", at, data).ends_with(0);
     for expected in
         ["[1/3] Charter chain 1..2 verified, fingerprint agrees", "[2/3] Reached ", "[3/3] Synced ", "Joined."]

@@ -39,6 +39,16 @@ mkdir -p "$parts/man" "$parts/completions"
 "$program" completions zsh >"$parts/completions/_staydown"
 "$program" completions fish >"$parts/completions/staydown.fish"
 "$program" policy show --built-in >"$parts/policy.toml"
+# The example with every key, and those few set that differ for a service of the machine: where its files are, and that the
+# group staydown may use the socket.
+set_key() {
+    sed -i "s|^#$1 = .*|$1 = \"$2\"|" "$parts/staydown.toml"
+    grep -qx "$1 = \"$2\"" "$parts/staydown.toml" || { printf 'package.sh: the example has no key %s\n' "$1" >&2; exit 1; }
+}
+"$program" config example >"$parts/staydown.toml"
+set_key data /var/lib/staydown
+set_key socket /run/staydown/local.sock
+set_key mode 0660
 python3 deploy/sbom.py --sbom "$parts/sbom.cdx.json" --licences "$parts/licences.txt"
 
 mkdir -p "$out"

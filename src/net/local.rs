@@ -996,7 +996,8 @@ impl LocalService {
             if holding >= peers {
                 return Ok((holding, false));
             }
-            if begun.elapsed() >= Duration::from_millis(timeout_ms) {
+            // A node that stops follows nobody any more: waiting longer tells nothing new.
+            if self.streams.is_stopping() || begun.elapsed() >= Duration::from_millis(timeout_ms) {
                 return Ok((holding, true));
             }
             self.engine.input(Input::Probe).await.map_err(|f| of_failure(&f))?;
@@ -1044,7 +1045,8 @@ impl LocalService {
         labels.into_iter().chain(index).chain(policy).chain(peppers).chain(harmless).chain(floods).collect()
     }
 
-    fn state(&self) -> l::StatusResponse {
+    /// How the node is: what `Status` answers.
+    pub fn state(&self) -> l::StatusResponse {
         let now = clock::now();
         let replica = self.shared().replica();
         let charter = replica.charters().effective();
@@ -1087,7 +1089,9 @@ impl LocalService {
             let until_ms = replica.suspended(member.id)?.0;
             Some(l::SuspendedMember { member: member.name.clone(), member_id: member.id.0.to_vec().into(), until_ms })
         });
-        let connected = replica.exchanges().values().filter(|e| e.is_connected()).count();
+        let connected: Vec<_> = replica.exchanges().values().filter(|e| e.is_connected()).collect();
+        let ours = replica.have();
+        let ahead = connected.iter().map(|peer| peer.theirs().blocks_beyond(&ours)).max();
         l::StatusResponse {
             forum_name: charter.name.clone(),
             forum_id: replica.charters().forum().0.to_vec().into(),
@@ -1105,13 +1109,15 @@ impl LocalService {
             guard_pending: replica.guard_pending(),
             view_hour_ms: hour.0,
             view_digest: digest.to_vec().into(),
-            peers_connected: u32::try_from(connected).unwrap_or(u32::MAX),
+            peers_connected: u32::try_from(connected.len()).unwrap_or(u32::MAX),
             peers_total: u32::try_from(replica.exchanges().len()).unwrap_or(u32::MAX),
             heads,
             proofs: u32::try_from(replica.proofs().len()).unwrap_or(u32::MAX),
             peer_address: self.peer_address.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             suspended: suspended.collect(),
+            draining: self.streams.is_stopping(),
+            blocks_missing: ahead.unwrap_or(0),
         }
     }
 }

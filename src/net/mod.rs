@@ -9,6 +9,7 @@ mod labels;
 pub mod limits;
 pub mod local;
 pub mod peer;
+pub mod readiness;
 pub mod report;
 pub mod request_id;
 pub mod reviews;

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower::ServiceExt as _;
 
-use super::limits::{DRAIN, HEADER_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
+use super::limits::{HEADER_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
 use super::{Limits, Web, WebTls, router};
 use crate::net::limits::{KEEPALIVE, KEEPALIVE_TIMEOUT, PENDING_ACCEPT_RESETS_MAX};
 
@@ -86,7 +86,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    if timeout(limits.drain, graceful.shutdown()).await.is_err() {
         tracing::debug!("requests of our own people were cut off");
     }
     Ok(())

@@ -25,7 +25,7 @@ field() { python3 -c 'import json,sys; print(json.load(sys.stdin)[sys.argv[1]])'
 "$program" charter found --name "Example Forum" --founder "$folder/founder.pem.pub" --threshold 1 --out "$folder/draft.sdc" >/dev/null 2>&1
 "$program" charter set-policy --quota-bulk $((rows * 2 + 1000)) --log-bytes-max 64GiB --into "$folder/draft.sdc" >/dev/null 2>&1
 say init --founding "$folder/draft.sdc" --name acme --group Acme --jurisdiction FR --endpoint "127.0.0.1:$port" --out "$folder/acme.sdj" >/dev/null 2>&1
-printf '[peer]\nlisten = "127.0.0.1:%s"\n' "$port" > "$folder/acme/staydown.toml"
+printf '[peer]\nlisten = "127.0.0.1:%s"\n[web]\nlisten = "off"\n' "$port" > "$folder/acme/staydown.toml"
 "$program" charter admit "$folder/acme.sdj" --role FULL --into "$folder/draft.sdc" --yes >/dev/null 2>&1
 "$program" charter sign "$folder/draft.sdc" --key "$folder/founder.pem" --yes >/dev/null 2>&1
 "$program" charter invite --from "$folder/draft.sdc" --out "$folder/invite.sdi" >/dev/null 2>&1

@@ -20,6 +20,8 @@ use crate::wire::endpoint::check_endpoint;
 pub const CONFIG_FILE: &str = "staydown.toml";
 /// A settings file is written by people; this is a hundred times what they write.
 pub const CONFIG_SIZE_MAX: u64 = 256 * 1024;
+/// Where browsers and programs of our own are awaited unless something else is set.
+pub const WEB_LISTEN_DEFAULT: &str = "127.0.0.1:7701";
 /// Where peers are awaited unless something else is set.
 pub const LISTEN_DEFAULT: &str = "0.0.0.0:7700";
 /// Name of the local socket inside a data directory.
@@ -39,9 +41,32 @@ const FORMAT: &str = "log.format";
 const POLICY: &str = "policy.file";
 const SHADOW: &str = "policy.shadow";
 const HARMLESS: &str = "guard.harmless";
+const WEB_LISTEN: &str = "web.listen";
+const CERTIFICATE: &str = "web.certificate";
+const KEY: &str = "web.key";
+const PLAINTEXT: &str = "web.allow_plaintext";
+const HOSTS: &str = "web.hosts";
+/// What `web.listen` says where there is to be no such listener.
+const OFF: &str = "off";
 
 /// Every key, as it is written in messages; the environment variable follows from it.
-pub const KEYS: [&str; 10] = [DATA, LISTEN, ENDPOINTS, SOCKET, MODE, FILTER, FORMAT, POLICY, SHADOW, HARMLESS];
+pub const KEYS: [&str; 15] = [
+    DATA,
+    LISTEN,
+    ENDPOINTS,
+    SOCKET,
+    MODE,
+    WEB_LISTEN,
+    CERTIFICATE,
+    KEY,
+    PLAINTEXT,
+    HOSTS,
+    FILTER,
+    FORMAT,
+    POLICY,
+    SHADOW,
+    HARMLESS,
+];
 
 /// How this node is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +77,8 @@ pub struct Config {
     pub peer: PeerConfig,
     /// Towards our own people and programs.
     pub local: LocalConfig,
+    /// Towards our own browsers, and programs on other machines.
+    pub web: WebConfig,
     /// What the node says about itself.
     pub log: LogConfig,
     /// What our company makes of matches.
@@ -77,6 +104,28 @@ pub struct LocalConfig {
     pub socket: PathBuf,
     /// Its permission bits.
     pub mode: u32,
+}
+
+/// Towards our own browsers, and programs on other machines: console, HTTP API, metrics, and gRPC with a token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebConfig {
+    /// Where they are awaited; none: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// Certificate chain, PEM; none: no TLS here.
+    pub certificate: Option<PathBuf>,
+    /// Its key, PEM.
+    pub key: Option<PathBuf>,
+    /// Whether other machines may come without TLS: a proxy on this one ends it.
+    pub allow_plaintext: bool,
+    /// Names under which this listener is reached, beside its address and the names of loopback.
+    pub hosts: Vec<String>,
+}
+
+impl WebConfig {
+    /// What begins the address of the console, `https` or `http`.
+    pub fn scheme(&self) -> &'static str {
+        if self.certificate.is_some() { "https" } else { "http" }
+    }
 }
 
 /// What the node says about itself.
@@ -198,6 +247,26 @@ pub enum ConfigError {
         /// What it may be.
         expected: String,
     },
+    /// Tokens and cookies would cross a network in clear.
+    #[error(
+        "{at}: web.listen is {listen}, which other machines reach, and there is no TLS; fix: set web.certificate and web.key, or web.allow_plaintext = true where a proxy on this machine ends TLS"
+    )]
+    Plaintext {
+        /// Where the address stands.
+        at: Source,
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// One half of what TLS needs.
+    #[error("{at}: {there} is set and {missing} is not: TLS needs both")]
+    Half {
+        /// Where the one stands.
+        at: Source,
+        /// The one.
+        there: &'static str,
+        /// The other.
+        missing: &'static str,
+    },
     /// There is no home to put a data directory in.
     #[error("neither HOME nor XDG_DATA_HOME is set, so there is no default data directory; fix: --data DIR")]
     NoHome,
@@ -249,6 +318,7 @@ impl Config {
         for (key, flag, value) in &above.flags {
             config.set(key, value, Source::Flag(flag))?;
         }
+        config.check_web()?;
         Ok(config)
     }
 
@@ -257,6 +327,7 @@ impl Config {
         Self {
             peer: PeerConfig { listen: SocketAddr::from(([0, 0, 0, 0], 7700)), endpoints: BTreeMap::new() },
             local: LocalConfig { socket: data.join(SOCKET_FILE), mode: SOCKET_MODE_DEFAULT },
+            web: WebConfig { listen: WEB_LISTEN_DEFAULT.parse().ok(), ..WebConfig::default() },
             log: LogConfig { filter: "info".to_owned(), format: LogFormat::Text },
             policy: PolicyConfig { file: None, shadow: false },
             guard: GuardConfig::default(),
@@ -272,6 +343,7 @@ impl Config {
 
     /// The value of `key` as a setting file would have it; none if there is no such key.
     pub fn value_of(&self, key: &str) -> Option<String> {
+        let path = |path: Option<&PathBuf>| path.map(|path| path.display().to_string()).unwrap_or_default();
         Some(match key {
             DATA => self.data.display().to_string(),
             LISTEN => self.peer.listen.to_string(),
@@ -281,16 +353,38 @@ impl Config {
             }
             SOCKET => self.local.socket.display().to_string(),
             MODE => format!("{:04o}", self.local.mode),
+            WEB_LISTEN => self.web.listen.map_or_else(|| OFF.to_owned(), |at| at.to_string()),
+            CERTIFICATE => path(self.web.certificate.as_ref()),
+            KEY => path(self.web.key.as_ref()),
+            PLAINTEXT => self.web.allow_plaintext.to_string(),
+            HOSTS => self.web.hosts.join(","),
             FILTER => self.log.filter.clone(),
             FORMAT => match self.log.format {
                 LogFormat::Text => "text".to_owned(),
                 LogFormat::Json => "json".to_owned(),
             },
-            POLICY => self.policy.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            POLICY => path(self.policy.file.as_ref()),
             SHADOW => self.policy.shadow.to_string(),
-            HARMLESS => self.guard.harmless.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            HARMLESS => path(self.guard.harmless.as_ref()),
             _ => return None,
         })
+    }
+
+    /// What no single key can say: that they fit together.
+    fn check_web(&self) -> Result<(), ConfigError> {
+        let half = |there, missing| ConfigError::Half { at: self.source_of(there).clone(), there, missing };
+        match (&self.web.certificate, &self.web.key) {
+            (Some(_), None) => return Err(half(CERTIFICATE, KEY)),
+            (None, Some(_)) => return Err(half(KEY, CERTIFICATE)),
+            _ => {}
+        }
+        let open = self.web.certificate.is_none() && !self.web.allow_plaintext;
+        match self.web.listen {
+            Some(listen) if open && !listen.ip().is_loopback() => {
+                Err(ConfigError::Plaintext { at: self.source_of(WEB_LISTEN).clone(), listen })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn take_environment(&mut self, above: &Above) -> Result<(), ConfigError> {
@@ -324,6 +418,25 @@ impl Config {
             MODE => match u32::from_str_radix(value.trim_start_matches("0o"), 8) {
                 Ok(mode) if mode <= 0o777 && mode & 0o600 == 0o600 => self.local.mode = mode,
                 _ => return refuse("an octal mode that its owner can read and write, as in \"0660\""),
+            },
+            WEB_LISTEN if value == OFF => self.web.listen = None,
+            WEB_LISTEN => match value.parse() {
+                Ok(address) => self.web.listen = Some(address),
+                Err(_not_an_address) => {
+                    return refuse("off, or an IP address and a port, as in 127.0.0.1:7701 or [::1]:7701");
+                }
+            },
+            CERTIFICATE if value.is_empty() => return refuse("a path"),
+            CERTIFICATE => self.web.certificate = Some(PathBuf::from(value)),
+            KEY if value.is_empty() => return refuse("a path"),
+            KEY => self.web.key = Some(PathBuf::from(value)),
+            PLAINTEXT => match value.parse() {
+                Ok(allow) => self.web.allow_plaintext = allow,
+                Err(_neither) => return refuse("true or false"),
+            },
+            HOSTS => match hosts(value) {
+                Some(hosts) => self.web.hosts = hosts,
+                None => return refuse("host names without a port, separated by commas, as in hashes.example.org"),
             },
             FILTER => match tracing_subscriber::EnvFilter::try_new(value) {
                 Ok(_understood) => self.log.filter = value.to_owned(),
@@ -439,8 +552,16 @@ fn written(key: &'static str, value: &DeValue<'_>, source: &Source) -> Result<St
         (_, DeValue::String(text)) => Ok(text.to_string()),
         // 0o660 is a natural way to write a mode; 660 without quotes is not: it is a decimal number to TOML.
         (MODE, DeValue::Integer(number)) if number.radix() == 8 => Ok(number.as_str().to_owned()),
-        (SHADOW, DeValue::Boolean(shadow)) => Ok(shadow.to_string()),
-        (SHADOW, other) => Err(wrong_type(key, other, "true or false", source)),
+        (SHADOW | PLAINTEXT, DeValue::Boolean(yes)) => Ok(yes.to_string()),
+        (SHADOW | PLAINTEXT, other) => Err(wrong_type(key, other, "true or false", source)),
+        (HOSTS, DeValue::Array(names)) => {
+            let name = |value: &toml::Spanned<DeValue<'_>>| match value.get_ref() {
+                DeValue::String(name) => Ok(name.to_string()),
+                other => Err(wrong_type(key, other, "a list of host names in quotes", source)),
+            };
+            names.iter().map(name).collect::<Result<Vec<_>, _>>().map(|names| names.join(","))
+        }
+        (HOSTS, other) => Err(wrong_type(key, other, "a list of host names, as in [\"hashes.example.org\"]", source)),
         (_, other) => Err(wrong_type(key, other, "a text in quotes", source)),
     }
 }
@@ -451,7 +572,8 @@ fn wrong_type(key: &'static str, got: &DeValue<'_>, expected: &str, source: &Sou
 
 /// A variable that looks like one of ours and is not. Others that begin with `STAYDOWN_` belong to tests and scripts.
 fn refuse_misspelt(name: &str) -> Result<(), ConfigError> {
-    let sections = ["STAYDOWN_PEER_", "STAYDOWN_LOCAL_", "STAYDOWN_LOG_", "STAYDOWN_POLICY_", "STAYDOWN_GUARD_"];
+    let sections =
+        ["STAYDOWN_PEER_", "STAYDOWN_LOCAL_", "STAYDOWN_WEB_", "STAYDOWN_LOG_", "STAYDOWN_POLICY_", "STAYDOWN_GUARD_"];
     if !sections.iter().any(|section| name.starts_with(section)) {
         return Ok(());
     }
@@ -476,6 +598,13 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
         pairs.push((name.trim().to_owned(), at.trim().to_owned()));
     }
     Ok(pairs)
+}
+
+/// Host names, in lower case; none: one of them cannot be one.
+fn hosts(text: &str) -> Option<Vec<String>> {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || b".-".contains(&c);
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(|name| name.bytes().all(plain).then(|| name.to_ascii_lowercase())).collect()
 }
 
 fn default_data(above: &Above) -> Result<PathBuf, ConfigError> {
@@ -590,6 +719,16 @@ mod tests {
             ("[log]\nfilter = \"staydown=loud\"", "expected a filter"),
             ("[policy]\nfile = \"\"", "policy.file is \"\", expected a path"),
             ("[policy]\nshadow = \"maybe\"", "line 2: policy.shadow is \"maybe\", expected true or false"),
+            (
+                "[web]\nlisten = \"localhost:7701\"",
+                "line 2: web.listen is \"localhost:7701\", expected off, or an IP address",
+            ),
+            ("[web]\nlisten = \"0.0.0.0:7701\"", "line 2: web.listen is 0.0.0.0:7701, which other machines reach"),
+            ("[web]\ncertificate = \"a.pem\"", "line 2: web.certificate is set and web.key is not"),
+            ("[web]\nkey = \"a.pem\"", "line 2: web.key is set and web.certificate is not"),
+            ("[web]\nhosts = [\"a b\"]", "expected host names without a port"),
+            ("[web]\nhosts = \"a\"", "expected a list of host names"),
+            ("[web]\nallow_plaintext = \"yes\"", "expected true or false"),
             ("[log\n", "line 1: "),
             ("data = \"/elsewhere\"", "this file lies in the data directory"),
         ] {
@@ -606,6 +745,26 @@ mod tests {
         let config = Config::load(&above(&[("HOME", "/h"), ("STAYDOWN_POLICY_SHADOW", "true")])).unwrap();
         assert_eq!((config.policy.file.as_ref(), config.policy.shadow), (None, true));
         assert!(Config::load(&above(&[("HOME", "/h"), ("STAYDOWN_POLICY_SHADOW", "1")])).is_err());
+    }
+
+    #[test]
+    fn other_machines_come_over_tls_or_through_a_proxy() {
+        let config = load_file("").unwrap();
+        assert_eq!(config.web.listen.unwrap().to_string(), WEB_LISTEN_DEFAULT);
+        assert_eq!(load_file("[web]\nlisten = \"off\"").unwrap().web.listen, None);
+        let tls = "[web]\nlisten = \"0.0.0.0:7701\"\ncertificate = \"c.pem\"\nkey = \"k.pem\"\nhosts = [\"Node.Acme.example\", \"acme.example\"]";
+        let config = load_file(tls).unwrap();
+        assert_eq!(
+            (config.web.scheme(), config.web.hosts.join(" ").as_str()),
+            ("https", "node.acme.example acme.example")
+        );
+        let proxy = load_file("[web]\nlisten = \"[::]:7701\"\nallow_plaintext = true").unwrap();
+        assert_eq!(proxy.web.scheme(), "http");
+        let variables =
+            [("HOME", "/h"), ("STAYDOWN_WEB_LISTEN", "[::1]:1"), ("STAYDOWN_WEB_HOSTS", "a.example, b.example")];
+        let config = Config::load(&above(&variables)).unwrap();
+        assert_eq!(config.value_of(HOSTS).unwrap(), "a.example,b.example");
+        assert!(Config::load(&above(&[("HOME", "/h"), ("STAYDOWN_WEB_LISTEN", "0.0.0.0:1")])).is_err());
     }
 
     #[test]

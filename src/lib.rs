@@ -1,6 +1,8 @@
 //! staydown: the forum's hash-sharing node. `docs/ARCHITECTURE.md` is the map; read [`replica`] first.
 
+pub mod access;
 pub mod accounts;
+pub mod answers;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -17,4 +19,5 @@ pub mod replica;
 pub mod report;
 pub mod store;
 pub mod taxonomy;
+pub mod web;
 pub mod wire;

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_stream::wrappers::UnixListenerStream;
 
+use crate::access::{Access, AccessError};
 use crate::clock;
 use crate::config::Config;
 use crate::engine::{self, Handle, OpenError};
@@ -31,6 +32,7 @@ use crate::net::expiry;
 use crate::net::follower::{self, Target};
 use crate::net::limits::{self, MESSAGE_BYTES_MAX};
 use crate::net::local::LocalService;
+use crate::net::local::gate::Gate;
 use crate::net::peer::{PeerService, Who};
 use crate::net::tls::{AcceptLimits, Connections, Roster, SharedRoster, Tls, accept_loop};
 use crate::policy::harmless::{Harmless, HarmlessError};
@@ -42,6 +44,8 @@ use crate::replica::signal::Subject;
 use crate::replica::{Input, Settings};
 use crate::store::{DirectoryLock, LockError, lock_directory};
 use crate::taxonomy::shelf::Shelf;
+use crate::web::tls::WebTlsError;
+use crate::web::{self, Web, WebTls};
 use crate::wire::DESCRIPTORS;
 use crate::wire::files::{FileError, Invitation};
 use crate::wire::peer_service::peer_server::PeerServer;
@@ -52,6 +56,8 @@ pub const FORUM_FILE: &str = "forum.sdi";
 pub const MEMBER_FILE: &str = "member";
 /// Name of the file in which a running node writes where peers reach it.
 pub const PEER_ADDRESS_FILE: &str = "peer.addr";
+/// Name of the file in which a running node writes where our own browsers and programs reach it.
+pub const WEB_ADDRESS_FILE: &str = "web.addr";
 /// How often the node looks at the files of its certificate: an operator who has changed them waits and watches, and to
 /// look at two files costs nothing. SIGHUP makes it look at once.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(60);
@@ -66,12 +72,16 @@ const TICK: Duration = Duration::from_millis(100);
 const DRAIN: Duration = Duration::from_secs(10);
 
 /// A node that serves.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Ready {
     /// Where peers reach it.
     pub peer: SocketAddr,
     /// Where our own programs reach it.
     pub socket: PathBuf,
+    /// Where our own browsers reach it, as in `http://127.0.0.1:7701`; none: nowhere.
+    pub console: Option<String>,
+    /// The local service itself, for a program that has the node inside it.
+    pub service: LocalService,
 }
 
 /// Why a node cannot run.
@@ -100,6 +110,12 @@ pub enum NodeError {
     Write { path: PathBuf, source: io::Error },
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
+    #[error("cannot listen for our own browsers and programs on {address}: {source}")]
+    Web { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    WebTls(#[from] WebTlsError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error("the service ended: {0}")]
     Serve(String),
     #[error("storage failed: {0}")]
@@ -115,7 +131,12 @@ impl NodeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::InUse(LockError::InUse { .. }) => 73,
-            Self::InUse(_) | Self::Listen { .. } | Self::Socket { .. } | Self::Write { .. } | Self::Serve(_) => 74,
+            Self::InUse(_)
+            | Self::Listen { .. }
+            | Self::Web { .. }
+            | Self::Socket { .. }
+            | Self::Write { .. }
+            | Self::Serve(_) => 74,
             Self::Open(OpenError::InUse(LockError::InUse { .. })) => 73,
             Self::Open(OpenError::Charter(_)) | Self::WrongRootKey(_) => 6,
             Self::Open(_) => 74,
@@ -126,6 +147,8 @@ impl NodeError {
             | Self::Member(_)
             | Self::Tls(_)
             | Self::Policy(_)
+            | Self::WebTls(_)
+            | Self::Access(_)
             | Self::Harmless(_) => 78,
         }
     }
@@ -138,6 +161,7 @@ impl NodeError {
             }
             Self::NotJoined(_) => Some("staydown join FILE, with the invitation of a founder"),
             Self::NotAdmitted(..) => Some("ask a founder to admit this node: staydown charter admit join-request.sdj"),
+            Self::Web { .. } => Some("set another address, or none: web.listen = \"off\""),
             Self::Storage(_) => {
                 Some("see the log, then start the node again: it heals what it can and says what it did")
             }
@@ -158,6 +182,8 @@ struct Ours {
     policy: Arc<PolicyStanding>,
     harmless: Arc<Harmless>,
     never_listed: BTreeSet<Subject>,
+    access: Arc<Access>,
+    web_tls: Option<WebTls>,
 }
 
 impl Ours {
@@ -165,7 +191,12 @@ impl Ours {
         let policy = Arc::new(PolicyStanding::load(config)?);
         let harmless = Arc::new(Harmless::of(config.guard.harmless.clone()));
         let never_listed = harmless.read()?;
-        Ok(Self { policy, harmless, never_listed })
+        let access = Arc::new(Access::open(&config.data)?);
+        let web_tls = match (&config.web.certificate, &config.web.key) {
+            (Some(certificate), Some(key)) => Some(WebTls::read(certificate, key)?),
+            _ => None,
+        };
+        Ok(Self { policy, harmless, never_listed, access, web_tls })
     }
 }
 
@@ -559,7 +590,7 @@ fn take_invited(engine: &Handle, invitation: &Invitation) {
 
 async fn serve(
     listener: TcpListener,
-    (config, Ours { policy, harmless, never_listed }): (&Config, Ours),
+    (config, Ours { policy, harmless, never_listed, access, web_tls }): (&Config, Ours),
     plan: &Plan,
     engine: &Handle,
     ready: oneshot::Sender<Ready>,
@@ -574,7 +605,16 @@ async fn serve(
     let connections = Connections::default();
     let address = listener.local_addr().map_err(|source| NodeError::Listen { address: config.peer.listen, source })?;
     let socket = bind_socket(config)?;
-    write_address(&config.data, address)?;
+    write_address(&config.data, PEER_ADDRESS_FILE, address)?;
+    let web_listener = match config.web.listen {
+        Some(address) => Some(TcpListener::bind(address).await.map_err(|source| NodeError::Web { address, source })?),
+        None => None,
+    };
+    let web_address = web_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    if let Some(address) = web_address {
+        write_address(&config.data, WEB_ADDRESS_FILE, address)?;
+    }
+    let console = web_address.map(|address| format!("{}://{}", config.web.scheme(), shown_host(config, address)));
 
     let (stop, stopped) = watch::channel(false);
     let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
@@ -602,13 +642,20 @@ async fn serve(
             .with_lines(tls.clone(), connections.clone())
             .with_stop(stopped.clone())
             .with_policy(Arc::clone(&policy))
-            .with_harmless(Arc::clone(&harmless));
+            .with_harmless(Arc::clone(&harmless))
+            .with_access(access, console.clone());
     let taxonomies = Arc::clone(engine.shared().taxonomies());
     // Before anybody can ask.
     go_by(&policy, &taxonomies);
     tasks.spawn(keep_policy(policy, taxonomies, until_stopped(stopped.clone())));
     never_list(engine, never_listed).await?;
     tasks.spawn(keep_harmless(harmless, engine.clone(), until_stopped(stopped.clone())));
+    if let Some(listener) = web_listener {
+        let web = Web::new(local.clone(), &config.web, web::Limits::default());
+        let served = web::serve(listener, web_tls, web, until_stopped(stopped.clone()));
+        tasks.spawn(async move { served.await.map_err(|e| NodeError::Serve(e.to_string())) });
+    }
+    let ready_service = local.clone();
     tasks.spawn(serve_local(local, socket, until_stopped(stopped.clone())));
     let (keys, key_changes) = watch::channel(0);
     tasks.spawn(keep_identity(
@@ -621,7 +668,8 @@ async fn serve(
     tasks.spawn(tick(engine.clone(), until_stopped(stopped)));
 
     // Whoever waits for us may have gone.
-    drop(ready.send(Ready { peer: address, socket: config.local.socket.clone() }));
+    let socket = config.local.socket.clone();
+    drop(ready.send(Ready { peer: address, socket, console, service: ready_service }));
     tokio::pin!(shutdown);
     let outcome = tokio::select! {
         () = &mut shutdown => Ok(()),
@@ -634,6 +682,9 @@ async fn serve(
     }
     remove(&config.local.socket);
     remove(&config.data.join(PEER_ADDRESS_FILE));
+    if web_address.is_some() {
+        remove(&config.data.join(WEB_ADDRESS_FILE));
+    }
     outcome
 }
 
@@ -674,9 +725,18 @@ fn bind_socket(config: &Config) -> Result<UnixListener, NodeError> {
     Ok(listener)
 }
 
-fn write_address(data: &Path, address: SocketAddr) -> Result<(), NodeError> {
-    let path = data.join(PEER_ADDRESS_FILE);
-    let temporary = data.join("peer.addr.new");
+/// How people on this machine, or those whom the settings name first, reach an address.
+fn shown_host(config: &Config, address: SocketAddr) -> String {
+    match config.web.hosts.first() {
+        Some(host) => format!("{host}:{}", address.port()),
+        None if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
+        None => address.to_string(),
+    }
+}
+
+fn write_address(data: &Path, name: &str, address: SocketAddr) -> Result<(), NodeError> {
+    let path = data.join(name);
+    let temporary = data.join(format!("{name}.new"));
     let written = fs::write(&temporary, address.to_string()).and_then(|()| fs::rename(&temporary, &path));
     written.map_err(|source| NodeError::Write { path, source })
 }
@@ -691,7 +751,7 @@ async fn serve_local(
         || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
     let fail = |e: tonic_reflection::server::Error| NodeError::Serve(e.to_string());
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<crate::wire::local_service::forum_server::ForumServer<LocalService>>().await;
+    health.set_serving::<crate::wire::local_service::forum_server::ForumServer<Gate>>().await;
     tonic::transport::Server::builder()
         .max_concurrent_streams(limits::LOCAL_STREAMS_MAX)
         .add_service(health_service)

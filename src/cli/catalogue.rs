@@ -15,7 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::client::Node;
 use super::failure::{Exit, Failure, Outcome, io_failure};
-use super::{Invocation, json, show};
+use super::{Invocation, show};
+use crate::answers;
 use crate::net::local::{BULK_MAX, is_bulk};
 use crate::replica::signal::{self, Alg, Subject};
 use crate::wire::local;
@@ -401,7 +402,7 @@ impl<'a, W: Write> Results<'a, W> {
         for position in (0..hashes.lines.len()).filter(|_| self.wanted.all) {
             rows.push(match hits.next_if(|hit| hit.position as usize == position) {
                 Some(hit) => self.hit(alg, answer, hit, row(position)),
-                None => Row { verdict: Some(json::verdict(local::Verdict::Allow)), ..row(position) },
+                None => Row { verdict: Some(answers::verdict(local::Verdict::Allow)), ..row(position) },
             });
         }
     }
@@ -423,8 +424,8 @@ impl<'a, W: Write> Results<'a, W> {
         });
         let shadow = hit.shadow_verdict();
         Row {
-            verdict: Some(json::verdict(hit.verdict())),
-            shadow_verdict: (shadow != local::Verdict::Unspecified).then(|| json::verdict(shadow)),
+            verdict: Some(answers::verdict(hit.verdict())),
+            shadow_verdict: (shadow != local::Verdict::Unspecified).then(|| answers::verdict(shadow)),
             rule: answer.rules.get(hit.rule as usize).map(String::as_str).unwrap_or_default(),
             matches: hit.matches,
             truncated: hit.truncated,

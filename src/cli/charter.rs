@@ -17,7 +17,8 @@ use self::propose::{DraftArgs, HeadsArg, Proposal};
 pub(super) use self::propose::{place, says};
 use super::drafting::{self, Standing, peppers};
 use super::failure::{Exit, Failure, Outcome};
-use super::{Invocation, json, key, show, taxonomy};
+use super::{Invocation, key, show, taxonomy};
+use crate::answers;
 use crate::clock;
 use crate::replica::charter::{Charter, CharterChain, Roles, charter_hash, public_key};
 use crate::replica::ids::{CharterHash, ForumId, TimeMs, hex};
@@ -362,15 +363,15 @@ fn warnings(file: &CharterFile) -> Result<Vec<String>, Failure> {
     Ok(changes::warnings(old.as_ref(), &drafting::body(file)?, clock::now()))
 }
 
-fn as_json(file: &CharterFile) -> Result<json::Charter, Failure> {
+fn as_json(file: &CharterFile) -> Result<answers::Charter, Failure> {
     let body = drafting::body(file)?;
     let standing = Standing::of(file)?;
     let members = match Charter::decode(&file.proposed.body) {
-        Ok(charter) => charter.members.values().map(json::Member::from).collect(),
+        Ok(charter) => charter.members.values().map(answers::Member::from).collect(),
         Err(_draft) if body.members.is_empty() => Vec::new(),
         Err(error) => return Err(error.into()),
     };
-    Ok(json::Charter {
+    Ok(answers::Charter {
         forum_id: (!body.members.is_empty()).then(|| forum_of(file).to_string()),
         name: body.name,
         version: body.version,

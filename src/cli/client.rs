@@ -86,6 +86,12 @@ calls! {
     rotate_logs: rotate_logs(RotateLogsRequest) -> RotateLogsResponse, CALL_TIMEOUT;
     /// Closes our logs, under the seed that we have.
     close_logs: close_logs(CloseLogsRequest) -> CloseLogsResponse, CALL_TIMEOUT;
+    /// Makes a token.
+    create_token: create_token(CreateTokenRequest) -> CreateTokenResponse, CALL_TIMEOUT;
+    /// The tokens that there are.
+    tokens: list_tokens(ListTokensRequest) -> ListTokensResponse, CALL_TIMEOUT;
+    /// Takes a token back.
+    revoke_token: revoke_token(RevokeTokenRequest) -> RevokeTokenResponse, CALL_TIMEOUT;
     /// Says again what does not count.
     resubmit: resubmit(ResubmitRequest) -> ResubmitResponse, CALL_TIMEOUT;
 }
@@ -122,6 +128,23 @@ impl Node {
         // A filter that little fits may look at a long list before it finds something to answer.
         while let Some(part) = within(VERIFY_TIMEOUT, async { parts.message().await.map(Response::new) }).await? {
             heard(part)?;
+        }
+        Ok(())
+    }
+
+    /// The audit trail; `heard` is called with each act, and ends it by failing.
+    ///
+    /// # Errors
+    /// What the node answers, or `heard` does.
+    pub(super) async fn audit(
+        &self,
+        request: local::ListAuditRequest,
+        mut heard: impl FnMut(local::AuditedAct) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut forum = self.forum.clone();
+        let mut acts = within(CALL_TIMEOUT, forum.list_audit(request)).await?;
+        while let Some(act) = within(CALL_TIMEOUT, async { acts.message().await.map(Response::new) }).await? {
+            heard(act)?;
         }
         Ok(())
     }

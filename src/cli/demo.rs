@@ -24,6 +24,7 @@ use super::run::stop_signal;
 use super::submit::{Terms, statement};
 use super::terminal::Terminal;
 use super::{DEMO_FOLDER, Invocation, drafting, init, show};
+use crate::access::Role;
 use crate::accounts::SealSecret;
 use crate::config::CONFIG_FILE;
 use crate::replica::charter::Roles;
@@ -249,8 +250,9 @@ async fn start(folder: &Folder, terminal: Terminal) -> Result<Forum, Failure> {
         found(folder, &ports)?;
         match start_all(folder, &ports).await {
             Ok(forum) => {
-                for (member, running) in MEMBERS.iter().zip(&forum.members) {
-                    terminal.data(format!("  {}   peers 127.0.0.1:{}   ready", member.name, running.port))?;
+                for (number, (member, running)) in MEMBERS.iter().zip(&forum.members).enumerate() {
+                    let console = console(&running.node, COMPANIES.contains(&number)).await?;
+                    terminal.data(format!("  {}   peers 127.0.0.1:{}{console}   ready", member.name, running.port))?;
                 }
                 return Ok(forum);
             }
@@ -258,6 +260,16 @@ async fn start(folder: &Folder, terminal: Terminal) -> Result<Forum, Failure> {
             Err(_perhaps_a_port) => attempt += 1,
         }
     }
+}
+
+/// Where a person sees what the company sees, signed in as one who may do everything.
+async fn console(node: &Node, wanted: bool) -> Result<String, Failure> {
+    if !wanted {
+        return Ok(String::new());
+    }
+    let (name, role) = ("demo".to_owned(), Role::Admin.name().to_owned());
+    let made = node.create_token(local::CreateTokenRequest { name, role, ..Default::default() }).await?;
+    Ok(format!("   console {}", made.link))
 }
 
 async fn start_all(folder: &Folder, ports: &Ports) -> Result<Forum, Failure> {
@@ -318,7 +330,7 @@ fn found(folder: &Folder, ports: &Ports) -> Result<(), Failure> {
         };
         let request = init::write_node(&data, &applicant, &node_keys)?;
         file = drafting::admit(&file, &request, Some(member.roles), clock::now())?;
-        let settings = format!("[peer]\nlisten = \"127.0.0.1:{port}\"\n");
+        let settings = format!("[peer]\nlisten = \"127.0.0.1:{port}\"\n\n[web]\nlisten = \"127.0.0.1:0\"\n");
         fs::write(data.join(CONFIG_FILE), settings).map_err(io_failure(data.display().to_string()))?;
     }
     for founder in founders.iter().take(THRESHOLD as usize) {
@@ -587,10 +599,10 @@ async fn check_copy(
     verdict: local::Verdict,
     by: &[&str],
 ) -> Result<String, Failure> {
-    let wanted = super::json::verdict(verdict);
+    let wanted = crate::answers::verdict(verdict);
     until(&format!("the altered copy is {wanted} at {name}"), STEP_MAX, async || {
         let answer = lookup(node, copy).await?;
-        let got = super::json::verdict(answer.verdict());
+        let got = crate::answers::verdict(answer.verdict());
         let Some(found) = answer.matches.first() else { return Ok(Err("it does not match".to_owned())) };
         let said = found.entry.iter().flat_map(|entry| &entry.said);
         let who: Vec<_> =

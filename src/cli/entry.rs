@@ -7,7 +7,8 @@ use super::failure::{Exit, Failure, Outcome};
 use super::item::{Hash, Item, ItemArgs};
 use super::list::check;
 use super::lookup::entry_text;
-use super::{Invocation, json, show, submit, taxonomy};
+use super::{Invocation, show, submit, taxonomy};
+use crate::answers;
 use crate::clock;
 use crate::net::local::SIGNALS_MAX;
 use crate::replica::ids::{TimeMs, hex};
@@ -162,8 +163,8 @@ async fn show(args: &ShowArgs, at: &Invocation) -> Outcome {
 fn print(answer: local::GetEntryResponse, at: &Invocation) -> Result<(), Failure> {
     let entry = answer.entry.unwrap_or_default();
     if at.terminal.json {
-        let mut entry = json::Entry::from(entry);
-        entry.receipts = answer.receipts.into_iter().map(json::Receipt::from).collect();
+        let mut entry = answers::Entry::from(entry);
+        entry.receipts = answer.receipts.into_iter().map(answers::Receipt::from).collect();
         return at.terminal.json(&entry);
     }
     at.terminal.data(entry_text(&entry, "").trim_end())?;

@@ -2,9 +2,10 @@
 
 use clap::Args;
 
+use super::Invocation;
 use super::failure::{Exit, Failure, Outcome};
 use super::item::Item;
-use super::{Invocation, json};
+use crate::answers;
 use crate::hashing::Document;
 use crate::replica::signal::is_web_address;
 
@@ -47,10 +48,10 @@ fn print(file: &str, item: &Item, at: &Invocation) -> Result<(), Failure> {
     Ok(())
 }
 
-fn as_json(file: &str, item: &Item) -> json::Hashed {
+fn as_json(file: &str, item: &Item) -> answers::Hashed {
     let signal =
-        |hash: super::item::Hash| json::Signal { r#type: hash.type_name, value: hash.value, quality: hash.quality };
-    json::Hashed {
+        |hash: super::item::Hash| answers::Signal { r#type: hash.type_name, value: hash.value, quality: hash.quality };
+    answers::Hashed {
         file: file.to_owned(),
         length: if let Item::File(_, hashes) = item { hashes.digests.length } else { 0 },
         hashes: item.hashes().into_iter().map(signal).collect(),

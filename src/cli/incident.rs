@@ -4,7 +4,8 @@
 use clap::{Args, Subcommand};
 
 use super::failure::{Exit, Failure, Outcome};
-use super::{Invocation, json, show, submit};
+use super::{Invocation, show, submit};
+use crate::answers;
 use crate::clock;
 use crate::net::saying::INCIDENT_DAYS_MAX;
 use crate::replica::ids::{TimeMs, hex};
@@ -71,7 +72,7 @@ async fn open(args: &OpenArgs, at: &Invocation) -> Outcome {
     let answer = say(notice, at).await?;
     let id = hex(&id);
     if at.terminal.json {
-        let answer = json::Submitted::from(answer);
+        let answer = answers::Submitted::from(answer);
         at.terminal.json(&serde_json::json!({ "id": id, "state": answer.state, "receipts": answer.receipts }))?;
     } else {
         at.terminal.data(&id)?;
@@ -120,7 +121,7 @@ async fn list(at: &Invocation) -> Outcome {
     let shown = answer.incidents.len();
     for incident in answer.incidents {
         if at.terminal.json {
-            at.terminal.json(&json::Incident::from(incident))?;
+            at.terminal.json(&answers::Incident::from(incident))?;
         } else {
             at.terminal.data(as_text(&incident).trim_end())?;
         }

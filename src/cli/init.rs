@@ -86,7 +86,7 @@ pub(super) fn init(args: &InitArgs, at: &Invocation) -> Outcome {
     applicant.seal_key = keys::seal_key(&data.join(KEYS_FOLDER))?.public();
     let request = write_node(&data, &applicant, &keys)?;
     if let Some(path) = write_settings(&config, &args.endpoint)? {
-        at.terminal.talk(format!("wrote {}: peers are awaited where the others were told", path.display()));
+        at.terminal.talk(format!("wrote {}: the node listens where it tells the others that it is", path.display()));
     }
     if let Some(out) = &args.out {
         request.write(out)?;
@@ -120,7 +120,14 @@ fn write_settings(config: &Config, endpoints: &[String]) -> Result<Option<PathBu
     if listen == config.peer.listen || config.source_of("peer.listen") != &Source::Default || path.exists() {
         return Ok(None);
     }
-    files::write_text(&path, &format!("[peer]\nlisten = \"{listen}\"\n"))?;
+    let mut text = format!("[peer]\nlisten = \"{listen}\"\n");
+    // A forum on one machine: its consoles want different ports, too.
+    if let (Some(host), Some(next)) = (loopback, port.checked_add(1))
+        && config.source_of("web.listen") == &Source::Default
+    {
+        text.push_str(&format!("\n[web]\nlisten = \"{}\"\n", SocketAddr::new(host, next)));
+    }
+    files::write_text(&path, &text)?;
     Ok(Some(path))
 }
 
@@ -270,6 +277,8 @@ mod tests {
         assert_eq!(written("node.example.org:7700"), "");
         assert!(written("node.example.org:7800").contains("listen = \"0.0.0.0:7800\""));
         assert!(written("127.0.0.1:7710").contains("listen = \"127.0.0.1:7710\""));
+        assert!(written("127.0.0.1:7710").contains("[web]\nlisten = \"127.0.0.1:7711\""));
+        assert!(!written("node.example.org:7800").contains("web"));
         assert!(written("[::1]:7710").contains("listen = \"[::1]:7710\""));
         fs::write(&path, "# ours\n").unwrap();
         assert_eq!(write_settings(&config, &["127.0.0.1:7710".to_owned()]).unwrap(), None);

@@ -236,6 +236,7 @@ async fn run_and_watch(config: Config, charter: u64, patience: Option<Duration>,
             () = told => by_a_person.store(true, Ordering::SeqCst),
         }
     };
+    let console = config.web.listen.is_some();
     let mut node = Box::pin(node::run(config, ready, shutdown));
     let watch = Box::pin(async move {
         match is_ready.await {
@@ -260,6 +261,9 @@ async fn run_and_watch(config: Config, charter: u64, patience: Option<Duration>,
         return Ok(Exit::Ok);
     }
     terminal.talk("Joined. The node runs until Ctrl-C. Next, in another terminal: staydown match FILE");
+    if console {
+        terminal.talk("A link to the console: staydown token new --name YOU --role admin");
+    }
     // Held to the end: dropping it would stop the node.
     let ended = node.await.map(|()| Exit::Ok).map_err(|error| node_failure(&error));
     drop(stop);

@@ -10,8 +10,9 @@ use zeroize::Zeroizing;
 
 use super::failure::{Exit, Failure, Outcome, io_failure};
 use super::terminal::Terminal;
-use super::{Invocation, charter, init, json, show};
+use super::{Invocation, charter, init, show};
 use crate::accounts::SealSecret;
+use crate::answers;
 use crate::clock;
 use crate::keys::{self, CertificateTerms, KeyError, Passphrase, TlsIdentity, strict_unless_example};
 use crate::replica::charter::{CharterChain, SealKey};
@@ -138,7 +139,7 @@ async fn rotate_log(at: &Invocation) -> Outcome {
     at.terminal.confirm("Close this node's logs and go on under new log numbers? They are limited in number.")?;
     let rotated = node.rotate_logs(local::RotateLogsRequest {}).await?;
     if at.terminal.json {
-        let logs: Vec<_> = rotated.logs.iter().map(json::ended).collect();
+        let logs: Vec<_> = rotated.logs.iter().map(answers::ended).collect();
         at.terminal.json(&serde_json::json!({ "logs": logs }))?;
         return Ok(Exit::Ok);
     }

@@ -6,7 +6,8 @@ use super::export::ExportArgs;
 use super::failure::{Exit, Failure, Outcome};
 use super::lookup::entry_text;
 use super::run::stop_signal;
-use super::{Invocation, export, json, show};
+use super::{Invocation, export, show};
+use crate::answers;
 use crate::config::nearest;
 use crate::replica::signal::Alg;
 use crate::replica::view::Status;
@@ -145,9 +146,9 @@ async fn watch(args: &WatchArgs, at: &Invocation) -> Outcome {
 /// One line an event; of those without an entry programs are told the bookmark.
 fn tell(event: local::WatchEvent, at: &Invocation) -> Result<(), Failure> {
     if at.terminal.json {
-        return at.terminal.json(&json::WatchEvent::from(event));
+        return at.terminal.json(&answers::WatchEvent::from(event));
     }
-    let change = json::change(event.change());
+    let change = answers::change(event.change());
     let Some(entry) = event.entry else { return Ok(()) };
     at.terminal.data(event_text(change, &event.status_before, &entry))
 }
@@ -163,7 +164,7 @@ fn event_text(change: &str, before: &str, entry: &local::Entry) -> String {
 
 fn print(entry: local::Entry, at: &Invocation) -> Result<(), Failure> {
     if at.terminal.json {
-        at.terminal.json(&json::Entry::from(entry))
+        at.terminal.json(&answers::Entry::from(entry))
     } else {
         at.terminal.data(entry_text(&entry, "").trim_end())
     }

@@ -11,8 +11,8 @@ use super::client::Node;
 use super::drafting::governing::{self, LogEnd};
 use super::evidence::{self, ExportArgs};
 use super::failure::{Exit, Failure, Outcome, io_failure};
-use super::json::{self, LogHead};
 use super::{Invocation, show};
+use crate::answers::{self, LogHead};
 use crate::config::Config;
 use crate::engine;
 use crate::net::local::verified_to_proto;
@@ -154,7 +154,7 @@ async fn close(reason: String, at: &Invocation) -> Outcome {
         .confirm("Close this node's logs? What it says afterwards opens new ones, which are limited in number.")?;
     let closed = node.close_logs(local::CloseLogsRequest { reason }).await?;
     if at.terminal.json {
-        let logs: Vec<_> = closed.logs.iter().map(json::ended).collect();
+        let logs: Vec<_> = closed.logs.iter().map(answers::ended).collect();
         at.terminal.json(&serde_json::json!({ "logs": logs }))?;
         return Ok(Exit::Ok);
     }
@@ -238,7 +238,7 @@ async fn verify(at: &Invocation) -> Outcome {
     };
     let broken = !verified.first_break.is_empty();
     if at.terminal.json {
-        at.terminal.json(&json::Verified::from(verified))?;
+        at.terminal.json(&answers::Verified::from(verified))?;
         return Ok(if broken { Exit::Verification } else { Exit::Ok });
     }
     if broken {

@@ -7,7 +7,8 @@ use clap::Args;
 use super::catalogue::{Format, Wanted};
 use super::failure::{Exit, Failure, Outcome, io_failure};
 use super::item::Item;
-use super::{Invocation, catalogue, json, show};
+use super::{Invocation, catalogue, show};
+use crate::answers;
 use crate::net::local::is_bulk;
 use crate::replica::ids::TimeMs;
 use crate::replica::signal::Alg;
@@ -131,10 +132,10 @@ fn read_lines(mut from: impl io::BufRead, items: &mut Vec<Item>) -> Result<(), F
     Ok(())
 }
 
-fn as_json(item: &Item, answer: local::LookupResponse) -> json::Matched {
-    json::Matched {
+fn as_json(item: &Item, answer: local::LookupResponse) -> answers::Matched {
+    answers::Matched {
         item: item.name(),
-        verdict: json::verdict(answer.verdict()),
+        verdict: answers::verdict(answer.verdict()),
         shadow_verdict: shadow(&answer),
         lowered: answer.lowered,
         explained: answer.explained.into_iter().map(explained).collect(),
@@ -143,7 +144,7 @@ fn as_json(item: &Item, answer: local::LookupResponse) -> json::Matched {
         matches: answer
             .matches
             .into_iter()
-            .map(|m| json::Match {
+            .map(|m| answers::Match {
                 distance: m.distance,
                 threshold: m.threshold,
                 entry: m.entry.unwrap_or_default().into(),
@@ -156,23 +157,23 @@ fn as_json(item: &Item, answer: local::LookupResponse) -> json::Matched {
 
 /// What the verdict would be, in shadow mode.
 fn shadow(answer: &local::LookupResponse) -> Option<&'static str> {
-    (answer.shadow_verdict() != local::Verdict::Unspecified).then(|| json::verdict(answer.shadow_verdict()))
+    (answer.shadow_verdict() != local::Verdict::Unspecified).then(|| answers::verdict(answer.shadow_verdict()))
 }
 
-fn explained(rule: local::RuleExplained) -> json::RuleExplained {
-    let verdict = json::verdict(rule.verdict());
-    json::RuleExplained { rule: rule.rule, verdict, line: rule.line, decided: rule.decided, why: rule.why }
+fn explained(rule: local::RuleExplained) -> answers::RuleExplained {
+    let verdict = answers::verdict(rule.verdict());
+    answers::RuleExplained { rule: rule.rule, verdict, line: rule.line, decided: rule.decided, why: rule.why }
 }
 
 /// A rule and what became of it, in one line.
-pub(super) fn explained_text(rule: &json::RuleExplained) -> String {
+pub(super) fn explained_text(rule: &answers::RuleExplained) -> String {
     let place = if rule.line > 0 { format!(" (line {})", rule.line) } else { String::new() };
     let mark = if rule.decided { "decides" } else { "no     " };
     format!("{mark}  {:<6}  {}{place}: {}", rule.verdict, show::clean(&rule.rule), show::clean(&rule.why))
 }
 
 pub(super) fn as_text(item: &Item, answer: &local::LookupResponse, explain: bool) -> String {
-    let verdict = json::verdict(answer.verdict());
+    let verdict = answers::verdict(answer.verdict());
     let mut text = format!("{verdict}  {}  {}\n", show::clean(&item.name()), show::clean(&answer.rule));
     if let Some(would_be) = shadow(answer) {
         text.push_str(&format!("  shadow mode: the verdict would be {would_be}\n"));

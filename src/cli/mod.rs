@@ -22,7 +22,6 @@ mod incident;
 mod init;
 mod item;
 mod join;
-pub mod json;
 mod key;
 mod list;
 mod log;
@@ -39,6 +38,7 @@ mod run;
 mod status;
 mod submit;
 mod taxonomy;
+mod token;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -162,6 +162,12 @@ enum Command {
     /// Show and renew the certificate of this node
     #[command(subcommand)]
     Cert(cert::CertCommand),
+    /// Let people and programs of our company reach this node over TCP: console, HTTP API, gRPC
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Show who of our company did what
+    #[command(subcommand)]
+    Audit(token::AuditCommand),
     /// Write a completion script for a shell
     Completions {
         /// bash, zsh, fish, elvish, powershell
@@ -288,6 +294,8 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Report(args) => Box::pin(report::report(&args, at)).await,
         Command::Key(command) => Box::pin(key::key(command, at)).await,
         Command::Cert(command) => cert::cert(&command, at),
+        Command::Token(command) => token::token(command, at).await,
+        Command::Audit(command) => token::audit(command, at).await,
         Command::Completions { shell } => completions(shell, at.terminal),
     }
 }
@@ -407,6 +415,11 @@ mod tests {
             "staydown verify list.sde --forum 00",
             "staydown report --from 2026-07-01 --to 2026-10-01 --format html -o q3.html --local",
             "staydown report --from 2026-07-01T06:00:00Z --to now --open",
+            "staydown token new --name anna --role reviewer --expires 90d",
+            "staydown token new --name uploads --scope lookup,submit",
+            "staydown token list --json",
+            "staydown token revoke anna",
+            "staydown audit export --from 2026-11-01",
             "staydown completions bash",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).err().unwrap());
@@ -452,6 +465,10 @@ mod tests {
             "staydown list watch --list --from AbC",
             "staydown key rotate",
             "staydown key rotate --tls --root",
+            "staydown token new --name anna",
+            "staydown token new --name anna --role root",
+            "staydown token new --name anna --role viewer --scope lookup",
+            "staydown token new --name anna --scope everything",
         ] {
             let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
             assert!(parse(line).is_err(), "{line}");

@@ -2,9 +2,10 @@
 
 use clap::Subcommand;
 
+use super::Invocation;
 use super::failure::{Exit, Outcome};
 use super::show;
-use super::{Invocation, json};
+use crate::answers;
 use crate::replica::ids::TimeMs;
 use crate::wire::local;
 
@@ -26,7 +27,7 @@ pub(super) async fn peer(command: PeerCommand, at: &Invocation) -> Outcome {
         return refusals(connections, at);
     }
     if at.terminal.json {
-        at.terminal.json(&peers.into_iter().map(json::Peer::from).collect::<Vec<_>>())?;
+        at.terminal.json(&peers.into_iter().map(answers::Peer::from).collect::<Vec<_>>())?;
         return Ok(Exit::Ok);
     }
     let mut table = comfy_table::Table::new();
@@ -70,7 +71,7 @@ fn cause_and_fix(error: &str) -> (&str, Option<&str>) {
 /// Cause, culprit and cure of each, oldest first.
 fn refusals(connections: Vec<local::RefusedConnection>, at: &Invocation) -> Outcome {
     if at.terminal.json {
-        at.terminal.json(&connections.into_iter().map(json::RefusedConnection::from).collect::<Vec<_>>())?;
+        at.terminal.json(&connections.into_iter().map(answers::RefusedConnection::from).collect::<Vec<_>>())?;
         return Ok(Exit::Ok);
     }
     for c in &connections {

@@ -7,7 +7,8 @@ use clap::Subcommand;
 
 use super::failure::{Exit, Failure, Outcome};
 use super::lookup::explained_text;
-use super::{Invocation, json, show, taxonomy};
+use super::{Invocation, show, taxonomy};
+use crate::answers;
 use crate::policy::cases::{Case, Cases, Tried};
 use crate::policy::in_force::{PolicyError, Source, read_file};
 use crate::policy::{DEFAULT_TEXT, Explained, Policy, Problem};
@@ -84,7 +85,7 @@ async fn shown(built_in: bool, at: &Invocation) -> Outcome {
     Ok(Exit::Ok)
 }
 
-fn breaker_text(b: &json::Breaker) -> String {
+fn breaker_text(b: &answers::Breaker) -> String {
     if b.off {
         return "Flood breaker: off".to_owned();
     }
@@ -100,17 +101,17 @@ fn breaker_text(b: &json::Breaker) -> String {
 }
 
 /// What the node has in force; if none runs, what it would begin with.
-async fn current(at: &Invocation) -> Result<json::Policy, Failure> {
+async fn current(at: &Invocation) -> Result<answers::Policy, Failure> {
     match at.node().await {
         Ok(node) => {
             let p = node.policy(local::GetPolicyRequest {}).await?;
-            let count = |c: local::RuleCount| json::RuleCount {
+            let count = |c: local::RuleCount| answers::RuleCount {
                 rule: c.rule,
                 allow: c.allow,
                 review: c.review,
                 block: c.block,
             };
-            Ok(json::Policy {
+            Ok(answers::Policy {
                 in_force: true,
                 file: p.file,
                 since_ms: p.since_ms,
@@ -118,7 +119,7 @@ async fn current(at: &Invocation) -> Result<json::Policy, Failure> {
                 refused: p.refused,
                 text: p.text,
                 counts: p.counts.into_iter().map(count).collect(),
-                breaker: p.breaker.map(json::Breaker::from),
+                breaker: p.breaker.map(answers::Breaker::from),
             })
         }
         Err(failure) if failure.exit == Exit::Unreachable => {
@@ -130,9 +131,9 @@ async fn current(at: &Invocation) -> Result<json::Policy, Failure> {
     }
 }
 
-fn not_in_force(file: String, text: String, shadow: bool) -> json::Policy {
+fn not_in_force(file: String, text: String, shadow: bool) -> answers::Policy {
     let (refused, counts) = (String::new(), Vec::new());
-    json::Policy { in_force: false, file, since_ms: 0, shadow, refused, text, counts, breaker: None }
+    answers::Policy { in_force: false, file, since_ms: 0, shadow, refused, text, counts, breaker: None }
 }
 
 fn named(file: Option<&Path>) -> String {
@@ -160,9 +161,9 @@ async fn check(file: Option<&Path>, at: &Invocation) -> Outcome {
     let exit = if errors.is_empty() { Exit::Ok } else { Exit::BadInput };
     if at.terminal.json {
         let problems = |all: Vec<Problem>| {
-            all.into_iter().map(|p| json::PolicyProblem { line: p.line, message: p.message }).collect()
+            all.into_iter().map(|p| answers::PolicyProblem { line: p.line, message: p.message }).collect()
         };
-        at.terminal.json(&json::PolicyChecked {
+        at.terminal.json(&answers::PolicyChecked {
             file,
             rules,
             errors: problems(errors),
@@ -195,7 +196,7 @@ async fn test(cases_file: &Path, file: Option<&Path>, at: &Invocation) -> Outcom
     if at.terminal.json {
         let failed = failed.into_iter().map(|(case, tried)| as_json(case, tried)).collect();
         let cases = named(Some(cases_file));
-        at.terminal.json(&json::PolicyTested { policy: file, cases, held: held.len(), failed })?;
+        at.terminal.json(&answers::PolicyTested { policy: file, cases, held: held.len(), failed })?;
         return Ok(exit);
     }
     for (case, tried) in failed {
@@ -212,8 +213,8 @@ fn mistaken(file: &str, problems: &[Problem]) -> Failure {
     problems.iter().fold(failure, |failure, problem| failure.culprit(problem.to_string()))
 }
 
-fn as_json(case: &Case, tried: Tried) -> json::PolicyCase {
-    json::PolicyCase {
+fn as_json(case: &Case, tried: Tried) -> answers::PolicyCase {
+    answers::PolicyCase {
         name: case.name.clone(),
         line: case.line,
         expected_verdict: case.verdict.name(),
@@ -224,13 +225,13 @@ fn as_json(case: &Case, tried: Tried) -> json::PolicyCase {
     }
 }
 
-fn explained(rule: Explained) -> json::RuleExplained {
+fn explained(rule: Explained) -> answers::RuleExplained {
     let line = u32::try_from(rule.line).unwrap_or(u32::MAX);
-    json::RuleExplained { rule: rule.rule, verdict: rule.verdict.name(), line, decided: rule.fired, why: rule.why }
+    answers::RuleExplained { rule: rule.rule, verdict: rule.verdict.name(), line, decided: rule.fired, why: rule.why }
 }
 
 /// What was expected, what came, and how it came to that.
-fn difference(case: &json::PolicyCase) -> String {
+fn difference(case: &answers::PolicyCase) -> String {
     let expected_rule = if case.expected_rule.is_empty() { "(any rule)" } else { &case.expected_rule };
     let mut text = format!("FAILED  {} (line {})\n", show::clean(&case.name), case.line);
     text.push_str(&format!("  - {:<6}  {}\n", case.expected_verdict, show::clean(expected_rule)));

@@ -6,7 +6,8 @@ use super::entry::say_of;
 use super::failure::{Exit, Failure, Outcome};
 use super::item::{Hash, Item};
 use super::list::check;
-use super::{Invocation, json, show};
+use super::{Invocation, show};
+use crate::answers;
 use crate::clock;
 use crate::replica::ids::TimeMs;
 use crate::replica::record;
@@ -110,7 +111,7 @@ async fn list(args: &ListArgs, at: &Invocation) -> Outcome {
         for referral in page.referrals {
             shown += 1;
             if at.terminal.json {
-                at.terminal.json(&json::Referral::from(referral))?;
+                at.terminal.json(&answers::Referral::from(referral))?;
             } else {
                 at.terminal.data(as_text(&referral))?;
             }

@@ -3,7 +3,8 @@
 use clap::{Args, Subcommand};
 
 use super::failure::{Exit, Failure, Outcome};
-use super::{Invocation, json, show, submit};
+use super::{Invocation, show, submit};
+use crate::answers;
 use crate::clock;
 use crate::replica::ids::TimeMs;
 use crate::replica::record;
@@ -102,7 +103,7 @@ async fn list(args: ListArgs, at: &Invocation) -> Outcome {
     let shown = answer.resources.len();
     for resource in answer.resources {
         if at.terminal.json {
-            at.terminal.json(&json::Resource::from(resource))?;
+            at.terminal.json(&answers::Resource::from(resource))?;
         } else {
             at.terminal.data(as_text(&resource))?;
         }

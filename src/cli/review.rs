@@ -8,7 +8,8 @@ use super::entry::{certificate_end, check_reason, say_of};
 use super::failure::{Exit, Failure, Outcome};
 use super::list::check;
 use super::lookup::entry_text;
-use super::{Invocation, client::Node, json, show, submit, taxonomy};
+use super::{Invocation, client::Node, show, submit, taxonomy};
+use crate::answers;
 use crate::clock;
 use crate::replica::ids::TimeMs;
 use crate::wire::local;
@@ -110,7 +111,7 @@ async fn list(args: &ListArgs, at: &Invocation) -> Outcome {
     let complete = pages(&node, request, |review| {
         shown += 1;
         if at.terminal.json {
-            at.terminal.json(&json::Review::from(review))?;
+            at.terminal.json(&answers::Review::from(review))?;
         } else {
             at.terminal.data(as_text(&review, now).trim_end())?;
         }
@@ -226,8 +227,8 @@ async fn keep(kind: &str, signal: local::Signal, node: &Node, at: &Invocation) -
     let kept = node.reset_breaker(local::ResetBreakerRequest { signal: Some(signal.clone()) }).await?;
     let local::Signal { r#type, value } = signal;
     if at.terminal.json {
-        let signal = json::Signal { r#type, value, quality: None };
-        at.terminal.json(&json::KeptBlocking { signal, until_ms: kept.until_ms })?;
+        let signal = answers::Signal { r#type, value, quality: None };
+        at.terminal.json(&answers::KeptBlocking { signal, until_ms: kept.until_ms })?;
     } else {
         let until = show::time(TimeMs(kept.until_ms));
         at.terminal.talk(format!(

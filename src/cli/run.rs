@@ -30,7 +30,9 @@ pub(super) async fn run(args: &RunArgs, at: &Invocation) -> Outcome {
     let (ready, is_ready) = oneshot::channel::<Ready>();
     let told = async move {
         if let Ok(ready) = is_ready.await {
-            terminal.talk(format!("ready: peers on {}, local service on {}", ready.peer, ready.socket.display()));
+            let console = ready.console.map(|at| format!(", console on {at}/")).unwrap_or_default();
+            let socket = ready.socket.display();
+            terminal.talk(format!("ready: peers on {}, local service on {socket}{console}", ready.peer));
         }
     };
     let (ended, ()) = tokio::join!(Box::pin(node::run(config, ready, stop)), told);

@@ -1,15 +1,16 @@
 //! `status`: how the node is.
 
+use super::Invocation;
 use super::failure::{Exit, Failure, Outcome};
 use super::show;
-use super::{Invocation, json};
+use crate::answers;
 use crate::replica::ids::{TimeMs, hex};
 use crate::wire::local;
 
 pub(super) async fn status(at: &Invocation) -> Outcome {
     let status = at.node().await?.status(local::StatusRequest {}).await?;
     if at.terminal.json {
-        at.terminal.json(&json::Status::from(status))?;
+        at.terminal.json(&answers::Status::from(status))?;
     } else {
         print(&status, at)?;
     }

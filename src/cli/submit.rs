@@ -9,7 +9,8 @@ use super::failure::{Exit, Failure, Outcome};
 use super::item::{Hash, Item};
 use super::list::check;
 use super::rows::Format;
-use super::{Invocation, backfill, json, show, taxonomy};
+use super::{Invocation, backfill, show, taxonomy};
+use crate::answers;
 use crate::clock;
 use crate::replica::block::PAYLOAD_SIZE_MAX;
 use crate::replica::ids::{TimeMs, sha256};
@@ -322,7 +323,7 @@ pub(super) fn derived_key(base: &[u8; 16], hash: &Hash, terms: &Terms) -> [u8; 1
 /// What became of a submission.
 pub(super) fn print_answer(answer: local::SubmitResponse, at: &Invocation) -> Result<(), Failure> {
     if at.terminal.json {
-        return at.terminal.json(&json::Submitted::from(answer));
+        return at.terminal.json(&answers::Submitted::from(answer));
     }
     if answer.state() == local::SubmitState::Queued {
         at.terminal.talk("queued: stored, and signed as soon as peers have confirmed our logs (see staydown status)");

@@ -8,7 +8,8 @@ use clap::Subcommand;
 use super::charter::current_chain;
 use super::client::Node;
 use super::failure::{Exit, Failure, Outcome};
-use super::{Invocation, json, show};
+use super::{Invocation, show};
+use crate::answers;
 use crate::replica::taxonomy::{Facet, Label, Named, Taxonomy};
 use crate::taxonomy::{EXAMPLE_TEXT, TaxonomyError, TaxonomyFile, compare, shelf, to_toml};
 use crate::wire::files;
@@ -117,7 +118,7 @@ pub(super) async fn file_of_this_place(at: &Invocation) -> Result<bytes::Bytes, 
 async fn shown(at: &Invocation) -> Outcome {
     let OfNode { taxonomy, .. } = of_node(&at.node().await?).await?;
     if at.terminal.json {
-        at.terminal.json(&json::Taxonomy::from(&taxonomy))?;
+        at.terminal.json(&answers::Taxonomy::from(&taxonomy))?;
         return Ok(Exit::Ok);
     }
     at.terminal.talk(format!("Taxonomy {}", show::clean(taxonomy.named())));
@@ -172,9 +173,9 @@ fn check(path: &Path, against: Option<&Path>, at: &Invocation) -> Outcome {
     };
     let file = path.display().to_string();
     if at.terminal.json {
-        let errors = errors.into_iter().map(|p| json::PolicyProblem { line: p.line, message: p.message }).collect();
+        let errors = errors.into_iter().map(|p| answers::PolicyProblem { line: p.line, message: p.message }).collect();
         let (changes, refused) = (compared.lines, compared.refused);
-        at.terminal.json(&json::TaxonomyChecked { file, taxonomy: named, labels, errors, changes, refused })?;
+        at.terminal.json(&answers::TaxonomyChecked { file, taxonomy: named, labels, errors, changes, refused })?;
         return Ok(exit);
     }
     for problem in &errors {

@@ -3,9 +3,11 @@
 mod batches;
 mod evidence;
 mod export;
+pub mod gate;
 mod lookups;
 mod server;
 mod streams;
+mod tokens;
 mod watch;
 
 pub use lookups::{BULK_MAX, FILES_BYTES_MAX, FILES_MAX, is_bulk};
@@ -28,6 +30,7 @@ use super::report;
 use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
 use super::tls::{Connections, RefusedConnection, Sender, Tls};
 use super::{labels, reviews, saying};
+use crate::access::Access;
 use crate::clock;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
@@ -92,6 +95,8 @@ pub struct LocalService {
     importing: batches::Importing,
     streams: streams::Streams,
     lookups: lookups::Lookups,
+    access: Arc<Access>,
+    console: Option<Arc<str>>,
 }
 
 impl LocalService {
@@ -120,7 +125,21 @@ impl LocalService {
             accounts,
             breaker,
             harmless: Arc::default(),
+            access: Arc::new(Access::none()),
+            console: None,
         }
+    }
+
+    /// Keeps tokens and the audit trail here; `console` is where a person goes with a token, as in
+    /// `http://127.0.0.1:7701`.
+    #[must_use]
+    pub fn with_access(self, access: Arc<Access>, console: Option<String>) -> Self {
+        Self { access, console: console.map(Into::into), ..self }
+    }
+
+    /// Tokens, sessions and the audit trail.
+    pub fn access(&self) -> &Arc<Access> {
+        &self.access
     }
 
     /// Ends endless streams when `stop` becomes true, and says so to whoever reads them.
@@ -145,6 +164,11 @@ impl LocalService {
     #[must_use]
     pub fn with_harmless(self, harmless: Arc<Harmless>) -> Self {
         Self { harmless, ..self }
+    }
+
+    /// Why nothing is signed any more, if the storage has failed.
+    pub fn failure(&self) -> Option<String> {
+        self.shared().failure().map(|failed| failed.to_string())
     }
 
     /// The gRPC service, with its limits set.
@@ -489,6 +513,36 @@ impl Forum for LocalService {
             counts: counts.collect(),
             breaker: Some(floods::breaker_to_proto(in_force.policy.breaker(), self.breaker.tally(clock::now()))),
         }))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<l::CreateTokenRequest>,
+    ) -> Result<Response<l::CreateTokenResponse>, Status> {
+        tokens::create(&self.access, self.console.as_deref(), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_tokens(
+        &self,
+        _request: Request<l::ListTokensRequest>,
+    ) -> Result<Response<l::ListTokensResponse>, Status> {
+        Ok(Response::new(tokens::list(&self.access)))
+    }
+
+    async fn revoke_token(
+        &self,
+        request: Request<l::RevokeTokenRequest>,
+    ) -> Result<Response<l::RevokeTokenResponse>, Status> {
+        tokens::revoke(&self.access, request.into_inner()).await.map(Response::new)
+    }
+
+    type ListAuditStream = streams::Answers<l::AuditedAct>;
+
+    async fn list_audit(
+        &self,
+        request: Request<l::ListAuditRequest>,
+    ) -> Result<Response<Self::ListAuditStream>, Status> {
+        Ok(Response::new(tokens::audit(&self.access, request.get_ref())))
     }
 
     async fn reset_breaker(

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod local;
 pub mod peer;
 pub mod report;
+pub mod request_id;
 pub mod reviews;
 pub mod saying;
 pub mod status;

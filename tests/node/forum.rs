@@ -237,6 +237,7 @@ pub struct Node {
 impl Node {
     pub async fn start(data: PathBuf, listener: TcpListener, endpoints: BTreeMap<String, String>) -> Self {
         let mut config = Config::default_in(data);
+        config.web.listen = None;
         config.peer.endpoints = endpoints;
         config.peer.listen = listener.local_addr().unwrap();
         let socket = config.local.socket.clone();

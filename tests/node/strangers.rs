@@ -27,6 +27,7 @@ async fn three_nodes_run_with_the_example_keys_on_loopback() {
 async fn example_keys_are_refused_off_loopback_and_the_node_says_why() {
     let forum = Forum::example();
     let mut config = Config::default_in(forum.companies[0].data.clone());
+    config.web.listen = None;
     config.peer.listen = "0.0.0.0:0".parse().unwrap();
     let (ready, _) = oneshot::channel();
     let error = node::run(config, ready, std::future::pending()).await.unwrap_err();

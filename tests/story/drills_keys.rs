@@ -26,7 +26,11 @@ fn copy(from: &Path, to: &Path) {
 fn clone_of(forum: &Forum, company: &Company, name: &str) -> Company {
     let second = Company::new(forum.folder.path(), name);
     copy(&company.data, &second.data);
-    fs::write(second.data.join("staydown.toml"), format!("[peer]\nlisten = \"{}\"\n", second.address)).unwrap();
+    fs::write(
+        second.data.join("staydown.toml"),
+        format!("[peer]\nlisten = \"{}\"\n[web]\nlisten = \"127.0.0.1:0\"\n", second.address),
+    )
+    .unwrap();
     second
 }
 
@@ -40,7 +44,7 @@ fn logs(at: &Company, member: &str) -> Vec<(u64, u64)> {
 
 /// Whom a company takes for acme's machine: the thief, or acme.
 fn dial_instead(company: &Company, thief: Option<&Company>) {
-    let listen = format!("[peer]\nlisten = \"{}\"\n", company.address);
+    let listen = format!("[peer]\nlisten = \"{}\"\n[web]\nlisten = \"127.0.0.1:0\"\n", company.address);
     let turned = thief.map(|thief| format!("[peer.endpoints]\nacme = \"{}\"\n", thief.address));
     fs::write(company.data.join("staydown.toml"), listen + &turned.unwrap_or_default()).unwrap();
 }

@@ -171,7 +171,11 @@ impl Company {
         let told = format!("{}{}", ran.out, ran.err);
         let words = told.split_whitespace().find(|text| text.split('-').filter(|word| word.len() > 2).count() == 8);
         assert!(words.is_some(), "eight key words are told: {told}");
-        fs::write(self.data.join("staydown.toml"), format!("[peer]\nlisten = \"{at}\"\n")).unwrap();
+        fs::write(
+            self.data.join("staydown.toml"),
+            format!("[peer]\nlisten = \"{at}\"\n[web]\nlisten = \"127.0.0.1:0\"\n"),
+        )
+        .unwrap();
         request
     }
 

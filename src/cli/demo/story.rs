@@ -10,11 +10,12 @@ use super::{
     ACME, BOLT, COMPANIES, CYAN, DOVE, ECHO, Forum, MEMBERS, STEP_MAX, Sample, Teller, answers, lookup, say, statement,
     until,
 };
+use crate::answers;
 use crate::cli::client::Node;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::item::Hash;
+use crate::cli::show;
 use crate::cli::submit::Terms;
-use crate::cli::{json, show};
 use crate::clock;
 use crate::replica::ids::{TimeMs, hex};
 use crate::wire::local;
@@ -77,13 +78,13 @@ fn drawn() -> Hash {
 
 /// Every company answers this when it sees the item.
 async fn verdict_is(forum: &Forum, what: &str, item: &Sample, verdict: local::Verdict) -> Result<(), Failure> {
-    let wanted = json::verdict(verdict);
+    let wanted = answers::verdict(verdict);
     for company in COMPANIES {
         let name = MEMBERS[company].name;
         until(&format!("{what} is {wanted} at {name}"), STEP_MAX, async || {
             let answer = lookup(forum.node(company), item).await?;
             let got = answer.verdict();
-            Ok((got == verdict && !answer.matches.is_empty()).then_some(()).ok_or(json::verdict(got).to_owned()))
+            Ok((got == verdict && !answer.matches.is_empty()).then_some(()).ok_or(answers::verdict(got).to_owned()))
         })
         .await?;
     }

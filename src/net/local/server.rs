@@ -17,6 +17,7 @@ use tonic::Status;
 use tonic::server::NamedService;
 
 use super::LocalService;
+use super::gate::Gate;
 use super::lookups::FILES_BYTES_MAX;
 use crate::net::limits::LOCAL_MESSAGE_BYTES_MAX;
 use crate::wire::local_service::forum_server::ForumServer;
@@ -31,15 +32,15 @@ const LONG_REQUESTS_MAX: usize = 4;
 /// The gRPC service, with its limits set.
 #[derive(Clone)]
 pub struct LocalServer {
-    ordinary: ForumServer<LocalService>,
-    lookups: ForumServer<LocalService>,
+    ordinary: ForumServer<Gate>,
+    lookups: ForumServer<Gate>,
     long: Arc<Semaphore>,
 }
 
 impl LocalServer {
     pub(super) fn new(service: &LocalService) -> Self {
         let limited = |bytes| {
-            let server = ForumServer::new(service.clone());
+            let server = ForumServer::new(Gate::new(service.clone()));
             server.max_decoding_message_size(bytes).max_encoding_message_size(LOCAL_MESSAGE_BYTES_MAX)
         };
         let (ordinary, lookups) = (limited(LOCAL_MESSAGE_BYTES_MAX), limited(LOOKUP_BYTES_MAX));
@@ -48,7 +49,7 @@ impl LocalServer {
 }
 
 impl NamedService for LocalServer {
-    const NAME: &'static str = <ForumServer<LocalService> as NamedService>::NAME;
+    const NAME: &'static str = <ForumServer<Gate> as NamedService>::NAME;
 }
 
 impl tower::Service<http::Request<tonic::body::Body>> for LocalServer {

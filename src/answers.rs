@@ -1,4 +1,4 @@
-//! What `--json` writes, for every command: the one schema.
+//! What `--json` writes for every command, and what the HTTP API answers: the one schema.
 //!
 //! One JSON value a command (`match` with several items and `list search` write one a line). Bytes are lowercase
 //! hexadecimal, times are Unix milliseconds, 0 is "never" or "none" where the field says so. Fields are only ever
@@ -530,7 +530,7 @@ pub struct SuspendedMember {
 }
 
 /// `key rotate --log` and `log close`: a log that was ended.
-pub(super) fn ended(log: &local::RotatedLog) -> serde_json::Value {
+pub fn ended(log: &local::RotatedLog) -> serde_json::Value {
     serde_json::json!({
         "lane": log.lane, "closed_log_no": log.closed_log_no, "closed_seq": log.closed_seq, "next_log_no": log.next_log_no,
     })
@@ -989,5 +989,66 @@ pub fn verdict(verdict: local::Verdict) -> &'static str {
         local::Verdict::Block => "BLOCK",
         // What this program does not know is for people to look at.
         local::Verdict::Review | local::Verdict::Unspecified => "REVIEW",
+    }
+}
+
+/// `token new`. The one time that its secret is shown.
+#[derive(Serialize)]
+pub struct NewToken {
+    /// The token itself.
+    pub secret: String,
+    /// Of a person: whoever opens it is signed in; empty for a program, and where there is no console.
+    pub link: String,
+    /// What the node keeps of it.
+    pub token: Token,
+}
+
+/// `token list`: one a token.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of Token in forum.proto")]
+pub struct Token {
+    pub name: String,
+    pub role: String,
+    pub scopes: Vec<String>,
+    pub made_ms: u64,
+    pub expires_ms: u64,
+}
+
+/// `audit export`: one an act.
+#[derive(Serialize)]
+#[expect(missing_docs, reason = "the fields are those of AuditedAct in forum.proto")]
+pub struct AuditedAct {
+    pub time_ms: u64,
+    pub caller: String,
+    pub via: String,
+    pub request_id: String,
+    pub action: String,
+    pub target: String,
+    pub outcome: String,
+}
+
+impl From<local::CreateTokenResponse> for NewToken {
+    fn from(c: local::CreateTokenResponse) -> Self {
+        Self { secret: c.secret, link: c.link, token: c.token.unwrap_or_default().into() }
+    }
+}
+
+impl From<local::Token> for Token {
+    fn from(t: local::Token) -> Self {
+        Self { name: t.name, role: t.role, scopes: t.scopes, made_ms: t.made_ms, expires_ms: t.expires_ms }
+    }
+}
+
+impl From<local::AuditedAct> for AuditedAct {
+    fn from(a: local::AuditedAct) -> Self {
+        Self {
+            time_ms: a.time_ms,
+            caller: a.caller,
+            via: a.via,
+            request_id: a.request_id,
+            action: a.action,
+            target: a.target,
+            outcome: a.outcome,
+        }
     }
 }

@@ -1,0 +1,424 @@
+//! What every request passes before a handler sees it, in this order: its name, the host it is meant for, who sends it,
+//! whether their browser meant to, and how often they may. And what every answer carries.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, HeaderName,
+    LOCATION, ORIGIN, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use http_body_util::{BodyExt as _, Limited};
+use tonic::Code;
+
+use super::server::{Pace, Paced};
+use super::{Limits, Problem, REQUEST, Web, console};
+use crate::access::{Caller, Scope, Session, Via};
+use crate::clock;
+use crate::net::request_id::{REQUEST_ID, RequestId};
+use crate::net::status::refuse;
+
+/// Name of the cookie of a session.
+pub const SESSION_COOKIE: &str = "staydown_session";
+/// Header that proves that a script of our own pages sends a request.
+pub const CSRF_HEADER: &str = "x-csrf-token";
+/// Field of every form that proves that it is one of our own pages'.
+pub const CSRF_FIELD: &str = "csrf";
+/// What our pages may load, and where they may send: themselves, and nothing inline. `data:` images are our style sheet's.
+pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+/// Paths that need no token: nothing that they show is anybody's.
+pub const OPEN: [&str; 3] = ["/login", "/healthz", "/readyz"];
+/// And everything below this.
+pub const OPEN_FOLDER: &str = "/assets/";
+/// Paths whose forms bring files, and check [`CSRF_FIELD`] themselves where a request has no [`CSRF_HEADER`].
+const UPLOADS: [&str; 2] = ["/submit/file", "/batches/import"];
+
+/// How often callers may ask.
+pub struct Rates {
+    tokens: DefaultKeyedRateLimiter<Arc<str>>,
+    strangers: DefaultDirectRateLimiter,
+}
+
+impl Rates {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let tokens = Quota::per_second(limits.requests_per_s).allow_burst(limits.requests_burst);
+        let strangers = Quota::per_second(limits.strangers_per_s).allow_burst(limits.strangers_burst);
+        // Keys are names of tokens, so that there are no more of them than tokens were ever made since the start.
+        Self { tokens: RateLimiter::keyed(tokens), strangers: RateLimiter::direct(strangers) }
+    }
+}
+
+/// By which door a request comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Page,
+    Api,
+    Grpc,
+}
+
+impl Door {
+    fn of(request: &Request) -> Self {
+        let grpc =
+            request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        match request.uri().path() {
+            _ if grpc => Self::Grpc,
+            path if path.starts_with("/v1/") || path == "/metrics" => Self::Api,
+            _ => Self::Page,
+        }
+    }
+}
+
+/// Lets a request through, or answers it.
+pub async fn guard(State(web): State<Web>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers());
+    let door = Door::of(&request);
+    let wants_html = door == Door::Page && accepts_html(request.headers());
+    let is_asset = request.uri().path().starts_with(OPEN_FOLDER);
+    request.extensions_mut().insert(id.clone());
+    let answer = REQUEST.scope(id.clone(), async {
+        match admit(&web, door, request).await {
+            Ok(request) => next.run(request).await,
+            Err(refusal) => refusal.answer(door),
+        }
+    });
+    let answer = answer.await;
+    let answer = if wants_html { as_page(answer) } else { answer };
+    dressed(answer, &web, &id, is_asset)
+}
+
+/// Why a request is not let through.
+enum Refusal {
+    Problem(Box<Problem>),
+    /// The browser goes to sign in, and comes back.
+    SignIn(String),
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(Box::new(problem))
+    }
+}
+
+impl Refusal {
+    fn answer(self, door: Door) -> Response {
+        match self {
+            Self::SignIn(to) => (StatusCode::SEE_OTHER, [(LOCATION, to)]).into_response(),
+            Self::Problem(problem) if door == Door::Grpc => {
+                let code = match problem.status {
+                    401 => Code::Unauthenticated,
+                    403 => Code::PermissionDenied,
+                    429 => Code::ResourceExhausted,
+                    _ => Code::InvalidArgument,
+                };
+                refuse(code, &problem.reason, problem.detail.clone()).into_http()
+            }
+            Self::Problem(problem) => problem.into_response(),
+        }
+    }
+}
+
+async fn admit(web: &Web, door: Door, request: Request) -> Result<Request, Refusal> {
+    check_host(web, &request)?;
+    let (mut parts, body) = request.into_parts();
+    let open = OPEN.contains(&parts.uri.path()) || parts.uri.path().starts_with(OPEN_FOLDER);
+    let who = who(web, door, &parts.headers)?;
+    let body = pace(web, door, body);
+    let body = match (&who, parts.method.is_safe()) {
+        (_, true) => body,
+        (Who::Browser(session), false) => of_our_page(web, &parts.headers, &parts.uri, session, body).await?,
+        // Signing in is a form, too: nobody is to be signed in as somebody else from another site.
+        (Who::Nobody, false) if open => {
+            same_origin(&parts.headers)?;
+            body
+        }
+        _ => body,
+    };
+    match who {
+        Who::Nobody if open => limit_strangers(web, &parts.method)?,
+        Who::Nobody => return Err(stranger(web, door, &parts.uri, &parts.headers)),
+        Who::Program(caller) => {
+            limit(web, &caller)?;
+            allow_metrics(&parts.uri, &caller)?;
+            parts.extensions.insert(caller);
+        }
+        Who::Browser(session) => {
+            limit(web, &session.caller)?;
+            allow_metrics(&parts.uri, &session.caller)?;
+            parts.extensions.insert(session.caller.clone());
+            parts.extensions.insert(session);
+        }
+    }
+    Ok(Request::from_parts(parts, body))
+}
+
+/// A page of somebody else's, whose name was made to point to this machine, sends that name (DNS rebinding). Addresses
+/// cannot be made to point elsewhere.
+fn check_host(web: &Web, request: &Request) -> Result<(), Problem> {
+    let refused = |detail: &str| {
+        let fix = "name it in the settings: web.hosts";
+        Problem::new(StatusCode::MISDIRECTED_REQUEST, "HOST", detail).with_fix(fix)
+    };
+    if request.headers().get_all(HOST).iter().count() > 1 {
+        return Err(refused("there is more than one host"));
+    }
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    let host = host.ok_or_else(|| refused("there is no host"))?;
+    let name = host_name(host).to_ascii_lowercase();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok();
+    if address || name == "localhost" || web.hosts.contains(&name) {
+        return Ok(());
+    }
+    Err(refused("this node is not reached under that name"))
+}
+
+/// Without the port.
+fn host_name(host: &str) -> &str {
+    match (host.starts_with('['), host.find(']'), host.rfind(':')) {
+        (true, Some(end), _) => &host[..=end],
+        (false, _, Some(colon)) => &host[..colon],
+        _ => host,
+    }
+}
+
+enum Who {
+    Program(Caller),
+    Browser(Session),
+    Nobody,
+}
+
+/// A token goes before a cookie. One that is shown and does not hold is refused, not overlooked.
+fn who(web: &Web, door: Door, headers: &HeaderMap) -> Result<Who, Problem> {
+    let now = clock::now();
+    if let Some(shown) = headers.get(AUTHORIZATION) {
+        let via = if door == Door::Grpc { Via::Grpc } else { Via::Http };
+        let token = shown.to_str().ok().and_then(|shown| shown.split_once(' '));
+        let token = token.filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
+        return match token.and_then(|token| web.access().bearer(token, via, now)) {
+            Some(caller) => Ok(Who::Program(caller)),
+            None if web.rates.strangers.check().is_err() => Err(too_many()),
+            None => Err(Problem::new(StatusCode::UNAUTHORIZED, "TOKEN", "the token is unknown, or has ended")
+                .with_fix("make another: staydown token new")),
+        };
+    }
+    if door == Door::Grpc {
+        return Ok(Who::Nobody);
+    }
+    let session = session_cookie(headers).and_then(|key| web.access().session(key, now));
+    Ok(session.map_or(Who::Nobody, Who::Browser))
+}
+
+/// The key of the session, as the browser sends it.
+pub fn session_cookie(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.filter(|(name, _)| *name == SESSION_COOKIE).map(|(_, key)| key).next()
+}
+
+/// The cookie of a session; an empty key ends it in the browser.
+pub fn set_cookie(web: &Web, headers: &HeaderMap, key: &str) -> String {
+    let ended = if key.is_empty() { "; Max-Age=0" } else { "" };
+    let secure = if is_secure(web, headers) { "; Secure" } else { "" };
+    format!("{SESSION_COOKIE}={key}; Path=/; HttpOnly; SameSite=Strict{secure}{ended}")
+}
+
+/// Whether the browser came over TLS: to us, or to the proxy that the settings speak of.
+fn is_secure(web: &Web, headers: &HeaderMap) -> bool {
+    let forwarded = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
+    web.secure || web.behind_proxy && forwarded
+}
+
+fn stranger(web: &Web, door: Door, uri: &Uri, headers: &HeaderMap) -> Refusal {
+    if web.rates.strangers.check().is_err() {
+        return too_many().into();
+    }
+    if door == Door::Page && accepts_html(headers) {
+        let next = uri.path_and_query().map_or("/", |path| path.as_str());
+        let next = percent_encoding::utf8_percent_encode(next, percent_encoding::NON_ALPHANUMERIC);
+        return Refusal::SignIn(if uri.path() == "/" { "/login".into() } else { format!("/login?next={next}") });
+    }
+    let problem = Problem::new(StatusCode::UNAUTHORIZED, "TOKEN", "this needs a token: Authorization: Bearer sdt_...");
+    problem.with_fix("make one: staydown token new").into()
+}
+
+fn limit_strangers(web: &Web, method: &Method) -> Result<(), Problem> {
+    // Pages and probes cost nothing; signing in does.
+    if method.is_safe() || web.rates.strangers.check().is_ok() { Ok(()) } else { Err(too_many()) }
+}
+
+fn limit(web: &Web, caller: &Caller) -> Result<(), Problem> {
+    if web.rates.tokens.check_key(&caller.name).is_ok() { Ok(()) } else { Err(too_many()) }
+}
+
+fn too_many() -> Problem {
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "RATE", "too many requests: wait, and ask again")
+}
+
+/// The one address that no call of the service stands behind.
+fn allow_metrics(uri: &Uri, caller: &Caller) -> Result<(), Problem> {
+    if uri.path() != "/metrics" || caller.scopes.allow(Scope::Metrics) {
+        return Ok(());
+    }
+    let detail = format!("the token {} does not allow metrics", caller.name);
+    Err(Problem::new(StatusCode::FORBIDDEN, "SCOPE", detail))
+}
+
+/// A request with a cookie that changes something: sent by a page of ours, for this very session. The cookie alone
+/// proves nothing, since browsers send it along for everybody.
+async fn of_our_page(
+    web: &Web,
+    headers: &HeaderMap,
+    uri: &Uri,
+    session: &Session,
+    body: Body,
+) -> Result<Body, Problem> {
+    same_origin(headers)?;
+    let refused = |why: &str| {
+        Problem::new(StatusCode::FORBIDDEN, "CSRF", why).with_fix("reload the page, and send the form again")
+    };
+    if let Some(shown) = headers.get(CSRF_HEADER) {
+        let ours = shown.to_str().is_ok_and(|shown| session.is_csrf(shown));
+        return if ours { Ok(body) } else { Err(refused("the request does not belong to this session")) };
+    }
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    if kind.starts_with("multipart/form-data") && UPLOADS.contains(&uri.path()) {
+        return Ok(body);
+    }
+    if !kind.starts_with("application/x-www-form-urlencoded") {
+        return Err(refused("the request is no form of ours"));
+    }
+    let form = whole(body, web.limits.form_bytes_max).await?;
+    let shown = form_urlencoded::parse(&form).find(|(name, _)| name == CSRF_FIELD);
+    match shown {
+        Some((_, shown)) if session.is_csrf(&shown) => Ok(Body::from(form)),
+        _ => Err(refused("the form does not belong to this session")),
+    }
+}
+
+async fn whole(body: Body, max: usize) -> Result<Bytes, Problem> {
+    let read = Limited::new(body, max).collect().await;
+    read.map(http_body_util::Collected::to_bytes).map_err(|error| {
+        if error.downcast_ref::<http_body_util::LengthLimitError>().is_some() {
+            let detail = format!("the form has more than {max} bytes");
+            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", detail);
+        }
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "SLOW", "the form did not come in time, or not whole")
+    })
+}
+
+/// Browsers say where a request comes from, and no page can make them lie. Old ones that say nothing are refused.
+fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
+    let refused = || Problem::new(StatusCode::FORBIDDEN, "ORIGIN", "the request comes from another site");
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    if site.is_some_and(|site| site != b"same-origin") {
+        return Err(refused());
+    }
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let origin = headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+    match origin.map(|origin| origin.split_once("://").map(|(_, authority)| authority)) {
+        None if site.is_some() => Ok(()),
+        None => Err(refused()),
+        Some(authority) if authority.is_some() && authority == host => Ok(()),
+        Some(_) => Err(refused()),
+    }
+}
+
+/// Bodies of streams over gRPC live as long as their streams; any other has to come at some pace.
+fn pace(web: &Web, door: Door, body: Body) -> Body {
+    if door == Door::Grpc {
+        return body;
+    }
+    let pace = Pace { grace: web.limits.body_grace, bytes_per_s: web.limits.body_bytes_per_s };
+    Body::new(Paced::new(body, pace))
+}
+
+fn accepts_html(headers: &HeaderMap) -> bool {
+    headers.get("accept").is_some_and(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")))
+}
+
+/// A refusal that a person sees is a page.
+fn as_page(answer: Response) -> Response {
+    let Some(problem) = answer.extensions().get::<Arc<Problem>>().cloned() else { return answer };
+    let Some(html) = console::refusal(&problem) else { return answer };
+    let (mut parts, _) = answer.into_parts();
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    parts.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(parts, Body::from(html))
+}
+
+fn dressed(mut answer: Response, web: &Web, id: &RequestId, is_asset: bool) -> Response {
+    let headers = answer.headers_mut();
+    let fixed = [
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("x-frame-options"), "DENY"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
+    ];
+    for (name, value) in fixed {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    if !is_asset {
+        // What somebody saw is in no cache after they have gone.
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if web.secure {
+        headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(HeaderName::from_static(REQUEST_ID), id);
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_host_is_known_without_its_port() {
+        for (host, name) in [
+            ("127.0.0.1:7701", "127.0.0.1"),
+            ("[::1]:7701", "[::1]"),
+            ("localhost", "localhost"),
+            ("a.example:1", "a.example"),
+        ] {
+            assert_eq!(host_name(host), name);
+        }
+    }
+
+    #[test]
+    fn only_our_own_pages_send_what_changes_something() {
+        let from = |pairs: &[(&'static str, &str)]| {
+            let mut all = vec![("host", "127.0.0.1:7701")];
+            all.extend(pairs);
+            same_origin(&headers(&all)).is_ok()
+        };
+        assert!(from(&[("origin", "http://127.0.0.1:7701")]));
+        assert!(from(&[("origin", "http://127.0.0.1:7701"), ("sec-fetch-site", "same-origin")]));
+        assert!(from(&[("sec-fetch-site", "same-origin")]));
+        for other in ["http://127.0.0.1:7702", "http://evil.example", "null", ""] {
+            assert!(!from(&[("origin", other)]), "{other}");
+        }
+        assert!(!from(&[("origin", "http://127.0.0.1:7701"), ("sec-fetch-site", "cross-site")]));
+        assert!(!from(&[("sec-fetch-site", "same-site")]) && !from(&[("sec-fetch-site", "none")]) && !from(&[]));
+    }
+
+    #[test]
+    fn the_session_is_found_among_other_cookies() {
+        let found = |value: &str| session_cookie(&headers(&[("cookie", value)])).map(str::to_owned);
+        assert_eq!(found("a=b; staydown_session=KEY; c=d").as_deref(), Some("KEY"));
+        assert_eq!(found("xstaydown_session=KEY"), None);
+    }
+}

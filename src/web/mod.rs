@@ -1,0 +1,156 @@
+//! What our own people and programs reach over TCP: the console, the HTTP API, metrics, and the local gRPC service, on one
+//! port. Everybody shows a token, or a session that one opened; what they may is decided in [`crate::net::local::gate`].
+
+pub mod api;
+pub mod console;
+pub mod guard;
+pub mod limits;
+pub mod problem;
+pub mod server;
+pub mod tls;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tonic::service::Routes;
+
+pub use self::limits::Limits;
+pub use self::problem::Problem;
+pub use self::server::serve;
+pub use self::tls::WebTls;
+use crate::access::{Access, Caller, Via};
+use crate::config::WebConfig;
+use crate::net::local::LocalService;
+use crate::net::local::gate::Gate;
+use crate::net::request_id::RequestId;
+use crate::wire::DESCRIPTORS;
+use crate::wire::local as l;
+use crate::wire::local_service::forum_server::{Forum as _, ForumServer};
+
+tokio::task_local! {
+    /// The id of the request that is being answered.
+    static REQUEST: RequestId;
+}
+
+/// The id of the request that is being answered; a new one outside of any.
+pub fn request_id() -> RequestId {
+    REQUEST.try_with(RequestId::clone).unwrap_or_default()
+}
+
+/// Runs a task of its own under the id of the request that it belongs to.
+pub async fn with_request_id<T>(id: RequestId, task: impl Future<Output = T>) -> T {
+    REQUEST.scope(id, task).await
+}
+
+/// What every handler has at hand. Cheap to clone.
+#[derive(Clone)]
+pub struct Web {
+    /// The local service behind its door.
+    pub service: Gate,
+    /// What bounds callers.
+    pub limits: Arc<Limits>,
+    /// Under which names this listener is reached.
+    hosts: Arc<[String]>,
+    /// Browsers send cookies over TLS only.
+    secure: bool,
+    /// A proxy ends TLS, and says so in its headers.
+    behind_proxy: bool,
+    rates: Arc<guard::Rates>,
+    hub: console::Hub,
+}
+
+impl Web {
+    /// Serves `service` as `config` says.
+    pub fn new(service: LocalService, config: &WebConfig, limits: Limits) -> Self {
+        Self {
+            rates: Arc::new(guard::Rates::new(&limits)),
+            limits: Arc::new(limits),
+            hosts: config.hosts.clone().into(),
+            secure: config.certificate.is_some(),
+            behind_proxy: config.allow_plaintext,
+            hub: console::Hub::new(service.clone()),
+            service: Gate::new(service),
+        }
+    }
+
+    /// A message to the service, as `caller` and under the id of the request that is being answered.
+    pub fn ask<M>(&self, caller: &Caller, message: M) -> tonic::Request<M> {
+        let mut request = tonic::Request::new(message);
+        request.extensions_mut().insert(caller.clone());
+        request.extensions_mut().insert(request_id());
+        request
+    }
+
+    /// Tokens, sessions and the audit trail.
+    pub fn access(&self) -> &Arc<Access> {
+        self.service.service().access()
+    }
+
+    /// What every page of the console hears live.
+    pub fn hub(&self) -> &console::Hub {
+        &self.hub
+    }
+}
+
+/// Everything that is served, behind the guard.
+///
+/// # Errors
+/// The descriptors that reflection tells of do not decode, which is a mistake of ours.
+pub async fn router(web: Web) -> Result<Router, tonic_reflection::server::Error> {
+    let (api, _) = api::routes().split_for_parts();
+    let pages = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .merge(api)
+        .merge(console::routes())
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(not_this_method)
+        .layer(axum::extract::DefaultBodyLimit::max(web.limits.body_bytes_max))
+        .with_state(web.clone());
+    let grpc = grpc(&web).await?;
+    Ok(pages.merge(grpc).layer(axum::middleware::from_fn_with_state(web, guard::guard)))
+}
+
+/// The gRPC service with health and reflection (v1 and v1alpha).
+async fn grpc(web: &Web) -> Result<Router, tonic_reflection::server::Error> {
+    let reflection =
+        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<ForumServer<Gate>>().await;
+    let routes = Routes::new(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(web.service.service().clone().into_server());
+    // Its own answer to what it does not have would hide ours.
+    Ok(routes.into_axum_router().reset_fallback())
+}
+
+/// The process answers, and what it signs can be written.
+async fn healthz(State(web): State<Web>) -> Response {
+    match web.service.service().failure() {
+        None => "ok\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+/// Lookups are worth asking.
+async fn readyz(State(web): State<Web>) -> Response {
+    let probe = Caller { name: "probe".into(), scopes: crate::access::Role::Viewer.scopes(), via: Via::Http };
+    match web.service.status(web.ask(&probe, l::StatusRequest {})).await {
+        // Health's reasons name members and addresses, and whoever asks here shows no token.
+        Ok(status) if status.get_ref().health != "RED" => "ready\n".into_response(),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready; staydown status says why\n").into_response(),
+    }
+}
+
+async fn nothing_here() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing at this address")
+}
+
+async fn not_this_method() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD", "this address does not take this method")
+}

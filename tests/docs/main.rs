@@ -12,7 +12,7 @@
 //! | `<!-- docs: wait 3 TEXT -->` | until the last example, or what it left running, has written TEXT so often |
 //! | `<!-- docs: file NAME -->` | the next block is what a reader puts into that file |
 //! | `<!-- docs: output -->` | the next block is what the last example writes; `...` stands for anything |
-//! | `<!-- docs: needs PROGRAM -->` | the page is passed over where this program is missing, unless CI is true |
+//! | `<!-- docs: needs PROGRAM -->` | the next example is left out where this program is missing, unless CI is true |
 //!
 //! Blocks marked `sh` are run. In them, addresses of this machine (127.0.0.1) and of `example.org` become addresses of
 //! the loopback network that nobody uses, so that nothing else on the machine is in the way.

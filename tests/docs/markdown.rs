@@ -23,11 +23,10 @@ pub(crate) enum Part {
     Setup(String),
     At(String),
     Carry { file: String, from: String },
-    Example { line: usize, text: String, exit: u8 },
+    Example { line: usize, text: String, exit: u8, needs: Option<String> },
     Wait { times: usize, text: String },
     Output { line: usize, text: String },
     File { name: String, text: String },
-    Needs(String),
 }
 
 /// What the next fence is.
@@ -36,6 +35,7 @@ struct Expected {
     exit: u8,
     output: bool,
     file: Option<String>,
+    needs: Option<String>,
 }
 
 impl Document {
@@ -75,7 +75,7 @@ impl Document {
         } else if expected.output {
             self.parts.push(Part::Output { line, text });
         } else if kind == "sh" {
-            self.parts.push(Part::Example { line, text, exit: expected.exit });
+            self.parts.push(Part::Example { line, text, exit: expected.exit, needs: expected.needs });
         } else {
             self.fences.push((line, text));
         }
@@ -87,7 +87,7 @@ impl Document {
         match verb {
             "setup" => self.parts.push(Part::Setup(word(rest)?)),
             "at" => self.parts.push(Part::At(word(rest)?)),
-            "needs" => self.parts.push(Part::Needs(word(rest)?)),
+            "needs" => expected.needs = Some(word(rest)?),
             "carry" => {
                 let (file, from) = rest.split_once(" from ")?;
                 self.parts.push(Part::Carry { file: word(file)?, from: word(from)? });
@@ -186,7 +186,7 @@ mod tests {
              1. x\n   ```sh\n   a\n     b\n   ```\n<!-- docs: exit 3 -->\n```sh\nfalse\n```\n<!-- docs: sing -->\n",
         );
         assert!(matches!(&page.parts[0], Part::Setup(name) if name == "forum"));
-        assert!(matches!(&page.parts[1], Part::Example { line: 3, text, exit: 0 } if text == "staydown status\n"));
+        assert!(matches!(&page.parts[1], Part::Example { line: 3, text, exit: 0, .. } if text == "staydown status\n"));
         assert!(matches!(&page.parts[2], Part::Output { text, .. } if text == "GREEN\n"));
         assert!(matches!(&page.parts[3], Part::Example { text, .. } if text == "a\n  b\n"));
         assert!(matches!(&page.parts[4], Part::Example { exit: 3, .. }));

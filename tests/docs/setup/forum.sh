@@ -18,3 +18,4 @@ done
 for data in "$acme" bolt cyan; do
     until grep -q '^Joined\.' "$data.log"; do sleep 0.05; done
 done
+staydown submit samples/poster-02.jpg --label propaganda --wait-peers 2

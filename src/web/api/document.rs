@@ -99,7 +99,7 @@ fn complete(operation: &mut Operation) {
     let needed = format!("A token needs {scopes}.");
     let text = if description.is_empty() { needed } else { format!("{description}\n\n{needed}") };
     operation.description = Some(text);
-    if let Some(body) = &mut operation.request_body {
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
         body.required = Some(Required::True);
     }
     for (status, when) in REFUSALS.into_iter().chain([BUG]) {

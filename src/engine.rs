@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::ops::{ControlFlow, Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::Duration;
@@ -120,6 +120,8 @@ pub struct Shared {
     replica: RwLock<Replica>,
     /// Readers that the engine keeps waiting.
     waiting: AtomicUsize,
+    /// Grows with each step of the engine.
+    beats: AtomicU64,
     matcher: Matcher,
     store: Store,
     data: PathBuf,
@@ -156,6 +158,16 @@ impl Shared {
         while self.waiting.load(Ordering::SeqCst) > 0 && begun.elapsed() < GIVE_WAY_MAX {
             thread::yield_now();
         }
+    }
+
+    /// Grows as long as the engine's thread gets somewhere, ten times a second at least but while it writes to disk. That
+    /// it stands still for longer than a write may take means that the engine hangs.
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
+    fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
     }
 
     fn replica_mut(&self) -> Writing<'_> {
@@ -525,6 +537,7 @@ pub fn start_with(
         matcher,
         replica: RwLock::new(replica),
         waiting: AtomicUsize::new(0),
+        beats: AtomicU64::new(0),
         store,
         data: data.to_owned(),
         failed: Mutex::new(None),
@@ -726,7 +739,9 @@ impl Engine {
                 runtime.block_on(linger(&mut inputs, &mut batch));
             }
             let stop = batch.iter().any(|m| matches!(m, Message::Stop));
+            self.shared.beat();
             self.turn(&mut batch);
+            self.shared.beat();
             if stop {
                 break;
             }
@@ -883,6 +898,7 @@ impl Engine {
     fn count(&self) -> Vec<Effect> {
         let mut effects = self.shared.replica_mut().handle(Input::DurableInPieces, clock::now());
         while self.shared.replica().is_counting() {
+            self.shared.beat();
             self.shared.give_way();
             effects.extend(self.shared.replica_mut().handle(Input::NextPiece, clock::now()));
         }
@@ -1019,6 +1035,7 @@ impl Engine {
                 (replica.begin_rebuild(now), replica.keyring())
             };
             let folded = self.shared.store.for_each_block(|id, bytes| {
+                self.shared.beat();
                 let frame = Frame::decode(Bytes::copy_from_slice(bytes)).ok();
                 match frame.and_then(|f| keyring.verify(f).ok()) {
                     Some(block) => self.shared.replica().rebuild(&mut rebuild, &block),
@@ -1051,6 +1068,7 @@ impl Engine {
     fn redact(&mut self, ids: &[BlockId]) {
         let keyring = self.shared.replica().keyring();
         let redacted = |bytes: &[u8]| {
+            self.shared.beat();
             let mut frame = Frame::decode(Bytes::copy_from_slice(bytes)).ok()?;
             keyring.redact(&mut frame).then(|| frame.encode().to_vec())
         };
@@ -1061,7 +1079,10 @@ impl Engine {
             .forget()
             .map_err(|e| e.to_string())
             .and_then(|()| {
-                let rewrite = |id, bytes: &[u8]| ids.contains(&id).then(|| redacted(bytes)).flatten();
+                let rewrite = |id, bytes: &[u8]| {
+                    shared.beat();
+                    ids.contains(&id).then(|| redacted(bytes)).flatten()
+                };
                 shared.store.rewrite(rewrite).map_err(|e| e.to_string())
             })
             .and_then(|_blocks| self.journal.rewrite(redacted).map_err(|e| e.to_string()))

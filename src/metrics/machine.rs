@@ -10,7 +10,7 @@ use super::sheet::{Labels, Sheet, flag, number};
 use crate::engine::{JOURNAL_FILE, OUTBOX_FILE, SNAPSHOT_FILE, STORE_FOLDER};
 use crate::net::local::LocalService;
 use crate::replica::ids::TimeMs;
-use crate::store::{disk_room, size_on_disk};
+use crate::store::{room, size_on_disk};
 
 /// Ticks of a second in `/proc`: a constant of Linux towards programs, whatever the kernel's own clock does.
 const TICKS_PER_S: f64 = 100.0;
@@ -44,7 +44,7 @@ fn files(folder: &Path, sheet: &mut Sheet) {
         "When the latest snapshot was written; none: there is none.",
         made.ok().map(since_1970),
     );
-    let room = disk_room(folder).ok();
+    let room = room(folder).ok();
     let sample = |bytes: Option<u64>| bytes.map(|bytes| (Labels::new(), number(bytes)));
     sheet.gauges(
         "disk_free_bytes",

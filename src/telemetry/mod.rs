@@ -9,15 +9,16 @@ mod json;
 mod otel;
 
 use std::io;
+use std::sync::OnceLock;
 
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::JsonFields;
-use tracing_subscriber::layer::{Layer, SubscriberExt as _};
+use tracing_subscriber::layer::{Filter, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, fmt, reload};
 
 use crate::config::{Config, LogConfig, LogFormat};
 
@@ -32,6 +33,19 @@ pub struct Telemetry {
     traces: Option<otel::Traces>,
 }
 
+/// Goes by another filter from now on.
+type Refilter = Box<dyn Fn(EnvFilter) + Send + Sync>;
+
+/// Changes the filter of the log that was started: one log a process.
+static LINES: OnceLock<Refilter> = OnceLock::new();
+
+/// Shows other log lines from now on; a filter that makes no sense changes nothing. What traces have is not changed.
+pub fn filter_by(filter: &str) {
+    if let (Some(refilter), Ok(filter)) = (LINES.get(), EnvFilter::try_new(filter)) {
+        refilter(filter);
+    }
+}
+
 /// Begins to log to standard error as `config` says; `colour`: to a person's terminal. A second call in one process changes
 /// nothing.
 ///
@@ -42,36 +56,50 @@ pub fn start(config: &Config, colour: bool) -> Result<Telemetry, String> {
     #[cfg(feature = "otel")]
     {
         let traces = log.otlp_endpoint.as_deref().map(otel::Traces::to).transpose()?;
-        let layer = traces.as_ref().map(|traces| traces.layer().with_filter(filter(log)));
-        // Whoever was first goes on logging.
-        drop(tracing_subscriber::registry().with(layer).with(lines(log, colour, io::stderr)).try_init());
+        let layer = traces.as_ref().map(|traces| traces.layer().with_filter(harmless(asked(log))));
+        let (lines, refilter) = lines(log, colour, io::stderr);
+        started(tracing_subscriber::registry().with(layer).with(lines).try_init(), refilter);
         Ok(Telemetry { traces })
     }
     #[cfg(not(feature = "otel"))]
     {
-        let _: Result<(), _> = tracing_subscriber::registry().with(lines(log, colour, io::stderr)).try_init();
+        let (lines, refilter) = lines(log, colour, io::stderr);
+        started(tracing_subscriber::registry().with(lines).try_init(), refilter);
         Ok(Telemetry::default())
     }
 }
 
-/// Log lines in the form that `log` asks for.
-fn lines<S, W>(log: &LogConfig, colour: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+/// Whoever was first goes on logging.
+fn started(started: Result<(), TryInitError>, refilter: Refilter) {
+    if started.is_ok() {
+        drop(LINES.set(refilter));
+    }
+}
+
+/// Log lines in the form that `log` asks for, and how to filter them otherwise.
+fn lines<S, W>(log: &LogConfig, colour: bool, writer: W) -> (Box<dyn Layer<S> + Send + Sync>, Refilter)
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = filter(log);
+    let (filter, handle) = reload::Layer::new(asked(log));
+    let filter = harmless(filter);
     let lines = fmt::layer().with_writer(writer);
-    match log.format {
+    let lines = match log.format {
         LogFormat::Text => lines.with_ansi(colour).with_filter(filter).boxed(),
         LogFormat::Json => {
             lines.fmt_fields(JsonFields::new()).event_format(json::Lines).with_ansi(false).with_filter(filter).boxed()
         }
-    }
+    };
+    // It fails where the log is gone, and then there is nobody to tell.
+    (lines, Box::new(move |filter| drop(handle.reload(filter))))
 }
 
-fn filter<S: Subscriber>(log: &LogConfig) -> impl tracing_subscriber::layer::Filter<S> + use<S> {
-    let asked = EnvFilter::try_new(&log.filter).unwrap_or_else(|_checked_before| EnvFilter::new("info"));
+fn asked(log: &LogConfig) -> EnvFilter {
+    EnvFilter::try_new(&log.filter).unwrap_or_else(|_checked_before| EnvFilter::new("info"))
+}
+
+fn harmless<S, F: Filter<S>>(asked: F) -> impl Filter<S> + use<S, F> {
     asked.and(filter_fn(is_harmless))
 }
 
@@ -110,8 +138,13 @@ mod tests {
         let writer = written.clone();
         let config = Config::default_in("/d".into());
         let log = LogConfig { filter: filter.into(), format, ..config.log };
-        let subscriber = tracing_subscriber::registry().with(lines(&log, false, move || writer.clone()));
-        tracing::subscriber::with_default(subscriber, work);
+        let (lines, refilter) = lines(&log, false, move || writer.clone());
+        let subscriber = tracing_subscriber::registry().with(lines);
+        tracing::subscriber::with_default(subscriber, || {
+            work();
+            refilter(EnvFilter::new("off"));
+            tracing::error!("behind another filter");
+        });
         let bytes = written.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }

@@ -28,6 +28,7 @@ use crate::config::WebConfig;
 use crate::metrics;
 use crate::net::local::LocalService;
 use crate::net::local::gate::Gate;
+use crate::net::readiness::readiness;
 use crate::net::request_id::RequestId;
 use crate::wire::DESCRIPTORS;
 use crate::wire::local as l;
@@ -144,8 +145,8 @@ async fn healthz(State(web): State<Web>) -> Response {
 async fn readyz(State(web): State<Web>) -> Response {
     let probe = Caller { name: "probe".into(), scopes: crate::access::Role::Viewer.scopes(), via: Via::Http };
     match web.service.status(web.ask(&probe, l::StatusRequest {})).await {
-        // Health's reasons name members and addresses, and whoever asks here shows no token.
-        Ok(status) if status.get_ref().health != "RED" => "ready\n".into_response(),
+        // The reasons name members and addresses, and whoever asks here shows no token.
+        Ok(status) if readiness(status.get_ref()).is_ok() => "ready\n".into_response(),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready; staydown status says why\n").into_response(),
     }
 }

@@ -222,17 +222,17 @@ impl LocalService {
         let mut files = Vec::with_capacity(request.files.len());
         for (n, file) in std::mem::take(&mut request.files).into_iter().enumerate() {
             let subjects = Box::pin(self.hashed(file, request.dihedral));
-            let (subjects, quality) = subjects.await.map_err(|error| no_hashes(n, &error))?;
+            let (subjects, listing, quality) = subjects.await.map_err(|error| no_hashes(n, &error))?;
             let signal = |subject: &Subject| l::Signal { r#type: subject.type_name().into(), value: subject.value() };
-            files.push(l::FileLookedUp { signals: subjects.iter().map(signal).collect(), quality });
+            files.push(l::FileLookedUp { signals: subjects.iter().map(signal).collect(), quality, listing });
             queries.extend(subjects.into_iter().map(|subject| (FILES_FROM + n, subject)));
         }
         let sought = Sought { queries, threshold, share_min_permille };
         Ok(Asked { sought, addresses, explain: request.explain, files })
     }
 
-    /// What can be looked up of a file, and the quality of its picture.
-    async fn hashed(&self, file: Bytes, dihedral: bool) -> Result<(Vec<Subject>, Option<u32>), PoolError> {
+    /// What can be looked up of a file, the positions therein of what would list it, and the quality of its picture.
+    async fn hashed(&self, file: Bytes, dihedral: bool) -> Result<(Vec<Subject>, Vec<u32>, Option<u32>), PoolError> {
         let begun = clock::instant();
         let hashed = match dihedral {
             true => self.lookups.hashing.hash_positions(file).await,
@@ -247,13 +247,15 @@ impl LocalService {
         let quality = hashes.image.as_ref().map(|image| u32::from(image.quality));
         let turned = hashes.variants.iter().chain(positions.iter().flatten());
         let turned = turned.map(|picture| Subject::of(Alg::Pdq, &picture.hash));
-        let mut subjects: Vec<_> = hashes.subjects().into_iter().chain(turned).collect();
+        let listing = hashes.subjects();
+        let mut subjects: Vec<_> = listing.iter().cloned().chain(turned).collect();
         if quality.is_some_and(|quality| quality < PDQ_QUALITY_MIN) {
             subjects.retain(|subject| subject.known_alg() != Some(Alg::Pdq));
         }
         subjects.sort_unstable();
         subjects.dedup();
-        Ok((subjects, quality))
+        let listing = (0..).zip(&subjects).filter(|(_, subject)| listing.contains(subject)).map(|(n, _)| n).collect();
+        Ok((subjects, listing, quality))
     }
 
     /// Files that wait for a worker or are being hashed.

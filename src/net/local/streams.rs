@@ -56,6 +56,11 @@ impl Streams {
         Self { stop: Some(stop), ..self }
     }
 
+    /// Whether the node was told to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| *stop.borrow())
+    }
+
     /// Resolves when the node is told to stop.
     pub(super) async fn stopped(self) {
         match self.stop {

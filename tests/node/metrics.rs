@@ -261,6 +261,26 @@ fn prometheus_takes_the_rules_and_each_fires_when_it_should() {
     promtool_says_yes(&tool, &["check", "config", folder.path().join("prometheus.yml").to_str().unwrap()], "");
 }
 
+#[test]
+fn prometheus_understands_every_query_of_the_dashboard() {
+    let Some(tool) = promtool() else { return };
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(deploy("grafana/staydown.json")).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let queries: Vec<_> = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten().collect();
+    // A rule is the only form in which promtool takes a query without a server.
+    let rules = queries.iter().enumerate().map(|(n, query)| {
+        let query = query["expr"].as_str().unwrap().replace("$instance", ".*").replace("$__rate_interval", "5m");
+        serde_json::json!({"record": format!("dashboard:query_{n}"), "expr": query})
+    });
+    let rules = serde_json::json!({"groups": [{"name": "dashboard", "rules": rules.collect::<Vec<_>>()}]});
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dashboard.yml");
+    fs::write(&file, rules.to_string()).unwrap();
+    promtool_says_yes(&tool, &["check", "rules", file.to_str().unwrap()], "");
+    assert!(queries.len() > 40, "{} queries are few", queries.len());
+}
+
 /// What Grafana needs of a dashboard: a title, panels with a title, a place and a query to the data source that is chosen.
 #[test]
 fn the_dashboard_is_one() {

@@ -132,6 +132,11 @@ pub const DOCUMENTED: &[Documented] = &[
         Unset::Value("\"text\""),
         "In which form it says it: text for people, json for programs, one object a line.",
     ),
+    setting(
+        "log.otlp_endpoint",
+        Unset::Value("\"\""),
+        "A collector of OpenTelemetry that traces are sent to, by OTLP over gRPC, as in http://127.0.0.1:4317; none where it is empty. Only a build with the feature otel takes one.",
+    ),
     Documented {
         on_hangup: true,
         ..setting(

@@ -19,6 +19,7 @@ mod flood;
 mod governing;
 mod joining;
 mod keys;
+mod logs;
 mod malformed;
 mod opinions;
 mod policy;

@@ -81,7 +81,7 @@ pub const DOCUMENTED: &[Documented] = &[
     setting(
         "local.mode",
         Unset::Value("\"0600\""),
-        "Permission bits of the socket: \"0660\" lets its group look up and submit.",
+        "Permission bits of the socket: \"0660\" lets its group connect.",
     ),
     setting(
         "local.group",

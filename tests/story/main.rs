@@ -20,6 +20,7 @@ mod governing;
 mod joining;
 mod keys;
 mod malformed;
+mod operating;
 mod opinions;
 mod policy;
 mod privacy;

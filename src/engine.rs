@@ -761,10 +761,7 @@ impl Engine {
         let mut charters = Vec::new();
         let mut resubmissions = Vec::new();
         if now.since(self.awake) > STOOD_STILL_MS {
-            tracing::warn!(
-                for_ms = now.since(self.awake),
-                "stood still: peers are asked before anything is signed"
-            );
+            tracing::warn!(for_ms = now.since(self.awake), "stood still: peers are asked before anything is signed");
             effects.extend(shared.replica_mut().handle(Input::Woke, now));
         }
         for message in batch.drain(..) {

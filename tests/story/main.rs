@@ -21,6 +21,7 @@ mod joining;
 mod keys;
 mod logs;
 mod malformed;
+mod operating;
 mod opinions;
 mod policy;
 mod privacy;

@@ -566,6 +566,8 @@ pub struct Peer {
     pub semantics_max: u32,
     pub agrees: String,
     pub certificate_until_ms: u64,
+    pub blocks_there: u64,
+    pub blocks_here: u64,
 }
 
 /// `peer list --refused`.
@@ -926,6 +928,8 @@ impl From<local::PeerState> for Peer {
             semantics_max: p.semantics_max,
             agrees: p.agrees,
             certificate_until_ms: p.certificate_until_ms,
+            blocks_there: p.blocks_there,
+            blocks_here: p.blocks_here,
         }
     }
 }

@@ -60,6 +60,8 @@ struct Shown {
     endpoints: Vec<String>,
     pins: Vec<String>,
     log_root_key_id: String,
+    /// Of the log root key: the same at every member.
+    key_words: String,
     log_limit: u32,
     admitted_ms: u64,
     expelled: Option<Expelled>,
@@ -169,6 +171,7 @@ async fn show_one(charter: &proto::Charter, who: &str, at: &Invocation) -> Outco
         line("TLS pin", pin.clone())?;
     }
     line("Log root key", m.log_root_key_id.clone())?;
+    line("Key words", m.key_words.clone())?;
     line("Logs", format!("at most {}", m.log_limit))?;
     // A node that does not run knows the charter, and not how far logs reach.
     for words in status.into_iter().flat_map(|status| log::heads_of(status, &m.id)) {
@@ -215,6 +218,7 @@ fn shown(charter: &proto::Charter, m: &proto::Member, suspended: &[local::Suspen
         endpoints: m.nodes.iter().flat_map(|node| node.endpoints.clone()).collect(),
         pins: m.nodes.iter().flat_map(|node| node.tls_spki_sha256.iter().map(|pin| hex(pin))).collect(),
         log_root_key_id: KeyId::of(&m.log_root_key).to_string(),
+        key_words: show::key_words(&m.log_root_key),
         log_limit: m.log_limit,
         admitted_ms: m.admitted_ms,
         expelled: expulsion.map(|e| Expelled {

@@ -70,6 +70,9 @@ pub(super) struct SayArgs {
     /// When our company wants to look at it again: 2027-01-31, 90d
     #[arg(long, value_name = "WHEN", default_value = "never", hide_default_value = true)]
     review: String,
+    /// Wait until so many peers hold it
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    wait_peers: u32,
 }
 
 #[derive(Args)]
@@ -405,7 +408,8 @@ async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome 
     let terms = said_terms(args, now)?;
     let labels = taxonomy::of_node(&node).await?.taxonomy;
     let statements = entries.iter().map(|entry| statement(entry, stance, args, &terms, &labels)).collect();
-    let request = local::SubmitRequest { statements, lane: local::Lane::Normal as i32, ..Default::default() };
+    let lane = local::Lane::Normal as i32;
+    let request = local::SubmitRequest { statements, lane, wait_peers: args.wait_peers, ..Default::default() };
     let answer = node.submit(request).await?;
     for signal in entries.iter().filter_map(|entry| entry.signal.as_ref()) {
         at.terminal.talk(format!("{} {}", said(stance), show::signal(&signal.r#type, &signal.value)));

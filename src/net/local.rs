@@ -5,6 +5,7 @@ mod evidence;
 mod export;
 pub mod gate;
 mod lookups;
+mod observe;
 mod server;
 mod streams;
 mod tokens;
@@ -28,12 +29,14 @@ use super::expiry;
 use super::floods;
 use super::report;
 use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
+use super::survey::Surveys;
 use super::tls::{Connections, RefusedConnection, Sender, Tls};
 use super::{labels, reviews, saying};
 use crate::access::Access;
 use crate::clock;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
+use crate::meters::add;
 use crate::policy::breaker::{Breaker, Trip};
 use crate::policy::harmless::Harmless;
 use crate::policy::in_force::Standing as PolicyStanding;
@@ -95,6 +98,7 @@ pub struct LocalService {
     importing: batches::Importing,
     streams: streams::Streams,
     lookups: lookups::Lookups,
+    surveys: Surveys,
     access: Arc<Access>,
     console: Option<Arc<str>>,
 }
@@ -122,6 +126,7 @@ impl LocalService {
             importing,
             streams,
             lookups: lookups::Lookups::default(),
+            surveys: Surveys::default(),
             accounts,
             breaker,
             harmless: Arc::default(),
@@ -174,10 +179,6 @@ impl LocalService {
     /// The gRPC service, with its limits set.
     pub fn into_server(self) -> LocalServer {
         LocalServer::new(&self)
-    }
-
-    fn shared(&self) -> &Arc<Shared> {
-        self.engine.shared()
     }
 }
 
@@ -906,15 +907,26 @@ impl LocalService {
                 Answer::Durable(receipts) => {
                     let took = u64::try_from(begun.since.elapsed().as_millis()).unwrap_or(u64::MAX);
                     self.counters.submitted(receipts.len(), took);
+                    self.shared().meters().submissions.took.observe(begun.since.elapsed());
                     Answer::Durable(in_order(&begun.keys, before.unwrap_or_default(), receipts))
                 }
                 other => other,
             },
         };
+        let became = &self.shared().meters().submissions;
         let receipts = match answer {
-            Answer::Durable(receipts) => receipts,
-            Answer::Queued => return Ok(queued()),
-            Answer::Refused(refusal) => return Err(of_refusal(&refusal)),
+            Answer::Durable(receipts) => {
+                add(&became.durable, 1);
+                receipts
+            }
+            Answer::Queued => {
+                add(&became.queued, 1);
+                return Ok(queued());
+            }
+            Answer::Refused(refusal) => {
+                add(&became.refused, 1);
+                return Err(of_refusal(&refusal));
+            }
         };
         let (peers_holding, wait_timed_out) = self.wait(&receipts, begun.wait_peers, begun.wait_timeout_ms).await?;
         Ok(l::SubmitResponse {
@@ -1018,7 +1030,8 @@ impl LocalService {
             if holding >= peers {
                 return Ok((holding, false));
             }
-            if begun.elapsed() >= Duration::from_millis(timeout_ms) {
+            // A node that stops follows nobody any more: waiting longer tells nothing new.
+            if self.streams.is_stopping() || begun.elapsed() >= Duration::from_millis(timeout_ms) {
                 return Ok((holding, true));
             }
             self.engine.input(Input::Probe).await.map_err(|f| of_failure(&f))?;
@@ -1066,7 +1079,8 @@ impl LocalService {
         labels.into_iter().chain(index).chain(policy).chain(peppers).chain(harmless).chain(floods).collect()
     }
 
-    fn state(&self) -> l::StatusResponse {
+    /// How the node is: what `Status` answers.
+    pub fn state(&self) -> l::StatusResponse {
         let now = clock::now();
         let replica = self.shared().replica();
         let charter = replica.charters().effective();
@@ -1109,7 +1123,9 @@ impl LocalService {
             let until_ms = replica.suspended(member.id)?.0;
             Some(l::SuspendedMember { member: member.name.clone(), member_id: member.id.0.to_vec().into(), until_ms })
         });
-        let connected = replica.exchanges().values().filter(|e| e.is_connected()).count();
+        let connected: Vec<_> = replica.exchanges().values().filter(|e| e.is_connected()).collect();
+        let ours = replica.have();
+        let ahead = connected.iter().map(|peer| peer.theirs().blocks_beyond(&ours)).max();
         l::StatusResponse {
             forum_name: charter.name.clone(),
             forum_id: replica.charters().forum().0.to_vec().into(),
@@ -1127,13 +1143,15 @@ impl LocalService {
             guard_pending: replica.guard_pending(),
             view_hour_ms: hour.0,
             view_digest: digest.to_vec().into(),
-            peers_connected: u32::try_from(connected).unwrap_or(u32::MAX),
+            peers_connected: u32::try_from(connected.len()).unwrap_or(u32::MAX),
             peers_total: u32::try_from(replica.exchanges().len()).unwrap_or(u32::MAX),
             heads,
             proofs: u32::try_from(replica.proofs().len()).unwrap_or(u32::MAX),
             peer_address: self.peer_address.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             suspended: suspended.collect(),
+            draining: self.streams.is_stopping(),
+            blocks_missing: ahead.unwrap_or(0),
             lookups: Some(lookup_counts(&self.counters, now)),
             certificate_until_ms: self.lines.as_ref().map_or(0, |(tls, _)| tls.facts().not_after.0),
         }

@@ -361,6 +361,11 @@ impl Replica {
         &self.alarms
     }
 
+    /// Records of ours that were accepted and stand in no block yet.
+    pub fn unsealed(&self) -> usize {
+        self.own.open.values().map(Vec::len).sum()
+    }
+
     /// Submissions that wait in the outbox.
     pub fn outbox_len(&self) -> usize {
         self.own.outbox.len()
@@ -860,6 +865,32 @@ impl Alarm {
         match self {
             Self::OwnLogElsewhere(_) | Self::CharterFork(_) | Self::Diverged(_) | Self::SecondCopy(_) => Health::Red,
             _ => Health::Yellow,
+        }
+    }
+
+    /// Short names of all kinds of alarms.
+    pub const KINDS: [&str; 8] = [
+        "charter_fork",
+        "charter_refused",
+        "convicted",
+        "diverged",
+        "outbox_refused",
+        "own_log_elsewhere",
+        "second_copy",
+        "upgrade",
+    ];
+
+    /// A short name, one of [`Alarm::KINDS`].
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Convicted(..) => "convicted",
+            Self::OwnLogElsewhere(_) => "own_log_elsewhere",
+            Self::CharterFork(_) => "charter_fork",
+            Self::Diverged(_) => "diverged",
+            Self::Upgrade => "upgrade",
+            Self::OutboxRefused(..) => "outbox_refused",
+            Self::CharterRefused(..) => "charter_refused",
+            Self::SecondCopy(_) => "second_copy",
         }
     }
 

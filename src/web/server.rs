@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower::ServiceExt as _;
 
-use super::limits::{DRAIN, HEADER_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
+use super::limits::{HEADER_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
 use super::{Limits, Web, WebTls, router};
 use crate::net::limits::{KEEPALIVE, KEEPALIVE_TIMEOUT, PENDING_ACCEPT_RESETS_MAX};
 
@@ -43,6 +43,7 @@ pub async fn serve(
     stopped: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let limits = *web.limits;
+    let meters = Arc::clone(web.service.service().meters());
     let router = router(web).await.map_err(io::Error::other)?;
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let graceful = GracefulShutdown::new();
@@ -70,7 +71,13 @@ pub async fn serve(
         // Answers are small: none of them waits for company.
         drop(stream.set_nodelay(true));
         let (router, tls, watcher) = (router.clone(), tls.clone(), graceful.watcher());
+        let open = meters.web_open.guard();
+        if let Some(tls) = &tls {
+            // It may have been renewed meanwhile, and whoever reads metrics comes over a connection, too.
+            meters.web_certificate_ends(tls.not_after());
+        }
         connections.spawn(async move {
+            let _open = open;
             let served = match tls {
                 None => converse(stream, address, router, limits, watcher).await,
                 Some(tls) => match timeout(limits.first_request, tls.acceptor().accept(stream)).await {
@@ -86,7 +93,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    if timeout(limits.drain, graceful.shutdown()).await.is_err() {
         tracing::debug!("requests of our own people were cut off");
     }
     Ok(())

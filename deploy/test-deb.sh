@@ -133,10 +133,13 @@ must env HOME=/nonexistent staydown status
 
 step 'ffmpeg within the same bounds'
 if command -v ffmpeg >/dev/null; then
-    ffmpeg -nostdin -loglevel error -f lavfi -i testsrc=size=320x240:duration=4 -c:v mpeg4 "$work/drawn.mp4"
-    chmod 0644 "$work/drawn.mp4"
-    staydown --json hash "$work/drawn.mp4" >"$work/outside.out"
-    /usr/bin/python3 deploy/as-unit.py "$unit" -- /usr/bin/staydown --json hash "$work/drawn.mp4" >"$work/inside.all"
+    # Within the unit /tmp and /var/tmp are others.
+    drawn=/var/lib/staydown/drawn.mp4
+    ffmpeg -nostdin -loglevel error -f lavfi -i testsrc=size=320x240:duration=4 -c:v mpeg4 "$drawn"
+    chown staydown: "$drawn"
+    staydown --json hash "$drawn" >"$work/outside.out"
+    /usr/bin/python3 deploy/as-unit.py "$unit" --set "${quiet_web[0]}" -- /usr/bin/staydown --json hash "$drawn" >"$work/inside.all"
+    rm "$drawn"
     grep -v '^ended: ' "$work/inside.all" >"$work/inside.out"
     grep -qi vpdq "$work/outside.out" || fail "no frames of the video: $(cut -c1-300 "$work/outside.out")"
     cmp "$work/outside.out" "$work/inside.out" || fail "ffmpeg does not work in the unit: $(cut -c1-300 "$work/inside.out")"

@@ -50,6 +50,7 @@ const MODE: &str = "local.mode";
 const GROUP: &str = "local.group";
 const FILTER: &str = "log.filter";
 const FORMAT: &str = "log.format";
+const OTLP: &str = "log.otlp_endpoint";
 const POLICY: &str = "policy.file";
 const SHADOW: &str = "policy.shadow";
 const HARMLESS: &str = "guard.harmless";
@@ -63,7 +64,7 @@ const DRAIN: &str = "run.drain_seconds";
 const OFF: &str = "off";
 
 /// Every key, as it is written in messages; the environment variable follows from it.
-pub const KEYS: [&str; 17] = [
+pub const KEYS: [&str; 18] = [
     DATA,
     LISTEN,
     ENDPOINTS,
@@ -77,6 +78,7 @@ pub const KEYS: [&str; 17] = [
     HOSTS,
     FILTER,
     FORMAT,
+    OTLP,
     POLICY,
     SHADOW,
     HARMLESS,
@@ -161,6 +163,8 @@ pub struct LogConfig {
     pub filter: String,
     /// In which form.
     pub format: LogFormat,
+    /// The collector of OpenTelemetry that traces are sent to, in builds with the feature `otel`.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// What our company makes of matches.
@@ -388,7 +392,7 @@ impl Config {
             peer: PeerConfig { listen: SocketAddr::from(([0, 0, 0, 0], 7700)), endpoints: BTreeMap::new() },
             local: LocalConfig { socket: data.join(SOCKET_FILE), mode: SOCKET_MODE_DEFAULT, group: None },
             web: WebConfig { listen: WEB_LISTEN_DEFAULT.parse().ok(), ..WebConfig::default() },
-            log: LogConfig { filter: "info".to_owned(), format: LogFormat::Text },
+            log: LogConfig { filter: "info".to_owned(), format: LogFormat::Text, otlp_endpoint: None },
             policy: PolicyConfig { file: None, shadow: false },
             guard: GuardConfig::default(),
             run: RunConfig { drain: DRAIN_DEFAULT },
@@ -425,6 +429,7 @@ impl Config {
                 LogFormat::Text => "text".to_owned(),
                 LogFormat::Json => "json".to_owned(),
             },
+            OTLP => self.log.otlp_endpoint.clone().unwrap_or_default(),
             POLICY => path(self.policy.file.as_ref()),
             SHADOW => self.policy.shadow.to_string(),
             HARMLESS => path(self.guard.harmless.as_ref()),
@@ -513,6 +518,13 @@ impl Config {
                 "json" => self.log.format = LogFormat::Json,
                 _ => return refuse("text or json"),
             },
+            OTLP if !cfg!(feature = "otel") => {
+                return refuse(
+                    "nothing: this build sends no traces; one that does: cargo build --release --features otel",
+                );
+            }
+            OTLP if !is_collector(value) => return refuse("a collector, as in http://127.0.0.1:4317"),
+            OTLP => self.log.otlp_endpoint = Some(value.to_owned()),
             POLICY if value.is_empty() => return refuse("a path"),
             POLICY => self.policy.file = Some(PathBuf::from(value)),
             SHADOW => match value.parse() {
@@ -743,6 +755,12 @@ fn default_data(above: &Above) -> Result<PathBuf, ConfigError> {
     Ok(xdg.or_else(home).ok_or(ConfigError::NoHome)?.join("staydown"))
 }
 
+/// A collector takes OTLP by gRPC. Traces name members and requests: over the network they belong into a tunnel.
+fn is_collector(value: &str) -> bool {
+    let uri = value.parse::<http::Uri>();
+    uri.is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.port().is_some() && matches!(uri.path(), "" | "/"))
+}
+
 fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
 }
@@ -944,6 +962,21 @@ mod tests {
         let config = Config::load(&above(&variables)).unwrap();
         assert_eq!(config.value_of(HOSTS).unwrap(), "a.example,b.example");
         assert!(Config::load(&above(&[("HOME", "/h"), ("STAYDOWN_WEB_LISTEN", "0.0.0.0:1")])).is_err());
+    }
+
+    #[test]
+    fn a_collector_is_refused_by_a_build_that_sends_no_traces_and_named_by_one_that_does() {
+        let load = |value: &str| load_file(&format!("[log]\notlp_endpoint = \"{value}\""));
+        if cfg!(feature = "otel") {
+            let config = load("http://127.0.0.1:4317").unwrap();
+            assert_eq!(config.log.otlp_endpoint.as_deref(), Some("http://127.0.0.1:4317"));
+            for value in ["", "127.0.0.1:4317", "https://127.0.0.1:4317", "http://127.0.0.1", "http://a:1/v1/traces"] {
+                assert!(load(value).unwrap_err().to_string().contains("expected a collector"), "{value}");
+            }
+        } else {
+            let message = load("http://127.0.0.1:4317").unwrap_err().to_string();
+            assert!(message.contains("line 2: log.otlp_endpoint") && message.contains("--features otel"), "{message}");
+        }
     }
 
     #[test]

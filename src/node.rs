@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_stream::StreamExt as _;
 
 pub use self::reloads::{Reload, Reloads, Underway};
 use crate::access::{Access, AccessError};
@@ -32,6 +33,8 @@ use crate::keys::{
     refuse_example_keys, strict_unless_example,
 };
 
+use crate::net::calls::{Named, Side};
+use crate::net::counted::Counted;
 use crate::net::expiry;
 use crate::net::follower::{self, Target};
 use crate::net::limits::{self, MESSAGE_BYTES_MAX};
@@ -693,6 +696,7 @@ async fn serve(
     let peers = PeerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let peers = Named::new(peers, Side::Peer, Arc::clone(engine.shared().meters()));
     let peers =
         limits::server().add_service(peers).serve_with_incoming_shutdown(incoming, until_stopped(stopped.clone()));
     tasks.spawn(async move { peers.await.map_err(|e| NodeError::Serve(e.to_string())) });
@@ -842,6 +846,9 @@ async fn serve_local(
     let reflection =
         || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
     let fail = |e: tonic_reflection::server::Error| NodeError::Serve(e.to_string());
+    let open = service.meters().local_open.clone();
+    let connections =
+        accepted(socket, stop).map(move |accepted| accepted.map(|line| Counted::new(line, open.guard())));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<crate::wire::local_service::forum_server::ForumServer<Gate>>().await;
     tonic::transport::Server::builder()
@@ -850,7 +857,7 @@ async fn serve_local(
         .add_service(reflection().build_v1().map_err(fail)?)
         .add_service(reflection().build_v1alpha().map_err(fail)?)
         .add_service(service.into_server())
-        .serve_with_incoming_shutdown(accepted(socket, stop), stopped)
+        .serve_with_incoming_shutdown(connections, stopped)
         .await
         .map_err(|e| NodeError::Serve(e.to_string()))
 }

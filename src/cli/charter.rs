@@ -416,12 +416,16 @@ async fn invite(args: &InviteArgs, at: &Invocation) -> Outcome {
         None => (current_chain(at).await?, taxonomy::file_of_this_place(at).await?),
     };
     Invitation { taxonomy, ..Invitation::of(&chain) }.write(&args.out)?;
-    told_file(&args.out, at)?;
-    let out = args.out.display();
+    let (out, forum) = (args.out.display().to_string(), chain.forum().to_string());
+    if at.terminal.json {
+        at.terminal.json(&serde_json::json!({ "file": out, "forum_id": forum }))?;
+        return Ok(Exit::Ok);
+    }
     at.terminal.talk(format!(
-        "Fingerprint {}\nTell newcomers the fingerprint by another road than this file. Next, at each: staydown join {out} --forum FINGERPRINT",
-        chain.forum()
+        "wrote {out}\nTell newcomers this fingerprint by another road than the file. Next, at each: staydown join {out} --forum FINGERPRINT"
     ));
+    // Scripts take it from here: FORUM=$(staydown charter invite)
+    at.terminal.data(forum)?;
     Ok(Exit::Ok)
 }
 

@@ -93,6 +93,9 @@ pub(super) struct DemoArgs {
     /// Keep the folder
     #[arg(long)]
     keep: bool,
+    /// Only draw the sample images, into this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["once", "keep"])]
+    samples: Option<PathBuf>,
 }
 
 /// Where a demo that stays up lives.
@@ -101,6 +104,15 @@ pub(super) fn parent_folder() -> PathBuf {
 }
 
 pub(super) async fn demo(args: &DemoArgs, at: &Invocation) -> Outcome {
+    if let Some(folder) = &args.samples {
+        let drawn = draw(folder)?;
+        at.terminal.talk(format!(
+            "drew {} posters, an altered copy and a parody into {}",
+            drawn.samples.len(),
+            folder.display()
+        ));
+        return Ok(Exit::Ok);
+    }
     let stop = stop_signal(false)?;
     let story = Box::pin(async {
         let folder = Folder::claim(args)?;
@@ -434,7 +446,7 @@ impl Teller {
 
 async fn tell(forum: &mut Forum, folder: &Folder, args: &DemoArgs, at: &Invocation) -> Result<(), Failure> {
     let mut teller = Teller { terminal: at.terminal, since: clock::instant() };
-    let Drawn { samples, copy, parody } = draw(folder)?;
+    let Drawn { samples, copy, parody } = draw(&folder.samples())?;
     teller.step(&format!("drew {SAMPLES} sample images and an altered copy of the first"))?;
 
     let terms = Terms { labels: vec!["symbol".to_owned()], severity: 2, ..Terms::default() };
@@ -503,9 +515,8 @@ struct Drawn {
 }
 
 /// Images that this program draws, written where people can use them.
-fn draw(folder: &Folder) -> Result<Drawn, Failure> {
-    let samples = folder.samples();
-    init::create_folder(&samples)?;
+fn draw(samples: &Path) -> Result<Drawn, Failure> {
+    init::create_folder(samples)?;
     let (width, height) = SAMPLE_SIDES;
     let poster = |number, name: &str| {
         let bytes = hashing::drawn::jpeg_bytes(&hashing::drawn::poster(number, width, height), SAMPLE_QUALITY);
@@ -771,7 +782,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lock = store::lock_directory(dir.path()).unwrap();
         let folder = Folder { path: dir.path().to_owned(), keep: true, _lock: lock };
-        let Drawn { samples, copy, parody } = draw(&folder).unwrap();
+        let Drawn { samples, copy, parody } = draw(&folder.samples()).unwrap();
         assert_eq!(samples.len(), 12);
         let pdq = |sample: &Sample| -> [u8; 32] {
             let hash = sample.hashes.iter().find(|hash| hash.type_name == "pdq").unwrap();

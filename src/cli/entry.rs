@@ -70,6 +70,9 @@ pub(super) struct SayArgs {
     /// When our company wants to look at it again: 2027-01-31, 90d
     #[arg(long, value_name = "WHEN", default_value = "never", hide_default_value = true)]
     review: String,
+    /// Wait until so many peers hold it
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    wait_peers: u32,
 }
 
 #[derive(Args)]
@@ -150,7 +153,7 @@ async fn show(args: &ShowArgs, at: &Invocation) -> Outcome {
     };
     let signals: Vec<_> = signals;
     for signal in signals {
-        let request = local::GetEntryRequest { signal: Some(signal), receipts: args.receipts };
+        let request = local::GetEntryRequest { signal: Some(signal), receipts: args.receipts, ..Default::default() };
         let answer = node.entry(request).await?;
         print(answer, at)?;
     }
@@ -266,7 +269,7 @@ async fn known(item: &Item, node: &Node) -> Result<Vec<local::Entry>, Failure> {
         entries.extend(answer.matches.into_iter().filter_map(|found| found.entry));
     }
     for hash in item.usable_hashes() {
-        let request = local::GetEntryRequest { signal: Some(hash.signal()), receipts: false };
+        let request = local::GetEntryRequest { signal: Some(hash.signal()), receipts: false, ..Default::default() };
         match node.entry(request).await {
             Ok(answer) => {
                 entries.extend(answer.entry.filter(|entry| entries.iter().all(|known| known.signal != entry.signal)));
@@ -386,7 +389,7 @@ async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome 
         Item::Account(_) if stance != local::Stance::Endorse => known(&item, &node).await?,
         Item::Hash(_) | Item::Address(_) | Item::Account(_) => {
             let signal = item.hashes().first().map(Hash::signal);
-            let request = local::GetEntryRequest { signal: signal.clone(), receipts: false };
+            let request = local::GetEntryRequest { signal: signal.clone(), receipts: false, ..Default::default() };
             let entry = node.entry(request).await?.entry;
             // Support goes under the newest pepper: that is our node's to know.
             let named = |entry| local::Entry { signal, ..entry };
@@ -405,7 +408,8 @@ async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome 
     let terms = said_terms(args, now)?;
     let labels = taxonomy::of_node(&node).await?.taxonomy;
     let statements = entries.iter().map(|entry| statement(entry, stance, args, &terms, &labels)).collect();
-    let request = local::SubmitRequest { statements, lane: local::Lane::Normal as i32, ..Default::default() };
+    let lane = local::Lane::Normal as i32;
+    let request = local::SubmitRequest { statements, lane, wait_peers: args.wait_peers, ..Default::default() };
     let answer = node.submit(request).await?;
     for signal in entries.iter().filter_map(|entry| entry.signal.as_ref()) {
         at.terminal.talk(format!("{} {}", said(stance), show::signal(&signal.r#type, &signal.value)));

@@ -1,6 +1,7 @@
 //! `init`: the keys of this node, and the request to be admitted.
 
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use clap::Args;
 use super::failure::{Exit, Failure, Outcome, io_failure};
 use super::{Invocation, drafting, show};
 use crate::clock;
+use crate::config::{CONFIG_FILE, Config, Source};
 use crate::keys::{self, CertificateTerms, LOG_ROOT_FILE, NodeKeys, strict_unless_example};
 use crate::replica::ids::{ForumId, MemberId};
 use crate::store;
@@ -58,7 +60,8 @@ pub(super) struct InitArgs {
 
 pub(super) fn init(args: &InitArgs, at: &Invocation) -> Outcome {
     let binding = binding(args)?;
-    let data = at.config()?.data;
+    let config = at.config()?;
+    let data = config.data.clone();
     let mut applicant = Applicant {
         binding,
         member: MemberId(clock::random()),
@@ -84,6 +87,9 @@ pub(super) fn init(args: &InitArgs, at: &Invocation) -> Outcome {
     // A node of an older release that asks again gets its seal key now.
     applicant.seal_key = keys::seal_key(&data.join(KEYS_FOLDER))?.public();
     let request = write_node(&data, &applicant, &keys)?;
+    if let Some(path) = write_settings(&config, &args.endpoint)? {
+        at.terminal.talk(format!("wrote {}: the node listens where it tells the others that it is", path.display()));
+    }
     match &args.out {
         Some(out) if out.as_os_str() == STDOUT => return tell_on_stdout(&request, at),
         Some(out) => request.write(out)?,
@@ -105,6 +111,28 @@ pub(super) fn write_node(data: &Path, applicant: &Applicant, keys: &NodeKeys) ->
     files::write_text(&data.join(BINDING_FILE), &format!("{kind} {digits}\n"))?;
     request.write(&data.join(REQUEST_FILE))?;
     Ok(request)
+}
+
+/// Has the node await its peers where it tells them that it is, if that is elsewhere than by default, and nobody has set
+/// anything: a node that listens on another port than its endpoint names is reached by nobody.
+fn write_settings(config: &Config, endpoints: &[String]) -> Result<Option<PathBuf>, Failure> {
+    let path = config.data.join(CONFIG_FILE);
+    let endpoint = endpoints.first().and_then(|endpoint| endpoint.rsplit_once(':'));
+    let Some((host, Ok(port))) = endpoint.map(|(host, port)| (host, port.parse::<u16>())) else { return Ok(None) };
+    let loopback = host.trim_matches(['[', ']']).parse::<IpAddr>().ok().filter(IpAddr::is_loopback);
+    let listen = SocketAddr::new(loopback.unwrap_or(config.peer.listen.ip()), port);
+    if listen == config.peer.listen || config.source_of("peer.listen") != &Source::Default || path.exists() {
+        return Ok(None);
+    }
+    let mut text = format!("[peer]\nlisten = \"{listen}\"\n");
+    // A forum on one machine: its consoles want different ports, too.
+    if let (Some(host), Some(next)) = (loopback, port.checked_add(1))
+        && config.source_of("web.listen") == &Source::Default
+    {
+        text.push_str(&format!("\n[web]\nlisten = \"{}\"\n", SocketAddr::new(host, next)));
+    }
+    files::write_text(&path, &text)?;
+    Ok(Some(path))
 }
 
 fn binding(args: &InitArgs) -> Result<Binding, Failure> {
@@ -214,7 +242,9 @@ fn tell(request: &JoinRequest, path: &Path, at: &Invocation) -> Result<(), Failu
     at.terminal.talk(format!("wrote {}", path.display()));
     at.terminal.data(words)?;
     at.terminal.talk("Send that file to a founder, and read these words out by telephone.");
-    at.terminal.talk("Next, when they have sent an invitation: staydown join invite.sdi");
+    // Who asks an existing forum has given its fingerprint already.
+    let forum = if matches!(request.applicant.binding, Binding::Founding(_)) { " --forum FINGERPRINT" } else { "" };
+    at.terminal.talk(format!("Next, when they have sent an invitation: staydown join invite.sdi{forum}"));
     Ok(())
 }
 
@@ -248,5 +278,27 @@ mod tests {
         assert_eq!(stored_binding(dir.path()).unwrap_err().exit, Exit::BadInput);
         fs::write(dir.path().join(MEMBER_FILE), vec![b'a'; 2_000]).unwrap();
         assert_eq!(member(dir.path()).unwrap_err().exit, Exit::BadInput);
+    }
+
+    #[test]
+    fn a_node_listens_where_it_says_that_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::default_in(dir.path().to_owned());
+        let path = dir.path().join(CONFIG_FILE);
+        let written = |endpoint: &str| {
+            let made = write_settings(&config, &[endpoint.to_owned()]).unwrap().is_some();
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            drop(fs::remove_file(&path));
+            assert_eq!(made, !text.is_empty());
+            text
+        };
+        assert_eq!(written("node.example.org:7700"), "");
+        assert!(written("node.example.org:7800").contains("listen = \"0.0.0.0:7800\""));
+        assert!(written("127.0.0.1:7710").contains("listen = \"127.0.0.1:7710\""));
+        assert!(written("127.0.0.1:7710").contains("[web]\nlisten = \"127.0.0.1:7711\""));
+        assert!(!written("node.example.org:7800").contains("web"));
+        assert!(written("[::1]:7710").contains("listen = \"[::1]:7710\""));
+        fs::write(&path, "# ours\n").unwrap();
+        assert_eq!(write_settings(&config, &["127.0.0.1:7710".to_owned()]).unwrap(), None);
     }
 }

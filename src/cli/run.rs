@@ -1,17 +1,16 @@
 //! `run`: the node, until it is told to stop.
 
 use std::io::{self, Read as _};
-use std::sync::OnceLock;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use tracing_subscriber::EnvFilter;
 
 use super::Invocation;
 use super::failure::{Exit, Failure, Outcome, io_failure};
-use crate::config::{Config, KEYS, LogFormat};
+use crate::config::{Config, KEYS};
 use crate::node::{self, NodeError, Ready, Reload};
+use crate::telemetry::{self, Telemetry};
 
 #[derive(Args)]
 pub(super) struct RunArgs {
@@ -25,7 +24,7 @@ pub(super) struct RunArgs {
 
 pub(super) async fn run(args: &RunArgs, at: &Invocation) -> Outcome {
     let config = at.config_with(listen(args))?;
-    start_telemetry(&config);
+    let _telemetry = start_telemetry(&config)?;
     let (stop, again) = stop_signals(args.exit_with_stdin)?;
     let terminal = at.terminal;
     let (ready, is_ready) = oneshot::channel::<Ready>();
@@ -70,7 +69,7 @@ async fn take_up_settings(begun: &Config, read: impl Fn() -> Result<Config, Fail
         if config.log.filter != in_use {
             in_use.clone_from(&config.log.filter);
             tracing::info!(filter = in_use, "the log filter is in use from now on");
-            filter_by(&in_use);
+            telemetry::filter_by(&in_use);
         }
         let waits: Vec<_> = waits_for_a_restart(begun, &config).collect();
         if !waits.is_empty() {
@@ -108,42 +107,9 @@ pub(super) fn node_failure(error: &NodeError) -> Failure {
     }
 }
 
-/// Changes the filter of the log that was started.
-static FILTER: OnceLock<Box<dyn Fn(EnvFilter) + Send + Sync>> = OnceLock::new();
-
-/// The node's own log goes to stderr. A second call in one process changes nothing.
-pub(super) fn start_telemetry(config: &Config) {
-    let filter = EnvFilter::try_new(&config.log.filter).unwrap_or_else(|_checked_before| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    let started = match config.log.format {
-        LogFormat::Text => {
-            let builder = builder.with_ansi(use_colour()).with_filter_reloading();
-            let handle = builder.reload_handle();
-            builder.try_init().map(|()| changing(move |filter| handle.reload(filter)))
-        }
-        LogFormat::Json => {
-            let builder = builder.json().with_filter_reloading();
-            let handle = builder.reload_handle();
-            builder.try_init().map(|()| changing(move |filter| handle.reload(filter)))
-        }
-    };
-    if let Ok(change) = started {
-        drop(FILTER.set(change)); // one log a process, so one filter
-    }
-}
-
-fn changing<E>(
-    change: impl Fn(EnvFilter) -> Result<(), E> + Send + Sync + 'static,
-) -> Box<dyn Fn(EnvFilter) + Send + Sync> {
-    // It fails where the log is gone, and then there is nobody to tell.
-    Box::new(move |filter| drop(change(filter)))
-}
-
-/// Goes by another filter from now on.
-fn filter_by(filter: &str) {
-    if let (Some(change), Ok(filter)) = (FILTER.get(), EnvFilter::try_new(filter)) {
-        change(filter);
-    }
+/// The node's own log goes to stderr, for as long as what is returned lives. A second call in one process changes nothing.
+pub(super) fn start_telemetry(config: &Config) -> Result<Telemetry, Failure> {
+    telemetry::start(config, use_colour()).map_err(|why| Failure::new(Exit::Config, why))
 }
 
 fn use_colour() -> bool {

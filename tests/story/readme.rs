@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::world::{Company, Forum, Ran, poster, program, wait_for};
+use crate::world::{Company, Forum, Ran, poster, wait_for};
 
 /// What a node may take to end: its drain deadline of 10 s, and a busy machine.
 const STOP_MAX: Duration = Duration::from_secs(15);
@@ -128,103 +128,4 @@ fn a_picture_is_listed_found_endorsed_disputed_and_withdrawn() {
     }
     forum.ready();
     forum.agree();
-}
-
-/// The commands in the README's `text` between two of its headings, one a line, without what is said about them.
-fn commands(text: &str, from: &str, to: &str) -> Vec<String> {
-    let (_, section) = text.split_once(from).unwrap();
-    let (section, _) = section.split_once(to).unwrap();
-    let blocks = section.split("```").skip(1).step_by(2);
-    let shell = blocks.filter(|block| !block.starts_with("text"));
-    let lines = shell.map(|block| block.replace("\\\n", " ")).collect::<String>();
-    let lines = lines.lines().map(|line| line.split('#').next().unwrap().trim().to_owned());
-    lines.filter(|line| line.starts_with("staydown ")).collect()
-}
-
-/// Runs one line of the README in `folder`, at the node in `data`.
-#[track_caller]
-fn follow(line: &str, folder: &std::path::Path, data: &std::path::Path) -> Ran {
-    let mut command = program();
-    command.current_dir(folder).env("STAYDOWN_DATA", data);
-    command.env("STAYDOWN_PASSPHRASE_FILE", folder.join("passphrase"));
-    Ran::of(command.args(line.split_whitespace().skip(1).map(|word| word.trim_matches('"'))), b"")
-}
-
-#[test]
-fn the_commands_of_the_joining_section_do_what_it_says() {
-    let text = include_str!("../../README.md").replace("\"Example Forum\"", "Example-Forum");
-    let founding = commands(&text, "## A real forum in ten minutes", "**6. Use it.**");
-    let joining = commands(&text, "## A fourth company", "## Settings");
-    let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
-    let secret = at.join("passphrase");
-    std::fs::write(&secret, "gravel otter canoe lamp\n").unwrap();
-    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let mut companies: Vec<_> =
-        ["acme", "bolt", "cyan", "delta"].into_iter().map(|name| Company::new(at, name)).collect();
-    let address_of = |companies: &[Company], name: &str| {
-        companies.iter().find(|company| company.name == name).unwrap().address.to_string()
-    };
-
-    let mut fingerprint = String::new();
-    let mut invited = 0;
-    for line in &founding {
-        let for_each =
-            ["charter key", "init ", "join "].iter().any(|noun| line.starts_with(&format!("staydown {noun}")));
-        for index in 0..if for_each { 3 } else { 1 } {
-            let name = companies[index].name.clone();
-            let address = address_of(&companies, &name);
-            let line = line
-                .replace("node.acme.example:7700", &address)
-                .replace("Acme", &name)
-                .replace("acme", if for_each { &name } else { "acme" })
-                .replace("FINGERPRINT", &fingerprint);
-            let data = companies[index].data.clone();
-            if line.starts_with("staydown join") {
-                std::fs::write(
-                    data.join("staydown.toml"),
-                    format!("[peer]\nlisten = \"{address}\"\n[web]\nlisten = \"127.0.0.1:0\"\n"),
-                )
-                .unwrap();
-                let invitation = at.join("invite.sdi");
-                companies[index].start(&["join", invitation.to_str().unwrap(), "--forum", &fingerprint]);
-                continue;
-            }
-            let ran = follow(&line, at, &data).ends_with(0);
-            if line.contains("charter invite") {
-                let told = ran.err.split("Fingerprint ").nth(1).unwrap();
-                fingerprint = told.split_whitespace().next().unwrap().to_owned();
-                invited += 1;
-            }
-        }
-    }
-    assert_eq!((founding.len(), invited), (9, 1), "{founding:#?}");
-    for company in &companies[..3] {
-        wait_for("[3/3] and Joined are told", || company.log().contains("Joined.").then_some(()));
-        company.ready(2);
-    }
-
-    let delta = address_of(&companies, "delta");
-    for line in &joining {
-        let line = line.replace("node.delta.example:7700", &delta).replace("FINGERPRINT", &fingerprint);
-        let at_delta = line.contains("staydown init");
-        let data = companies[if at_delta { 3 } else { 0 }].data.clone();
-        follow(&line, at, &data).ends_with(0);
-    }
-    assert_eq!(joining.len(), 7, "{joining:#?}");
-    let data = &companies[3].data;
-    std::fs::write(
-        data.join("staydown.toml"),
-        format!("[peer]\nlisten = \"{delta}\"\n[web]\nlisten = \"127.0.0.1:0\"\n"),
-    )
-    .unwrap();
-    let joined = follow("staydown join invite.sdi --once", at, data).ends_with(0);
-    for expected in
-        ["[1/3] Charter chain 1..2 verified, fingerprint agrees", "[2/3] Reached ", "[3/3] Synced ", "Joined."]
-    {
-        assert!(joined.err.contains(expected), "{expected}: {}", joined.err);
-    }
-    for company in &mut companies[..3] {
-        company.stop();
-    }
 }

@@ -302,7 +302,7 @@ impl Forum {
         assert_eq!(charter["missing"].as_array().unwrap().len(), 0);
         let told = run(&["charter", "invite", "--from", &draft, "--out", &invitation]).ends_with(0);
         let fingerprint = charter["forum_id"].as_str().unwrap().to_owned();
-        assert!(told.err.contains(&fingerprint), "{told:?}");
+        assert_eq!(told.out.trim_end(), fingerprint, "{told:?}");
         Self { folder, fingerprint, companies }
     }
 

@@ -92,7 +92,7 @@ for script in re.findall(r"deploy/\S+\.(?:sh|env)", text):
     assert pathlib.Path(script).is_file(), f"the Dockerfile runs {script}, which is not there"
 assert [line[1] for line in lines if line[0] == "USER"] == ["10001:10001"]
 ignored = pathlib.Path(".dockerignore").read_text().split()
-assert ".git" in ignored and "*.pem" in ignored
+assert ".git" in ignored and "**/*.pem" in ignored
 PY
 printf 'Dockerfile and composition: sound as far as can be seen without an engine\n'
 

@@ -83,6 +83,37 @@ fn every_page_is_in_the_index() {
     none("docs/README.md links to every page", &missing.map(ToOwned::to_owned).collect::<Vec<_>>());
 }
 
+/// Commands that ask a person. Behind one, pasted lines would be taken for the answer.
+const ASKING: [&str; 8] = [
+    "batch undo",
+    "charter admit",
+    "charter key",
+    "charter sign",
+    "key rotate --log",
+    "log close",
+    "member suspend",
+    "review undo",
+];
+
+#[test]
+fn a_command_that_asks_is_the_last_of_its_example() {
+    let mut findings = Vec::new();
+    for document in documents() {
+        for part in &document.parts {
+            let Part::Example { line, text, .. } = part else { continue };
+            let joined = text.replace("\\\n", " ");
+            let lines: Vec<_> = joined.lines().filter(|line| !line.trim().is_empty()).collect();
+            let asks = |line: &&&str| {
+                ASKING.iter().any(|asking| line.contains(asking))
+                    && !["--yes", "--no-passphrase", "--dry-run"].iter().any(|answer| line.contains(answer))
+            };
+            let all_but_last = lines.iter().take(lines.len().saturating_sub(1));
+            findings.extend(all_but_last.filter(asks).map(|asks| format!("{}:{line}: {asks}", document.name)));
+        }
+    }
+    none("what is pasted behind a question answers it", &findings);
+}
+
 #[test]
 fn comments_for_this_check_are_understood() {
     let documents = documents();

@@ -518,6 +518,8 @@ pub struct Status {
     pub version: String,
     pub heads: Vec<LogHead>,
     pub suspended: Vec<SuspendedMember>,
+    pub draining: bool,
+    pub blocks_missing: u64,
 }
 
 /// A member that a steward has suspended.
@@ -581,6 +583,81 @@ pub struct RefusedConnection {
     pub alert: Option<String>,
     pub told_us: bool,
     pub fix: Option<String>,
+}
+
+/// `config show`: one setting.
+#[derive(Serialize)]
+pub struct Setting {
+    /// As in the file, section first.
+    pub key: &'static str,
+    /// The value in use; empty where nothing is.
+    pub value: String,
+    /// `default`, file and line, environment variable, or flag.
+    pub source: String,
+    /// What holds where nobody sets it.
+    pub default: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+    /// The environment variable that sets it.
+    pub variable: String,
+    /// Whether SIGHUP takes a change up; else a restart does.
+    pub on_hangup: bool,
+}
+
+/// `doctor`.
+#[derive(Serialize)]
+pub struct Examined {
+    /// Whether nothing failed.
+    pub ok: bool,
+    /// Whether a node runs there.
+    pub running: bool,
+    /// What was looked at.
+    pub findings: Vec<Finding>,
+}
+
+/// `doctor`: one thing that was looked at.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// What it belongs to: settings, files, keys, ...
+    pub area: &'static str,
+    /// OK, WARN or FAIL.
+    pub level: &'static str,
+    /// What was found.
+    pub what: String,
+    /// What to do.
+    pub fix: Option<String>,
+}
+
+/// `check`.
+#[derive(Serialize)]
+pub struct Checked {
+    /// OK, WARNING, CRITICAL or UNKNOWN.
+    pub level: &'static str,
+    /// 0, 1, 2 or 3.
+    pub exit_code: u8,
+    /// One sentence.
+    pub text: String,
+    /// Whether lookups may be sent to this node.
+    pub ready: bool,
+    /// Why it is not OK, all of it.
+    pub reasons: Vec<String>,
+    /// Absent if the node did not answer.
+    pub figures: Option<CheckedFigures>,
+}
+
+/// `check`: what may be drawn.
+#[derive(Serialize)]
+pub struct CheckedFigures {
+    /// Peers with a connection.
+    pub peers_connected: u32,
+    /// Peers in the charter.
+    pub peers_total: u32,
+    /// Subjects on the list.
+    pub entries: u64,
+    /// Blocks that the peer that is furthest ahead has, and this node lacks.
+    pub blocks_missing: u64,
+    /// Submissions that wait.
+    pub outbox: u64,
 }
 
 /// `log verify`.
@@ -905,6 +982,8 @@ impl From<local::StatusResponse> for Status {
             peer_address: s.peer_address,
             version: s.version,
             heads: s.heads.into_iter().map(LogHead::from).collect(),
+            draining: s.draining,
+            blocks_missing: s.blocks_missing,
             suspended: s.suspended.into_iter().map(suspended).collect(),
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! The file is `<data>/staydown.toml`, or the one that is named. Every key of it is an environment variable too
 //! (`[peer] listen` is `STAYDOWN_PEER_LISTEN`). A key that nobody knows is refused with the nearest one that somebody
-//! does: a misspelt setting that is quietly ignored is found out during an incident.
+//! does: a misspelt setting that is quietly ignored is found out during an incident. All mistakes are told at once.
+
+pub mod documented;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,12 +12,21 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
 use crate::wire::endpoint::check_endpoint;
 
+/// The settings of this machine's service: where a package puts them, and where commands look last.
+pub const SYSTEM_FILE: &str = "/etc/staydown/staydown.toml";
+/// How long what is under way may take when the node is told to stop, unless something else is set.
+pub const DRAIN_DEFAULT: Duration = Duration::from_secs(10);
+/// Longest drain, in seconds: no request of a node takes an hour.
+pub const DRAIN_SECONDS_MAX: u64 = 3_600;
+/// Mistakes that are told of: a file has as many lines as it likes, and nobody reads more.
+const MISTAKES_TOLD_MAX: usize = 20;
 /// Name of the settings file inside a data directory.
 pub const CONFIG_FILE: &str = "staydown.toml";
 /// A settings file is written by people; this is a hundred times what they write.
@@ -36,8 +47,10 @@ const LISTEN: &str = "peer.listen";
 const ENDPOINTS: &str = "peer.endpoints";
 const SOCKET: &str = "local.socket";
 const MODE: &str = "local.mode";
+const GROUP: &str = "local.group";
 const FILTER: &str = "log.filter";
 const FORMAT: &str = "log.format";
+const OTLP: &str = "log.otlp_endpoint";
 const POLICY: &str = "policy.file";
 const SHADOW: &str = "policy.shadow";
 const HARMLESS: &str = "guard.harmless";
@@ -46,16 +59,18 @@ const CERTIFICATE: &str = "web.certificate";
 const KEY: &str = "web.key";
 const PLAINTEXT: &str = "web.allow_plaintext";
 const HOSTS: &str = "web.hosts";
+const DRAIN: &str = "run.drain_seconds";
 /// What `web.listen` says where there is to be no such listener.
 const OFF: &str = "off";
 
 /// Every key, as it is written in messages; the environment variable follows from it.
-pub const KEYS: [&str; 15] = [
+pub const KEYS: [&str; 18] = [
     DATA,
     LISTEN,
     ENDPOINTS,
     SOCKET,
     MODE,
+    GROUP,
     WEB_LISTEN,
     CERTIFICATE,
     KEY,
@@ -63,9 +78,11 @@ pub const KEYS: [&str; 15] = [
     HOSTS,
     FILTER,
     FORMAT,
+    OTLP,
     POLICY,
     SHADOW,
     HARMLESS,
+    DRAIN,
 ];
 
 /// How this node is set up.
@@ -85,6 +102,8 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// What our company never lists.
     pub guard: GuardConfig,
+    /// How the process runs and ends.
+    pub run: RunConfig,
     sources: BTreeMap<&'static str, Source>,
 }
 
@@ -104,6 +123,15 @@ pub struct LocalConfig {
     pub socket: PathBuf,
     /// Its permission bits.
     pub mode: u32,
+    /// Its group, by name or number; none: that of the process.
+    pub group: Option<String>,
+}
+
+/// How the process runs and ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunConfig {
+    /// How long what is under way may take when the node is told to stop.
+    pub drain: Duration,
 }
 
 /// Towards our own browsers, and programs on other machines: console, HTTP API, metrics, and gRPC with a token.
@@ -135,6 +163,8 @@ pub struct LogConfig {
     pub filter: String,
     /// In which form.
     pub format: LogFormat,
+    /// The collector of OpenTelemetry that traces are sent to, in builds with the feature `otel`.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// What our company makes of matches.
@@ -171,6 +201,8 @@ pub struct Above {
     pub data: Option<PathBuf>,
     /// `--config`.
     pub file: Option<PathBuf>,
+    /// Read where nothing names a file or a data directory, and the user has none: [`SYSTEM_FILE`], if it is there.
+    pub system: Option<PathBuf>,
     /// Other flags: the key that each sets, the flag, and its value.
     pub flags: Vec<(&'static str, &'static str, String)>,
 }
@@ -226,15 +258,28 @@ pub enum ConfigError {
         message: String,
     },
     /// A key that no release knows, or one that belongs elsewhere.
-    #[error("{at}: there is no setting {key:?}; did you mean {nearest:?}?")]
+    #[error("{at}: there is no setting {key:?}; {}", Meant(nearest))]
     UnknownKey {
         /// Where it stands.
         at: Source,
         /// As it is written there.
         key: String,
-        /// The known key with the most similar name.
-        nearest: String,
+        /// Known keys that it may stand for; none if it is like no other.
+        nearest: Vec<String>,
     },
+    /// A key that is a section.
+    #[error(
+        "{at}: {key} is a section and has no value of its own; write [{key}] on a line by itself, and its settings below"
+    )]
+    IsSection {
+        /// Where it stands.
+        at: Source,
+        /// The section.
+        key: String,
+    },
+    /// More than one mistake, by line.
+    #[error("the settings have {} mistakes: {}", .0.len(), told(.0).join("; "))]
+    Several(Vec<ConfigError>),
     /// A value that the key cannot have.
     #[error("{at}: {key} is {got:?}, expected {expected}")]
     Value {
@@ -280,7 +325,18 @@ impl Above {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| ours(name))
             .collect();
-        Self { environment, ..Self::default() }
+        let system = Some(PathBuf::from(SYSTEM_FILE)).filter(|path| path.is_file());
+        Self { environment, system, ..Self::default() }
+    }
+
+    /// The settings file that is named, or that of this machine's service where nothing of the user's own is there.
+    fn named_file(&self) -> Option<PathBuf> {
+        let named = self.file.clone().or_else(|| self.variable("STAYDOWN_CONFIG").map(PathBuf::from));
+        if named.is_some() || self.data.is_some() || self.variable("STAYDOWN_DATA").is_some() {
+            return named;
+        }
+        let has_own = default_data(self).is_ok_and(|own| own.exists());
+        self.system.clone().filter(|_| !has_own)
     }
 
     fn variable(&self, name: &str) -> Option<&str> {
@@ -294,7 +350,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], naming the place, the key, what stands there and what was expected.
     pub fn load(above: &Above) -> Result<Self, ConfigError> {
-        let named = above.file.clone().or_else(|| above.variable("STAYDOWN_CONFIG").map(PathBuf::from));
+        let named = above.named_file();
         let from_above = match (&above.data, above.variable("STAYDOWN_DATA")) {
             (Some(data), _) => Some((data.clone(), Source::Flag("--data"))),
             (None, Some(data)) => Some((data.into(), Source::Environment("STAYDOWN_DATA".to_owned()))),
@@ -311,26 +367,35 @@ impl Config {
         let settings = if named.is_some() { settings } else { beside_the_data(&data)? };
         let mut config = Self::default_in(data);
         config.sources.insert(DATA, source);
+        let mut mistakes = settings.mistakes;
         for (key, value, source) in settings.values {
-            config.set(key, &value, source)?;
+            mistakes.extend(config.set(key, &value, source).err());
         }
-        config.take_environment(above)?;
+        mistakes.sort_by_key(ConfigError::line);
+        config.take_environment(above, &mut mistakes);
         for (key, flag, value) in &above.flags {
-            config.set(key, value, Source::Flag(flag))?;
+            mistakes.extend(config.set(key, value, Source::Flag(flag)).err());
         }
-        config.check_web()?;
-        Ok(config)
+        if mistakes.is_empty() {
+            mistakes.extend(config.check_web().err());
+        }
+        match mistakes.len() {
+            0 => Ok(config),
+            1 => Err(mistakes.remove(0)),
+            _ => Err(ConfigError::Several(mistakes)),
+        }
     }
 
     /// The settings of a node that nobody has set anything for.
     pub fn default_in(data: PathBuf) -> Self {
         Self {
             peer: PeerConfig { listen: SocketAddr::from(([0, 0, 0, 0], 7700)), endpoints: BTreeMap::new() },
-            local: LocalConfig { socket: data.join(SOCKET_FILE), mode: SOCKET_MODE_DEFAULT },
+            local: LocalConfig { socket: data.join(SOCKET_FILE), mode: SOCKET_MODE_DEFAULT, group: None },
             web: WebConfig { listen: WEB_LISTEN_DEFAULT.parse().ok(), ..WebConfig::default() },
-            log: LogConfig { filter: "info".to_owned(), format: LogFormat::Text },
+            log: LogConfig { filter: "info".to_owned(), format: LogFormat::Text, otlp_endpoint: None },
             policy: PolicyConfig { file: None, shadow: false },
             guard: GuardConfig::default(),
+            run: RunConfig { drain: DRAIN_DEFAULT },
             data,
             sources: BTreeMap::new(),
         }
@@ -353,6 +418,7 @@ impl Config {
             }
             SOCKET => self.local.socket.display().to_string(),
             MODE => format!("{:04o}", self.local.mode),
+            GROUP => self.local.group.clone().unwrap_or_default(),
             WEB_LISTEN => self.web.listen.map_or_else(|| OFF.to_owned(), |at| at.to_string()),
             CERTIFICATE => path(self.web.certificate.as_ref()),
             KEY => path(self.web.key.as_ref()),
@@ -363,9 +429,11 @@ impl Config {
                 LogFormat::Text => "text".to_owned(),
                 LogFormat::Json => "json".to_owned(),
             },
+            OTLP => self.log.otlp_endpoint.clone().unwrap_or_default(),
             POLICY => path(self.policy.file.as_ref()),
             SHADOW => self.policy.shadow.to_string(),
             HARMLESS => path(self.guard.harmless.as_ref()),
+            DRAIN => self.run.drain.as_secs().to_string(),
             _ => return None,
         })
     }
@@ -387,17 +455,16 @@ impl Config {
         }
     }
 
-    fn take_environment(&mut self, above: &Above) -> Result<(), ConfigError> {
+    fn take_environment(&mut self, above: &Above, mistakes: &mut Vec<ConfigError>) {
         for name in above.environment.keys() {
             let Some(key) = KEYS.iter().find(|key| variable_of(key) == *name) else {
-                refuse_misspelt(name)?;
+                mistakes.extend(refuse_misspelt(name).err());
                 continue;
             };
             if let (Some(value), true) = (above.variable(name), *key != DATA) {
-                self.set(key, value, Source::Environment(name.clone()))?;
+                mistakes.extend(self.set(key, value, Source::Environment(name.clone())).err());
             }
         }
-        Ok(())
     }
 
     fn set(&mut self, key: &'static str, value: &str, source: Source) -> Result<(), ConfigError> {
@@ -419,6 +486,10 @@ impl Config {
                 Ok(mode) if mode <= 0o777 && mode & 0o600 == 0o600 => self.local.mode = mode,
                 _ => return refuse("an octal mode that its owner can read and write, as in \"0660\""),
             },
+            GROUP if value.is_empty() || !value.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) => {
+                return refuse("the name or number of a group, as in \"staydown-users\"");
+            }
+            GROUP => self.local.group = Some(value.to_owned()),
             WEB_LISTEN if value == OFF => self.web.listen = None,
             WEB_LISTEN => match value.parse() {
                 Ok(address) => self.web.listen = Some(address),
@@ -447,6 +518,13 @@ impl Config {
                 "json" => self.log.format = LogFormat::Json,
                 _ => return refuse("text or json"),
             },
+            OTLP if !cfg!(feature = "otel") => {
+                return refuse(
+                    "nothing: this build sends no traces; one that does: cargo build --release --features otel",
+                );
+            }
+            OTLP if !is_collector(value) => return refuse("a collector, as in http://127.0.0.1:4317"),
+            OTLP => self.log.otlp_endpoint = Some(value.to_owned()),
             POLICY if value.is_empty() => return refuse("a path"),
             POLICY => self.policy.file = Some(PathBuf::from(value)),
             SHADOW => match value.parse() {
@@ -455,6 +533,10 @@ impl Config {
             },
             HARMLESS if value.is_empty() => return refuse("a path"),
             HARMLESS => self.guard.harmless = Some(PathBuf::from(value)),
+            DRAIN => match value.parse() {
+                Ok(seconds) if seconds <= DRAIN_SECONDS_MAX => self.run.drain = Duration::from_secs(seconds),
+                _ => return refuse(&format!("seconds from 0 to {DRAIN_SECONDS_MAX}, as in 30")),
+            },
             _ => return refuse("a setting of the node"),
         }
         self.sources.insert(key, source);
@@ -467,6 +549,7 @@ impl Config {
 struct Settings {
     data: Option<(PathBuf, Source)>,
     values: Vec<(&'static str, String, Source)>,
+    mistakes: Vec<ConfigError>,
 }
 
 fn beside_the_data(data: &Path) -> Result<Settings, ConfigError> {
@@ -514,26 +597,87 @@ fn understand(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         match value.get_ref() {
             DeValue::Table(section) if name != DATA => {
                 for (key, value) in section {
-                    let at = source(key.span().start);
-                    let key = known(&format!("{name}.{}", key.get_ref()), &at)?;
-                    settings.values.push((key, written(key, value.get_ref(), &at)?, at));
+                    settings.take(&format!("{name}.{}", key.get_ref()), value.get_ref(), source(key.span().start));
                 }
             }
-            value => match known(name, &at)? {
-                DATA => settings.data = Some((written(DATA, value, &at)?.into(), at)),
-                key => settings.values.push((key, written(key, value, &at)?, at)),
-            },
+            value => settings.take(name, value, at),
         }
     }
     Ok(settings)
 }
 
+impl Settings {
+    fn take(&mut self, key: &str, value: &DeValue<'_>, at: Source) {
+        match known(key, &at).and_then(|key| Ok((key, written(key, value, &at)?))) {
+            Ok((DATA, value)) => self.data = Some((value.into(), at)),
+            Ok((key, value)) => self.values.push((key, value, at)),
+            Err(mistake) => self.mistakes.push(mistake),
+        }
+    }
+}
+
 fn known(key: &str, source: &Source) -> Result<&'static str, ConfigError> {
-    KEYS.into_iter().find(|k| *k == key).ok_or_else(|| ConfigError::UnknownKey {
-        at: source.clone(),
-        key: key.to_owned(),
-        nearest: nearest(key, KEYS.into_iter()).unwrap_or_default().to_owned(),
-    })
+    if let Some(known) = KEYS.into_iter().find(|known| *known == key) {
+        return Ok(known);
+    }
+    let (at, section) = (source.clone(), format!("{key}."));
+    if KEYS.iter().any(|known| known.starts_with(&section)) {
+        return Err(ConfigError::IsSection { at, key: key.to_owned() });
+    }
+    let nearest = meant(key, '.', KEYS.into_iter());
+    Err(ConfigError::UnknownKey { at, key: key.to_owned(), nearest })
+}
+
+/// What a misspelt key may stand for: the one with a near name, or those with the same name in another section.
+fn meant<'a>(key: &str, separator: char, known: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
+    if let Some(near) = near(key, known.clone()) {
+        return vec![near.to_owned()];
+    }
+    let last = |key: &str| key.rsplit(separator).next().unwrap_or_default().to_owned();
+    known.filter(|known| last(known) == last(key)).map(str::to_owned).collect()
+}
+
+/// The end of a message about a key that nobody knows.
+struct Meant<'a>(&'a [String]);
+
+impl fmt::Display for Meant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted: Vec<_> = self.0.iter().map(|key| format!("{key:?}")).collect();
+        match quoted.is_empty() {
+            true => f.write_str("fix: staydown config show --effective lists them all"),
+            false => write!(f, "did you mean {}?", quoted.join(" or ")),
+        }
+    }
+}
+
+/// Mistakes as sentences, as many as anybody reads.
+fn told(mistakes: &[ConfigError]) -> Vec<String> {
+    let mut told: Vec<_> = mistakes.iter().take(MISTAKES_TOLD_MAX).map(ToString::to_string).collect();
+    if mistakes.len() > told.len() {
+        told.push(format!("and {} more", mistakes.len() - told.len()));
+    }
+    told
+}
+
+impl ConfigError {
+    /// Each mistake by itself, as many as anybody reads.
+    pub fn mistakes(&self) -> Vec<String> {
+        match self {
+            Self::Several(mistakes) => told(mistakes),
+            one => vec![one.to_string()],
+        }
+    }
+
+    /// The line of the file that it is about, to put mistakes in order.
+    fn line(&self) -> usize {
+        match self {
+            Self::UnknownKey { at, .. } | Self::IsSection { at, .. } | Self::Value { at, .. } => match at {
+                Source::File { line, .. } => *line,
+                _ => usize::MAX,
+            },
+            _ => 0,
+        }
+    }
 }
 
 /// The value of a key as text, in the form that the environment has it.
@@ -550,6 +694,8 @@ fn written(key: &'static str, value: &DeValue<'_>, source: &Source) -> Result<St
             Err(wrong_type(key, other, "a table [peer.endpoints] with member = \"host:port\"", source))
         }
         (_, DeValue::String(text)) => Ok(text.to_string()),
+        (DRAIN, DeValue::Integer(number)) if number.radix() == 10 => Ok(number.as_str().to_owned()),
+        (DRAIN, other) => Err(wrong_type(key, other, "a whole number of seconds, without quotes", source)),
         // 0o660 is a natural way to write a mode; 660 without quotes is not: it is a decimal number to TOML.
         (MODE, DeValue::Integer(number)) if number.radix() == 8 => Ok(number.as_str().to_owned()),
         (SHADOW | PLAINTEXT, DeValue::Boolean(yes)) => Ok(yes.to_string()),
@@ -572,21 +718,17 @@ fn wrong_type(key: &'static str, got: &DeValue<'_>, expected: &str, source: &Sou
 
 /// A variable that looks like one of ours and is not. Others that begin with `STAYDOWN_` belong to tests and scripts.
 fn refuse_misspelt(name: &str) -> Result<(), ConfigError> {
-    let sections =
-        ["STAYDOWN_PEER_", "STAYDOWN_LOCAL_", "STAYDOWN_WEB_", "STAYDOWN_LOG_", "STAYDOWN_POLICY_", "STAYDOWN_GUARD_"];
-    if !sections.iter().any(|section| name.starts_with(section)) {
+    let variables = KEYS.map(variable_of);
+    let section = |key: &str| key.split_once('.').map(|(section, _)| variable_of(section) + "_");
+    if !KEYS.into_iter().filter_map(section).any(|section| name.starts_with(&section)) {
         return Ok(());
     }
-    let variables: Vec<_> = KEYS.iter().map(|key| variable_of(key)).collect();
-    Err(ConfigError::UnknownKey {
-        at: Source::Environment(name.to_owned()),
-        key: name.to_owned(),
-        nearest: nearest(name, variables.iter().map(String::as_str)).unwrap_or_default().to_owned(),
-    })
+    let nearest = meant(name, '_', variables.iter().map(String::as_str));
+    Err(ConfigError::UnknownKey { at: Source::Environment(name.to_owned()), key: name.to_owned(), nearest })
 }
 
 /// `peer.listen` is `STAYDOWN_PEER_LISTEN`.
-fn variable_of(key: &str) -> String {
+pub fn variable_of(key: &str) -> String {
     format!("STAYDOWN_{}", key.replace('.', "_").to_ascii_uppercase())
 }
 
@@ -613,12 +755,24 @@ fn default_data(above: &Above) -> Result<PathBuf, ConfigError> {
     Ok(xdg.or_else(home).ok_or(ConfigError::NoHome)?.join("staydown"))
 }
 
+/// A collector takes OTLP by gRPC. Traces name members and requests: over the network they belong into a tunnel.
+fn is_collector(value: &str) -> bool {
+    let uri = value.parse::<http::Uri>();
+    uri.is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.port().is_some() && matches!(uri.path(), "" | "/"))
+}
+
 fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1
 }
 
 fn not_found() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "there is no such file")
+}
+
+/// The candidate that `text` was most likely meant to be: at most every third character differs. What is further away would only
+/// lead astray.
+pub fn near<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    nearest(text, candidates).filter(|candidate| changes(text, candidate) * 3 <= text.len().max(3))
 }
 
 /// The candidate that takes the fewest changes of a character to become `text`.
@@ -705,7 +859,16 @@ mod tests {
                 "line 3: there is no setting \"peer.lisen\"; did you mean \"peer.listen\"?",
             ),
             ("[peers]\nlisten = \"\"", "line 2: there is no setting \"peers.listen\"; did you mean \"peer.listen\"?"),
-            ("peer = 1", "did you mean \"data\"?"),
+            ("peer = 1", "line 1: peer is a section and has no value of its own; write [peer]"),
+            (
+                "colour = 1",
+                "line 1: there is no setting \"colour\"; fix: staydown config show --effective lists them all",
+            ),
+            ("[peer]\nfilter = \"warn\"", "there is no setting \"peer.filter\"; did you mean \"log.filter\"?"),
+            ("[run]\ndrain_seconds = 3601", "run.drain_seconds is \"3601\", expected seconds from 0 to 3600"),
+            ("[run]\ndrain_seconds = \"soon\"", "run.drain_seconds is \"soon\", expected seconds from 0 to 3600"),
+            ("[run]\ndrain_seconds = 1.5", "run.drain_seconds is \"float\", expected a whole number of seconds"),
+            ("[local]\ngroup = \"a b\"", "local.group is \"a b\", expected the name or number of a group"),
             (
                 "[peer]\nlisten = \"localhost\"",
                 "line 2: peer.listen is \"localhost\", expected an IP address and a port",
@@ -748,6 +911,40 @@ mod tests {
     }
 
     #[test]
+    fn all_mistakes_are_told_at_once_by_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let file =
+            "[web]\nlistn = 1\n[local]\nmode = 1\n[log]\nformat = \"xml\"\nlevel = \"x\"\n[run]\ndrain_seconds = 30\n";
+        std::fs::write(dir.path().join(CONFIG_FILE), file).unwrap();
+        let mut above = above(&[("STAYDOWN_LOG_FORMAT", "yaml"), ("STAYDOWN_DATA", &dir.path().display().to_string())]);
+        above.flags.push((LISTEN, "--listen", "here".to_owned()));
+        let error = Config::load(&above).unwrap_err();
+        let told = error.mistakes();
+        let places: Vec<_> =
+            told.iter().map(|told| told.split(": ").next().unwrap().rsplit('/').next().unwrap()).collect();
+        let lines = [2, 4, 6, 7].map(|line| format!("staydown.toml line {line}"));
+        let others = ["environment variable STAYDOWN_LOG_FORMAT", "flag --listen"].map(str::to_owned);
+        assert_eq!(places, [&lines[..], &others[..]].concat());
+        assert!(error.to_string().starts_with("the settings have 6 mistakes: "), "{error}");
+        let many = (0..50).fold("[log]\n".to_owned(), |text, n| text + &format!("a{n} = 1\n"));
+        assert_eq!(load_file(&many).unwrap_err().mistakes().last().unwrap(), "and 30 more");
+    }
+
+    #[test]
+    fn the_settings_of_the_service_are_read_where_the_user_has_no_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let (system, own) = (dir.path().join("system.toml"), dir.path().join("staydown"));
+        std::fs::write(&system, "data = \"/var/lib/example\"").unwrap();
+        let home = above(&[("XDG_DATA_HOME", &dir.path().display().to_string())]);
+        let above = Above { system: Some(system), ..home };
+        assert_eq!(Config::load(&above).unwrap().data, Path::new("/var/lib/example"));
+        let named = Above { data: Some("/other".into()), ..above.clone() };
+        assert_eq!(Config::load(&named).unwrap().data, Path::new("/other"));
+        std::fs::create_dir(&own).unwrap();
+        assert_eq!(Config::load(&above).unwrap().data, own);
+    }
+
+    #[test]
     fn other_machines_come_over_tls_or_through_a_proxy() {
         let config = load_file("").unwrap();
         assert_eq!(config.web.listen.unwrap().to_string(), WEB_LISTEN_DEFAULT);
@@ -765,6 +962,21 @@ mod tests {
         let config = Config::load(&above(&variables)).unwrap();
         assert_eq!(config.value_of(HOSTS).unwrap(), "a.example,b.example");
         assert!(Config::load(&above(&[("HOME", "/h"), ("STAYDOWN_WEB_LISTEN", "0.0.0.0:1")])).is_err());
+    }
+
+    #[test]
+    fn a_collector_is_refused_by_a_build_that_sends_no_traces_and_named_by_one_that_does() {
+        let load = |value: &str| load_file(&format!("[log]\notlp_endpoint = \"{value}\""));
+        if cfg!(feature = "otel") {
+            let config = load("http://127.0.0.1:4317").unwrap();
+            assert_eq!(config.log.otlp_endpoint.as_deref(), Some("http://127.0.0.1:4317"));
+            for value in ["", "127.0.0.1:4317", "https://127.0.0.1:4317", "http://127.0.0.1", "http://a:1/v1/traces"] {
+                assert!(load(value).unwrap_err().to_string().contains("expected a collector"), "{value}");
+            }
+        } else {
+            let message = load("http://127.0.0.1:4317").unwrap_err().to_string();
+            assert!(message.contains("line 2: log.otlp_endpoint") && message.contains("--features otel"), "{message}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::ops::{ControlFlow, Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread;
 use std::time::Duration;
@@ -18,9 +18,11 @@ use bytes::Bytes;
 use prost::Message as _;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Span;
 
 use crate::clock;
 use crate::matcher::Matcher;
+use crate::meters::Meters;
 use crate::replica::block::{Frame, RECORDS_PER_BLOCK_MAX, Slot};
 use crate::replica::charter::{Applied, CharterChain, CharterError};
 use crate::replica::exchange::{Ask, Call, PeerEvent, Published, Trouble};
@@ -78,11 +80,34 @@ pub const STORE_FOLDER: &str = "replica";
 /// What waits for the engine.
 enum Message {
     Input(Box<Input>),
-    Submit(Class, Vec<Bytes>, oneshot::Sender<Result<Answer, Failed>>),
-    Close(Option<[u8; 32]>, u32, oneshot::Sender<Result<Answer, Failed>>),
-    Resubmit(bool, oneshot::Sender<Result<Answer, Failed>>),
+    Submit(Class, Vec<Bytes>, Asker),
+    Close(Option<[u8; 32]>, u32, Asker),
+    Resubmit(bool, Asker),
     ApplyCharter(proto::SignedCharter, oneshot::Sender<Result<u64, CharterError>>),
     Stop,
+}
+
+/// Whoever waits for an answer, and the request in whose name it is logged.
+struct Asker {
+    sender: oneshot::Sender<Result<Answer, Failed>>,
+    request: Span,
+}
+
+impl Asker {
+    fn answer(self, answer: Result<Answer, Failed>) {
+        self.request.in_scope(|| match &answer {
+            Ok(Answer::Durable(receipts)) => {
+                if let (Some(first), Some(last)) = (receipts.first(), receipts.last()) {
+                    let records = receipts.len();
+                    tracing::info!(block = %first.block, last = %last.block, records, "said: durable and published");
+                }
+            }
+            Ok(Answer::Queued) => tracing::info!("queued until enough peers are heard"),
+            Ok(Answer::Refused(refusal)) => tracing::info!(%refusal, "not said"),
+            Err(failed) => tracing::warn!(%failed, "not answered"),
+        });
+        drop(self.sender.send(answer)); // whoever asked may have gone
+    }
 }
 
 /// The engine failed to write: nothing further is acknowledged until the node is restarted (W3).
@@ -95,6 +120,8 @@ pub struct Shared {
     replica: RwLock<Replica>,
     /// Readers that the engine keeps waiting.
     waiting: AtomicUsize,
+    /// Grows with each step of the engine.
+    beats: AtomicU64,
     matcher: Matcher,
     store: Store,
     data: PathBuf,
@@ -105,6 +132,7 @@ pub struct Shared {
     taxonomies: Arc<Shelf>,
     asks: Mutex<BTreeMap<MemberId, mpsc::Sender<Ask>>>,
     counters: Arc<Counters>,
+    meters: Arc<Meters>,
 }
 
 impl Shared {
@@ -132,6 +160,16 @@ impl Shared {
         }
     }
 
+    /// Grows as long as the engine's thread gets somewhere, ten times a second at least but while it writes to disk. That
+    /// it stands still for longer than a write may take means that the engine hangs.
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
+    fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn replica_mut(&self) -> Writing<'_> {
         let replica = self.replica.write().unwrap_or_else(PoisonError::into_inner);
         Writing { replica: Some(replica), matcher: &self.matcher }
@@ -150,6 +188,11 @@ impl Shared {
     /// What only this node knows of its work: numbers.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// What is counted of its work for those who watch it.
+    pub fn meters(&self) -> &Arc<Meters> {
+        &self.meters
     }
 
     /// The data directory.
@@ -296,22 +339,17 @@ impl Handle {
         self.ask(|answer| Message::Resubmit(from_peers, answer)).await
     }
 
-    async fn ask(
-        &self,
-        message: impl FnOnce(oneshot::Sender<Result<Answer, Failed>>) -> Message,
-    ) -> Result<Answer, Failed> {
+    async fn ask(&self, message: impl FnOnce(Asker) -> Message) -> Result<Answer, Failed> {
         self.put(message).await?.answer().await
     }
 
-    async fn put(
-        &self,
-        message: impl FnOnce(oneshot::Sender<Result<Answer, Failed>>) -> Message,
-    ) -> Result<Asked, Failed> {
+    async fn put(&self, message: impl FnOnce(Asker) -> Message) -> Result<Asked, Failed> {
         if let Some(failed) = self.shared.failure() {
             return Err(failed);
         }
         let (sender, answer) = oneshot::channel();
-        self.inputs.send(message(sender)).await.map_err(|_closed| stopped(&self.shared))?;
+        let asker = Asker { sender, request: Span::current() };
+        self.inputs.send(message(asker)).await.map_err(|_closed| stopped(&self.shared))?;
         Ok(Asked { answer, shared: Arc::clone(&self.shared) })
     }
 
@@ -499,6 +537,7 @@ pub fn start_with(
         matcher,
         replica: RwLock::new(replica),
         waiting: AtomicUsize::new(0),
+        beats: AtomicU64::new(0),
         store,
         data: data.to_owned(),
         failed: Mutex::new(None),
@@ -507,6 +546,7 @@ pub fn start_with(
         taxonomies: Arc::new(Shelf::new(data)),
         asks: Mutex::new(BTreeMap::new()),
         counters: Arc::new(Counters::new(now)),
+        meters: Arc::default(),
     });
     shared.follow_taxonomy();
     let handle = Handle { inputs, shared: Arc::clone(&shared) };
@@ -685,7 +725,7 @@ struct Engine {
     journal: Journal,
     outbox: Outbox,
     snapshots: Snapshots,
-    answers: BTreeMap<Ticket, oneshot::Sender<Result<Answer, Failed>>>,
+    answers: BTreeMap<Ticket, Asker>,
     next_ticket: u64,
     /// When the latest turn ended.
     awake: TimeMs,
@@ -699,7 +739,9 @@ impl Engine {
                 runtime.block_on(linger(&mut inputs, &mut batch));
             }
             let stop = batch.iter().any(|m| matches!(m, Message::Stop));
+            self.shared.beat();
             self.turn(&mut batch);
+            self.shared.beat();
             if stop {
                 break;
             }
@@ -759,7 +801,7 @@ impl Engine {
     }
 
     /// Our journal has everything that we ever signed here: whatever of it does not count is said again, in its order.
-    fn resubmit(&mut self, from_peers: bool, answer: oneshot::Sender<Result<Answer, Failed>>) {
+    fn resubmit(&mut self, from_peers: bool, answer: Asker) {
         let ticket = self.ticket(answer);
         let shared = Arc::clone(&self.shared);
         let me = shared.replica().me();
@@ -797,7 +839,7 @@ impl Engine {
         self.carry_out(effects);
     }
 
-    fn ticket(&mut self, answer: oneshot::Sender<Result<Answer, Failed>>) -> Ticket {
+    fn ticket(&mut self, answer: Asker) -> Ticket {
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         self.answers.insert(ticket, answer);
@@ -832,10 +874,12 @@ impl Engine {
                 effects.into_iter().partition(|e| matches!(e, Effect::Journal(..) | Effect::Store(_)));
             effects = Vec::new();
             if !writes.is_empty() {
+                let begun = clock::instant();
                 if let Err(failed) = self.write(&writes) {
                     self.fail(&failed);
                     return;
                 }
+                self.shared.meters.commits.observe(begun.elapsed());
                 effects = self.count();
                 self.arrived(&writes);
             }
@@ -854,6 +898,7 @@ impl Engine {
     fn count(&self) -> Vec<Effect> {
         let mut effects = self.shared.replica_mut().handle(Input::DurableInPieces, clock::now());
         while self.shared.replica().is_counting() {
+            self.shared.beat();
             self.shared.give_way();
             effects.extend(self.shared.replica_mut().handle(Input::NextPiece, clock::now()));
         }
@@ -868,7 +913,10 @@ impl Engine {
                 && id.origin.member != me
                 && let Ok(frame) = Frame::decode(bytes.clone())
             {
-                self.shared.counters.arrived(frame.header.header().time, now);
+                tracing::debug!(block = %id, "a block of another member is durable");
+                if let Some(took_ms) = self.shared.counters.arrived(frame.header.header().time, now) {
+                    self.shared.meters.arrivals.observe(Duration::from_millis(took_ms));
+                }
             }
         }
     }
@@ -923,7 +971,7 @@ impl Engine {
         tracing::error!(%failed, "storage failed");
         *lock(&self.shared.failed) = Some(failed.clone());
         for (_, answer) in std::mem::take(&mut self.answers) {
-            drop(answer.send(Err(failed.clone())));
+            answer.answer(Err(failed.clone()));
         }
     }
 
@@ -931,7 +979,7 @@ impl Engine {
         match effect {
             Effect::Answer(ticket, answer) => {
                 if let Some(waiting) = self.answers.remove(&ticket) {
-                    drop(waiting.send(Ok(answer))); // whoever asked may have gone
+                    waiting.answer(Ok(answer));
                 }
             }
             Effect::Publish => drop(self.shared.published.send_replace(self.shared.replica().published())),
@@ -972,6 +1020,14 @@ impl Engine {
     /// Derives the view again from all stored blocks, while lookups go on with the one before. What the blocks say may
     /// change how far logs count: then they are read once more.
     fn rebuild(&mut self, effects: &mut Vec<Effect>) {
+        let begun = clock::instant();
+        self.derive(effects);
+        let took = begun.elapsed();
+        self.shared.meters.derivations.observe(took);
+        tracing::info!(took_ms = took.as_millis(), "the list was derived again");
+    }
+
+    fn derive(&mut self, effects: &mut Vec<Effect>) {
         for _ in 0..REBUILDS_MAX {
             let now = clock::now();
             let (mut rebuild, keyring) = {
@@ -979,6 +1035,7 @@ impl Engine {
                 (replica.begin_rebuild(now), replica.keyring())
             };
             let folded = self.shared.store.for_each_block(|id, bytes| {
+                self.shared.beat();
                 let frame = Frame::decode(Bytes::copy_from_slice(bytes)).ok();
                 match frame.and_then(|f| keyring.verify(f).ok()) {
                     Some(block) => self.shared.replica().rebuild(&mut rebuild, &block),
@@ -1011,6 +1068,7 @@ impl Engine {
     fn redact(&mut self, ids: &[BlockId]) {
         let keyring = self.shared.replica().keyring();
         let redacted = |bytes: &[u8]| {
+            self.shared.beat();
             let mut frame = Frame::decode(Bytes::copy_from_slice(bytes)).ok()?;
             keyring.redact(&mut frame).then(|| frame.encode().to_vec())
         };
@@ -1021,7 +1079,10 @@ impl Engine {
             .forget()
             .map_err(|e| e.to_string())
             .and_then(|()| {
-                let rewrite = |id, bytes: &[u8]| ids.contains(&id).then(|| redacted(bytes)).flatten();
+                let rewrite = |id, bytes: &[u8]| {
+                    shared.beat();
+                    ids.contains(&id).then(|| redacted(bytes)).flatten()
+                };
                 shared.store.rewrite(rewrite).map_err(|e| e.to_string())
             })
             .and_then(|_blocks| self.journal.rewrite(redacted).map_err(|e| e.to_string()))

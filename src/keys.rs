@@ -17,6 +17,7 @@
 //! folder; they are only read.
 
 mod sealed;
+pub mod words;
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};

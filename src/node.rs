@@ -1,5 +1,8 @@
 //! Opens the store, rebuilds the replica, starts the engine, binds, serves; and the same in reverse.
 
+mod reloads;
+mod supervisor;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::future::Future;
@@ -11,13 +14,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use futures_util::Stream;
 use thiserror::Error;
-use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::StreamExt as _;
 
+pub use self::reloads::{Reload, Reloads, Underway};
 use crate::access::{Access, AccessError};
 use crate::clock;
 use crate::config::Config;
@@ -28,12 +33,15 @@ use crate::keys::{
     refuse_example_keys, strict_unless_example,
 };
 
+use crate::net::calls::{Named, Side};
+use crate::net::counted::Counted;
 use crate::net::expiry;
 use crate::net::follower::{self, Target};
 use crate::net::limits::{self, MESSAGE_BYTES_MAX};
 use crate::net::local::LocalService;
 use crate::net::local::gate::Gate;
 use crate::net::peer::{PeerService, Who};
+use crate::net::readiness;
 use crate::net::tls::{AcceptLimits, Connections, Roster, SharedRoster, Tls, accept_loop};
 use crate::policy::harmless::{Harmless, HarmlessError};
 use crate::policy::in_force::{PolicyError, Standing as PolicyStanding};
@@ -66,10 +74,10 @@ const TAXONOMY_LOOK: Duration = Duration::from_secs(60);
 /// How long a connection of a key that left the charter stays open after its last answer, so that its streams can say
 /// why they end. It gets nothing else in this time, and it is a tenth of the second that a revocation may take.
 const FAREWELL: Duration = Duration::from_millis(100);
+/// Where groups have their numbers.
+const GROUPS_FILE: &str = "/etc/group";
 /// The replica's clock ticks this often.
 const TICK: Duration = Duration::from_millis(100);
-/// How long what is under way may take when the node is told to stop.
-const DRAIN: Duration = Duration::from_secs(10);
 
 /// A node that serves.
 #[derive(Clone)]
@@ -82,6 +90,8 @@ pub struct Ready {
     pub console: Option<String>,
     /// The local service itself, for a program that has the node inside it.
     pub service: LocalService,
+    /// Who is asked at SIGHUP.
+    pub reloads: Reloads,
 }
 
 /// Why a node cannot run.
@@ -106,6 +116,8 @@ pub enum NodeError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot listen on the local socket {path}: {source}", path = .path.display())]
     Socket { path: PathBuf, source: io::Error },
+    #[error("cannot give the local socket {path} to the group {group:?} (local.group): {source}", path = .path.display())]
+    Group { path: PathBuf, group: String, source: io::Error },
     #[error("cannot write {path}: {source}", path = .path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("TLS cannot be set up: {0}")]
@@ -146,6 +158,7 @@ impl NodeError {
             | Self::NotJoined(_)
             | Self::Member(_)
             | Self::Tls(_)
+            | Self::Group { .. }
             | Self::Policy(_)
             | Self::WebTls(_)
             | Self::Access(_)
@@ -286,6 +299,8 @@ async fn run_locked(
     let Begun { config, ours, plan, lock: _lock } = begun;
     let fail = |source| NodeError::Listen { address: config.peer.listen, source };
     refuse_example_keys(plan.keys.tls.pin(), listener.local_addr().map_err(fail)?)?;
+    // From here on SIGHUP asks for a reload; it would end the process otherwise, and a start may take minutes.
+    let hangups = signal(SignalKind::hangup()).map_err(|e| NodeError::Serve(format!("cannot await SIGHUP: {e}")))?;
     let plan = renew_certificate(plan, &config.data)?;
     let (engine, started, thread) = open(&plan, &config.data)?;
     let (plan, engine, started, thread) = match adopted(&plan, &config.data, &engine)? {
@@ -302,7 +317,7 @@ async fn run_locked(
         tracing::warn!(healed, "healed at start");
     }
     tracing::info!(blocks = started.blocks, "replica rebuilt");
-    let served = serve(listener, (&config, ours), &plan, &engine, ready, shutdown).await;
+    let served = serve(listener, (&config, ours), &plan, &engine, ready, (hangups, shutdown)).await;
     stopped(engine, thread).await?;
     served
 }
@@ -459,19 +474,18 @@ impl Identity {
 async fn keep_identity(
     mut identity: Identity,
     mut rosters: watch::Receiver<u64>,
+    mut reload: Reload,
     stopped: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let fail = |source| NodeError::Serve(format!("cannot await SIGHUP: {source}"));
-    let mut hangup = signal(SignalKind::hangup()).map_err(fail)?;
     let mut interval = tokio::time::interval(CERTIFICATE_LOOK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     tokio::pin!(stopped);
     loop {
-        let again = tokio::select! {
+        let (again, underway) = tokio::select! {
             () = &mut stopped => return Ok(()),
-            _ = hangup.recv() => true,
-            _ = interval.tick() => identity.renewal_due(),
-            changed = rosters.changed() => if changed.is_err() { return Ok(()) } else { false },
+            underway = reload.asked() => (true, Some(underway)),
+            _ = interval.tick() => (identity.renewal_due(), None),
+            changed = rosters.changed() => if changed.is_err() { return Ok(()) } else { (false, None) },
         };
         identity = tokio::task::spawn_blocking(move || {
             identity.look(again);
@@ -479,6 +493,7 @@ async fn keep_identity(
         })
         .await
         .map_err(|error| NodeError::Serve(format!("{error}: please report this")))?;
+        drop(underway);
     }
 }
 
@@ -487,18 +502,17 @@ async fn keep_identity(
 async fn keep_policy(
     policy: Arc<PolicyStanding>,
     taxonomies: Arc<Shelf>,
+    mut reload: Reload,
     stopped: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let fail = |source| NodeError::Serve(format!("cannot await SIGHUP: {source}"));
-    let mut hangup = signal(SignalKind::hangup()).map_err(fail)?;
     let mut changes = taxonomies.changes();
     let mut look = tokio::time::interval(TAXONOMY_LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     tokio::pin!(stopped);
     loop {
-        tokio::select! {
+        let _underway = tokio::select! {
             () = &mut stopped => return Ok(()),
-            _ = hangup.recv() => {}
+            underway = reload.asked() => underway,
             Ok(()) = changes.changed() => {
                 go_by(&policy, &taxonomies);
                 continue;
@@ -507,7 +521,7 @@ async fn keep_policy(
                 mend(Arc::clone(&taxonomies)).await;
                 continue;
             }
-        }
+        };
         let standing = Arc::clone(&policy);
         let read = tokio::task::spawn_blocking(move || standing.reload()).await;
         match read.map_err(|error| NodeError::Serve(format!("{error}: please report this")))? {
@@ -530,16 +544,15 @@ async fn keep_policy(
 async fn keep_harmless(
     harmless: Arc<Harmless>,
     engine: Handle,
+    mut reload: Reload,
     stopped: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let fail = |source| NodeError::Serve(format!("cannot await SIGHUP: {source}"));
-    let mut hangup = signal(SignalKind::hangup()).map_err(fail)?;
     tokio::pin!(stopped);
     loop {
-        tokio::select! {
+        let _underway = tokio::select! {
             () = &mut stopped => return Ok(()),
-            _ = hangup.recv() => {}
-        }
+            underway = reload.asked() => underway,
+        };
         let file = Arc::clone(&harmless);
         let read = tokio::task::spawn_blocking(move || file.read()).await;
         match read.map_err(|error| NodeError::Serve(format!("{error}: please report this")))? {
@@ -551,6 +564,55 @@ async fn keep_harmless(
                 tracing::warn!(%error, "the harmless hashes are not taken into use; those from before stay");
             }
         }
+    }
+}
+
+/// Reads the certificate of the console again at each SIGHUP. Files that cannot be used change nothing.
+async fn keep_web_tls(
+    tls: Option<WebTls>,
+    mut reload: Reload,
+    stopped: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let Some(tls) = tls else {
+        drop(reload);
+        stopped.await;
+        return Ok(());
+    };
+    tokio::pin!(stopped);
+    loop {
+        let _underway = tokio::select! {
+            () = &mut stopped => return Ok(()),
+            underway = reload.asked() => underway,
+        };
+        let files = tls.clone();
+        let read = tokio::task::spawn_blocking(move || files.reload()).await;
+        match read.map_err(|error| NodeError::Serve(format!("{error}: please report this")))? {
+            Ok(()) => tracing::info!("the certificate of the console was read"),
+            Err(error) => tracing::warn!(%error, "the certificate of the console is not taken up; the old one stays"),
+        }
+    }
+}
+
+/// At each SIGHUP asks everybody to read again what they go by; the service manager is told when it begins and when all
+/// have done it.
+async fn keep_reloading(
+    reloads: Reloads,
+    mut hangups: Signal,
+    service: LocalService,
+    stopped: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    tokio::pin!(stopped);
+    loop {
+        tokio::select! {
+            () = &mut stopped => return Ok(()),
+            _ = hangups.recv() => {}
+        }
+        supervisor::reloading();
+        tokio::select! {
+            () = &mut stopped => return Ok(()),
+            () = reloads.ask_all() => {}
+        }
+        supervisor::ready(&readiness::sentence(&service.state()));
     }
 }
 
@@ -594,7 +656,7 @@ async fn serve(
     plan: &Plan,
     engine: &Handle,
     ready: oneshot::Sender<Ready>,
-    shutdown: impl Future<Output = ()>,
+    (hangups, shutdown): (Signal, impl Future<Output = ()>),
 ) -> Result<(), NodeError> {
     am_i_listed(engine, &plan.settings)?;
     take_invited(engine, &plan.invitation);
@@ -634,6 +696,7 @@ async fn serve(
     let peers = PeerServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let peers = Named::new(peers, Side::Peer, Arc::clone(engine.shared().meters()));
     let peers =
         limits::server().add_service(peers).serve_with_incoming_shutdown(incoming, until_stopped(stopped.clone()));
     tasks.spawn(async move { peers.await.map_err(|e| NodeError::Serve(e.to_string())) });
@@ -647,38 +710,50 @@ async fn serve(
     let taxonomies = Arc::clone(engine.shared().taxonomies());
     // Before anybody can ask.
     go_by(&policy, &taxonomies);
-    tasks.spawn(keep_policy(policy, taxonomies, until_stopped(stopped.clone())));
+    let reloads = Reloads::default();
+    tasks.spawn(keep_policy(policy, taxonomies, reloads.subscribe(), until_stopped(stopped.clone())));
     never_list(engine, never_listed).await?;
-    tasks.spawn(keep_harmless(harmless, engine.clone(), until_stopped(stopped.clone())));
+    tasks.spawn(keep_harmless(harmless, engine.clone(), reloads.subscribe(), until_stopped(stopped.clone())));
     if let Some(listener) = web_listener {
-        let web = Web::new(local.clone(), &config.web, web::Limits::default());
-        let served = web::serve(listener, web_tls, web, until_stopped(stopped.clone()));
+        let limits = web::Limits { drain: config.run.drain, ..web::Limits::default() };
+        let web = Web::new(local.clone(), &config.web, limits);
+        let served = web::serve(listener, web_tls.clone(), web, until_stopped(stopped.clone()));
         tasks.spawn(async move { served.await.map_err(|e| NodeError::Serve(e.to_string())) });
     }
-    let ready_service = local.clone();
-    tasks.spawn(serve_local(local, socket, until_stopped(stopped.clone())));
+    tasks.spawn(keep_web_tls(web_tls, reloads.subscribe(), until_stopped(stopped.clone())));
+    tasks.spawn(serve_local(local.clone(), socket, stopped.clone(), until_stopped(stopped.clone())));
+    tasks.spawn(keep_reloading(reloads.clone(), hangups, local.clone(), until_stopped(stopped.clone())));
+    let told = supervisor::keep_told(local.clone(), engine.clone(), until_stopped(stopped.clone()));
+    tasks.spawn(async move {
+        told.await;
+        Ok(())
+    });
     let (keys, key_changes) = watch::channel(0);
     tasks.spawn(keep_identity(
         Identity { data: config.data.clone(), me: plan.settings.me, tls: tls.clone(), keys, seen: None, warned: 0 },
         rosters.subscribe(),
+        reloads.subscribe(),
         until_stopped(stopped.clone()),
     ));
     let followers = Followers { engine: engine.clone(), tls, config: config.clone(), running: Vec::new() };
     tasks.spawn(follow_roster(followers, roster, rosters, key_changes, connections, until_stopped(stopped.clone())));
     tasks.spawn(tick(engine.clone(), until_stopped(stopped)));
 
-    // Whoever waits for us may have gone.
+    supervisor::ready(&readiness::sentence(&local.state()));
     let socket = config.local.socket.clone();
-    drop(ready.send(Ready { peer: address, socket, console, service: ready_service }));
+    // Whoever waits for us may have gone.
+    drop(ready.send(Ready { peer: address, socket, console, service: local, reloads }));
     tokio::pin!(shutdown);
     let outcome = tokio::select! {
         () = &mut shutdown => Ok(()),
         Some(ended) = tasks.join_next() => flatten(ended).and_then(|()| Err(NodeError::Serve("a task ended by itself".into()))),
     };
     stop.send_replace(true);
-    let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
+    let drain = config.run.drain;
+    supervisor::stopping(&format!("stopping, within {} s", drain.as_secs()));
+    let drained = tokio::time::timeout(drain, async { while tasks.join_next().await.is_some() {} }).await;
     if drained.is_err() {
-        tracing::warn!("stopped with calls still under way");
+        tracing::warn!(after_s = drain.as_secs(), "stopped with calls still under way (run.drain_seconds)");
     }
     remove(&config.local.socket);
     remove(&config.data.join(PEER_ADDRESS_FILE));
@@ -721,8 +796,28 @@ fn bind_socket(config: &Config) -> Result<UnixListener, NodeError> {
         fs::remove_file(path).map_err(fail)?;
     }
     let listener = UnixListener::bind(path).map_err(fail)?;
+    // The group first: the mode must not let in the one that it had before.
+    if let Some(name) = &config.local.group {
+        let refuse = |source| NodeError::Group { path: path.clone(), group: name.clone(), source };
+        let group = group_number(name, Path::new(GROUPS_FILE)).map_err(refuse)?;
+        std::os::unix::fs::chown(path, None, Some(group)).map_err(refuse)?;
+    }
     fs::set_permissions(path, fs::Permissions::from_mode(config.local.mode)).map_err(fail)?;
     Ok(listener)
+}
+
+/// The number of the group called `name`, or that is named by its number.
+fn group_number(name: &str, groups: &Path) -> io::Result<u32> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let text = fs::read_to_string(groups)?;
+    // NAME:PASSWORD:NUMBER:MEMBERS
+    let line = text.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == name);
+    let number = line.and_then(|fields| fields.get(2)?.parse().ok());
+    let missing =
+        || format!("{} has no group {name:?}; a group from elsewhere is named by its number", groups.display());
+    number.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, missing()))
 }
 
 /// How people on this machine, or those whom the settings name first, reach an address.
@@ -745,11 +840,15 @@ fn write_address(data: &Path, name: &str, address: SocketAddr) -> Result<(), Nod
 async fn serve_local(
     service: LocalService,
     socket: UnixListener,
+    stop: watch::Receiver<bool>,
     stopped: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), NodeError> {
     let reflection =
         || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
     let fail = |e: tonic_reflection::server::Error| NodeError::Serve(e.to_string());
+    let open = service.meters().local_open.clone();
+    let connections =
+        accepted(socket, stop).map(move |accepted| accepted.map(|line| Counted::new(line, open.guard())));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<crate::wire::local_service::forum_server::ForumServer<Gate>>().await;
     tonic::transport::Server::builder()
@@ -758,9 +857,21 @@ async fn serve_local(
         .add_service(reflection().build_v1().map_err(fail)?)
         .add_service(reflection().build_v1alpha().map_err(fail)?)
         .add_service(service.into_server())
-        .serve_with_incoming_shutdown(UnixListenerStream::new(socket), stopped)
+        .serve_with_incoming_shutdown(connections, stopped)
         .await
         .map_err(|e| NodeError::Serve(e.to_string()))
+}
+
+/// The connections of `listener`. It is closed when `stop` becomes true: who comes later is refused, and does not wait for
+/// nobody.
+fn accepted(listener: UnixListener, stop: watch::Receiver<bool>) -> impl Stream<Item = io::Result<UnixStream>> {
+    futures_util::stream::unfold((listener, stop), |(listener, mut stop)| async {
+        let accepted = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return None,
+            accepted = listener.accept() => accepted,
+        };
+        Some((accepted.map(|(stream, _)| stream), (listener, stop)))
+    })
 }
 
 async fn tick(engine: Handle, stopped: impl Future<Output = ()>) -> Result<(), NodeError> {
@@ -900,4 +1011,22 @@ fn targets(engine: &Handle, config: &Config) -> Vec<Target> {
         pins: m.pins.clone(),
     };
     active.map(target).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_known_by_name_or_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let groups = folder.path().join("group");
+        fs::write(&groups, "root:x:0:\nstaydown-users:x:1201:upload,acme\nbroken\n").unwrap();
+        assert_eq!(group_number("staydown-users", &groups).unwrap(), 1201);
+        assert_eq!(group_number("77", &groups).unwrap(), 77);
+        for unknown in ["staydown", "broken", "upload"] {
+            let error = group_number(unknown, &groups).unwrap_err();
+            assert!(error.to_string().contains("named by its number"), "{error}");
+        }
+    }
 }

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 /// Each file's layer, by the first part of its path below `src/`. A file imports only what stands below it, or beside
 /// it where its own module is meant.
-const LAYERS: [(&str, u8); 23] = [
+const LAYERS: [(&str, u8); 26] = [
     ("replica", 0),
     ("accounts", 1),
     ("clock", 1),
+    ("meters", 1),
     ("report", 1),
     ("wire", 1),
     ("access", 2),
@@ -26,7 +27,9 @@ const LAYERS: [(&str, u8); 23] = [
     ("taxonomy", 2),
     ("engine", 3),
     ("evidence", 3),
+    ("telemetry", 3),
     ("net", 4),
+    ("metrics", 5),
     ("web", 5),
     ("node", 6),
     ("cli", 7),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use prost::Message as _;
 
-pub(super) use self::chain::current_chain;
+pub(super) use self::chain::{current_chain, running_chain, stopped_chain};
 use self::propose::{DraftArgs, HeadsArg, Proposal};
 pub(super) use self::propose::{place, says};
 use super::drafting::{self, Standing, peppers};

@@ -153,7 +153,7 @@ async fn show(args: &ShowArgs, at: &Invocation) -> Outcome {
     };
     let signals: Vec<_> = signals;
     for signal in signals {
-        let request = local::GetEntryRequest { signal: Some(signal), receipts: args.receipts };
+        let request = local::GetEntryRequest { signal: Some(signal), receipts: args.receipts, ..Default::default() };
         let answer = node.entry(request).await?;
         print(answer, at)?;
     }
@@ -269,7 +269,7 @@ async fn known(item: &Item, node: &Node) -> Result<Vec<local::Entry>, Failure> {
         entries.extend(answer.matches.into_iter().filter_map(|found| found.entry));
     }
     for hash in item.usable_hashes() {
-        let request = local::GetEntryRequest { signal: Some(hash.signal()), receipts: false };
+        let request = local::GetEntryRequest { signal: Some(hash.signal()), receipts: false, ..Default::default() };
         match node.entry(request).await {
             Ok(answer) => {
                 entries.extend(answer.entry.filter(|entry| entries.iter().all(|known| known.signal != entry.signal)));
@@ -389,7 +389,7 @@ async fn say(args: &SayArgs, stance: local::Stance, at: &Invocation) -> Outcome 
         Item::Account(_) if stance != local::Stance::Endorse => known(&item, &node).await?,
         Item::Hash(_) | Item::Address(_) | Item::Account(_) => {
             let signal = item.hashes().first().map(Hash::signal);
-            let request = local::GetEntryRequest { signal: signal.clone(), receipts: false };
+            let request = local::GetEntryRequest { signal: signal.clone(), receipts: false, ..Default::default() };
             let entry = node.entry(request).await?.entry;
             // Support goes under the newest pepper: that is our node's to know.
             let named = |entry| local::Entry { signal, ..entry };

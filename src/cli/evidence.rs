@@ -68,13 +68,7 @@ impl Draft {
     }
 
     fn item(&mut self, kind: Kind, bytes: &[u8]) -> Result<(), Failure> {
-        match kind {
-            Kind::Charter => self.counts.charters += 1,
-            Kind::Proof => self.counts.proofs += 1,
-            Kind::Block | Kind::Record => self.counts.main += 1,
-            Kind::Attested => self.counts.inner += 1,
-            Kind::Trailer => {}
-        }
+        self.counts.add(kind);
         self.writer.item(kind, bytes).map_err(io_failure(self.beside.display()))
     }
 
@@ -237,7 +231,9 @@ async fn places(what: &str, node: &Node, at: &Invocation) -> Result<Vec<local::G
     let item = Item::read(what)?;
     let mut records = Vec::new();
     for hash in item.usable_hashes() {
-        let entry = node.entry(local::GetEntryRequest { signal: Some(hash.signal()), receipts: false }).await;
+        let entry = node
+            .entry(local::GetEntryRequest { signal: Some(hash.signal()), receipts: false, ..Default::default() })
+            .await;
         match entry {
             Ok(entry) => records.extend(entry.entry.into_iter().flat_map(|entry| entry.said).map(said)),
             Err(failure) if failure.exit == Exit::NotFound => {}

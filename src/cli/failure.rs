@@ -136,7 +136,13 @@ fn from_message(exit: Exit, message: &str) -> Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        from_message(Exit::Config, &error.to_string())
+        match &error {
+            ConfigError::Several(mistakes) => {
+                let failure = Self::new(Exit::Config, format!("the settings have {} mistakes", mistakes.len()));
+                error.mistakes().into_iter().fold(failure, Self::culprit)
+            }
+            one => from_message(Exit::Config, &one.to_string()),
+        }
     }
 }
 

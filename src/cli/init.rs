@@ -24,6 +24,8 @@ pub(super) const INVITATION_FILE: &str = "forum.sdi";
 pub(super) const MEMBER_FILE: &str = "member";
 /// What our join request is bound to, inside a data directory: `forum` or `founding`, and 64 hexadecimal digits.
 pub(super) const BINDING_FILE: &str = "binding";
+/// The name of stdout, in place of a file's.
+const STDOUT: &str = "-";
 /// Our join request, inside a data directory.
 pub(super) const REQUEST_FILE: &str = "join-request.sdj";
 
@@ -51,7 +53,7 @@ pub(super) struct InitArgs {
     /// Language that our reviewers read, as in fr; may be repeated
     #[arg(long, value_name = "TAG")]
     language: Vec<String>,
-    /// Also write the request here
+    /// Also write the request here; - is stdout, for a container whose files nobody reaches
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -88,8 +90,10 @@ pub(super) fn init(args: &InitArgs, at: &Invocation) -> Outcome {
     if let Some(path) = write_settings(&config, &args.endpoint)? {
         at.terminal.talk(format!("wrote {}: the node listens where it tells the others that it is", path.display()));
     }
-    if let Some(out) = &args.out {
-        request.write(out)?;
+    match &args.out {
+        Some(out) if out.as_os_str() == STDOUT => return tell_on_stdout(&request, at),
+        Some(out) => request.write(out)?,
+        None => {}
     }
     tell(&request, args.out.as_deref().unwrap_or(&data.join(REQUEST_FILE)), at)?;
     Ok(Exit::Ok)
@@ -211,6 +215,20 @@ fn small_file(path: &Path) -> Result<Option<String>, Failure> {
         _ => {}
     }
     fs::read_to_string(path).map(Some).map_err(io_failure(path.display().to_string()))
+}
+
+/// The request itself is the data; its words are talk, and so is what to do with both.
+fn tell_on_stdout(request: &JoinRequest, at: &Invocation) -> Outcome {
+    let words = show::key_words(request.bytes());
+    if at.terminal.json {
+        let member = request.applicant.member.to_string();
+        at.terminal.json(&serde_json::json!({ "text": request.to_text(), "key_words": words, "member_id": member }))?;
+        return Ok(Exit::Ok);
+    }
+    at.terminal.data(request.to_text())?;
+    at.terminal.talk(words);
+    at.terminal.talk("Send the above to a founder as a file, from its first dash to its last, and read these words out by telephone.");
+    Ok(Exit::Ok)
 }
 
 fn tell(request: &JoinRequest, path: &Path, at: &Invocation) -> Result<(), Failure> {

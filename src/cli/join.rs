@@ -224,7 +224,7 @@ fn announce(chain: &CharterChain, name: &str, data: &Path, terminal: Terminal) {
 }
 
 async fn run_and_watch(config: Config, charter: u64, patience: Option<Duration>, terminal: Terminal) -> Outcome {
-    start_telemetry(&quieter(config.clone()));
+    let _telemetry = start_telemetry(&quieter(config.clone()))?;
     let (ready, is_ready) = oneshot::channel::<Ready>();
     let (stop, is_stopped) = oneshot::channel::<()>();
     let told = stop_signal(false)?;

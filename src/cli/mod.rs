@@ -10,8 +10,11 @@ mod batch;
 mod catalogue;
 mod cert;
 mod charter;
+mod check;
 mod client;
+mod config;
 mod demo;
+mod doctor;
 mod drafting;
 mod entry;
 mod evidence;
@@ -26,6 +29,7 @@ mod key;
 mod list;
 mod log;
 mod lookup;
+mod man;
 mod member;
 mod peer;
 mod policy;
@@ -105,6 +109,10 @@ enum Command {
     Restore(backup::RestoreArgs),
     /// Show the state of the node
     Status,
+    /// Look at everything that a node needs, running or not, and say what to do
+    Doctor,
+    /// One line and an exit code for monitoring: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN
+    Check,
     /// Compute the hashes of files; nothing is sent
     Hash(hash::HashArgs),
     /// Sign hashes and share them; files are never sent
@@ -162,6 +170,11 @@ enum Command {
     /// Show and renew the certificate of this node
     #[command(subcommand)]
     Cert(cert::CertCommand),
+    /// Show how this node is set up, and where each setting comes from
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Write a manual page for each command, and one for the settings file
+    Man(man::ManArgs),
     /// Let people and programs of our company reach this node over TCP: console, HTTP API, gRPC
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -273,6 +286,8 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Backup(args) => Box::pin(backup::backup(&args, at)).await,
         Command::Restore(args) => backup::restore(&args, at),
         Command::Status => status::status(at).await,
+        Command::Doctor => Box::pin(doctor::doctor(at)).await,
+        Command::Check => check::check(at).await,
         Command::Hash(args) => hash::hash(&args, at),
         Command::Submit(args) => Box::pin(submit::submit(&args, at)).await,
         Command::Batch(command) => Box::pin(batch::batch(command, at)).await,
@@ -294,6 +309,8 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Report(args) => Box::pin(report::report(&args, at)).await,
         Command::Key(command) => Box::pin(key::key(command, at)).await,
         Command::Cert(command) => cert::cert(&command, at),
+        Command::Config(command) => config::config(&command, at),
+        Command::Man(args) => man::man(&args, Cli::command(), at),
         Command::Token(command) => token::token(command, at).await,
         Command::Audit(command) => token::audit(command, at).await,
         Command::Completions { shell } => completions(shell, at.terminal),
@@ -421,6 +438,12 @@ mod tests {
             "staydown token revoke anna",
             "staydown audit export --from 2026-11-01",
             "staydown completions bash",
+            "staydown config show",
+            "staydown config show --effective --json",
+            "staydown config example -o staydown.toml",
+            "staydown doctor --json",
+            "staydown check",
+            "staydown man -o /usr/share/man/man1",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).err().unwrap());
         }

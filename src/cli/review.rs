@@ -1,6 +1,7 @@
 //! `review`: what waits for a person of our company. Each decision is a signed record, and what was decided leaves the
 //! queue with it.
 
+use clap::builder::PossibleValue;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::batch::{self, UndoArgs};
@@ -8,9 +9,10 @@ use super::entry::{certificate_end, check_reason, say_of};
 use super::failure::{Exit, Failure, Outcome};
 use super::list::check;
 use super::lookup::entry_text;
-use super::{Invocation, client::Node, show, submit, taxonomy};
+use super::{Invocation, client::Node, show, taxonomy};
 use crate::answers;
 use crate::clock;
+use crate::net::deciding::{self, Choice, Decision, FLOOD, KINDS, Undecided};
 use crate::replica::ids::TimeMs;
 use crate::wire::local;
 
@@ -18,8 +20,6 @@ use crate::wire::local;
 const LIMIT_DEFAULT: usize = 50;
 /// Items of one call (the service's own limit).
 const PAGE_MAX: u32 = 1_000;
-const KINDS: [&str; 7] = ["disputed-own", "disputed", "conflict", "referral", "expiring", "due", FLOOD];
-const FLOOD: &str = "flood";
 
 #[derive(Subcommand)]
 pub(super) enum ReviewCommand {
@@ -66,27 +66,22 @@ pub(super) struct DecideArgs {
     review: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Decision {
-    /// Stand behind it; what we said before stays, said anew
-    Endorse,
-    /// Disagree with it
-    Dispute,
-    /// Take back what we said
-    Withdraw,
-    /// Vote to end it for everybody
-    Retract,
-    /// Certify it
-    Allow,
-    /// A referral: disagree with it. A conflict: take our certificate back
-    Reject,
-    /// A flood: it is rightly listed, block it again. Local: nothing is signed
-    Keep,
-}
+impl ValueEnum for Decision {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
 
-impl Decision {
-    fn needs_reason(self) -> bool {
-        matches!(self, Self::Dispute | Self::Withdraw | Self::Retract | Self::Reject)
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::Endorse => "Stand behind it; what we said before stays, said anew",
+            Self::Dispute => "Disagree with it",
+            Self::Withdraw => "Take back what we said",
+            Self::Retract => "Vote to end it for everybody",
+            Self::Allow => "Certify it",
+            Self::Reject => "A referral: disagree with it. A conflict: take our certificate back",
+            Self::Keep => "A flood: it is rightly listed, block it again. Local: nothing is signed",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
     }
 }
 
@@ -186,7 +181,7 @@ fn flood_text(flood: &local::Flood) -> String {
 async fn decide(args: &DecideArgs, at: &Invocation) -> Outcome {
     check_reason(args.reason.as_deref())?;
     if args.decision.needs_reason() && args.reason.is_none() {
-        return Err(Failure::new(Exit::Usage, "--reason is missing").culprit("others read why"));
+        return Err(undecided(Undecided::ReasonMissing));
     }
     let kind = args.id.rsplit_once('-').map_or("", |(kind, _)| kind);
     let sought =
@@ -259,90 +254,43 @@ async fn statement(
     node: &Node,
 ) -> Result<local::Statement, Failure> {
     let now = clock::now();
-    let reason = args.reason.clone().unwrap_or_default();
-    let opinion = |stance: local::Stance| local::Statement {
-        stance: stance as i32,
-        reason: reason.clone(),
-        client_key: clock::random::<16>().to_vec().into(),
-        ..Default::default()
-    };
     let ends = |flag: &str, when: Option<&str>| {
         let wrong = |why: String| Failure::new(Exit::Usage, format!("{flag}: {why}"));
         when.map_or(Ok(TimeMs(0)), |when| show::moment(when, now).map_err(wrong))
     };
-    Ok(match (args.decision, kind) {
-        (Decision::Endorse, _) => {
-            let said = said_before(entry, node).await?;
-            let labels = match args.label.as_slice() {
-                [] => sayable(&said.labels, node).await?,
-                given => given.to_vec(),
-            };
-            if labels.is_empty() {
-                let failure = Failure::new(Exit::Usage, "--label is missing: it has none that can be said");
-                return Err(failure.fix("staydown taxonomy show"));
-            }
-            local::Statement {
-                labels,
-                client_key: clock::random::<16>().to_vec().into(),
-                expires_ms: ends("--expires", args.expires.as_deref())?.0,
-                review_ms: ends("--review", args.review.as_deref())?.0,
-                ..said
-            }
-        }
-        (Decision::Dispute, _) | (Decision::Reject, "referral") => opinion(local::Stance::Dispute),
-        (Decision::Withdraw, _) => opinion(local::Stance::Neutral),
-        (Decision::Retract, _) => {
-            let vote = local::RetractVote { yes: true, reason };
-            local::Statement { retract: Some(vote), ..Default::default() }
-        }
-        (Decision::Allow, _) => {
-            let missing =
-                || Failure::new(Exit::Usage, "--expires is missing: a certificate ends").fix("--expires 400d");
-            let expires_ms = certificate_end(args.expires.as_deref().ok_or_else(missing)?, now)?;
-            let allow = local::Certification { yes: true, expires_ms, certificate: 0 };
-            local::Statement { allow: Some(allow), ..Default::default() }
-        }
-        (Decision::Reject, "conflict") => {
-            local::Statement { allow: Some(local::Certification::default()), ..Default::default() }
-        }
-        (Decision::Reject | Decision::Keep, _) => {
-            let cause = format!("reject answers a referral or a conflict, got {kind:?}");
-            return Err(Failure::new(Exit::Usage, cause).fix("endorse, dispute, withdraw or retract"));
-        }
-    })
-}
-
-/// Our own opinion, to be said anew as it was; where we have none, an endorsement with the labels that are there.
-async fn said_before(entry: &local::Entry, node: &Node) -> Result<local::Statement, Failure> {
-    let me = node.status(local::StatusRequest {}).await?.member_id;
-    let request = local::GetEntryRequest { signal: entry.signal.clone(), receipts: false };
-    let full = node.entry(request).await?.entry.unwrap_or_default();
-    let ours = full
-        .said
-        .into_iter()
-        .find(|said| said.member_id == me && said.counts && matches!(said.what.as_str(), "SUBMIT" | "ENDORSE"));
-    let Some(said) = ours else {
-        let (stance, labels) = (local::Stance::Endorse as i32, entry.labels.clone());
-        return Ok(local::Statement { stance, labels, languages: entry.languages.clone(), ..Default::default() });
+    let expires = match (args.decision, args.expires.as_deref()) {
+        (Decision::Allow, Some(when)) => TimeMs(certificate_end(when, now)?),
+        (_, when) => ends("--expires", when)?,
     };
-    let details = said.details.unwrap_or_default();
-    let stance = if said.what == "SUBMIT" { local::Stance::Submit } else { local::Stance::Endorse };
-    Ok(local::Statement {
-        stance: stance as i32,
-        labels: details.labels,
-        languages: details.languages,
-        severity: said.severity,
-        confidence: details.confidence,
-        incident_id: details.incident_id,
-        item_id: details.item_id,
-        quality: details.quality,
-        basis: submit::basis(Some(details.basis.as_str()).filter(|name| !name.is_empty())).unwrap_or(0),
-        ..Default::default()
-    })
+    let choice = Choice {
+        decision: args.decision,
+        reason: args.reason.clone().unwrap_or_default(),
+        labels: args.label.clone(),
+        expires,
+        review: ends("--review", args.review.as_deref())?,
+    };
+    if args.decision != Decision::Endorse {
+        return deciding::statement(&choice, kind, entry, &[], |_| false, now).map_err(undecided);
+    }
+    let me = node.status(local::StatusRequest {}).await?.member_id;
+    let request = local::GetEntryRequest { signal: entry.signal.clone(), receipts: false, ..Default::default() };
+    let full = node.entry(request).await?.entry.unwrap_or_default();
+    let taxonomy = taxonomy::of_node(node).await?.taxonomy;
+    deciding::statement(&choice, kind, &full, &me, |label| taxonomy.sayable(label).is_ok(), now).map_err(undecided)
 }
 
-/// Labels that the forum's taxonomy lets us say: others stay their author's.
-async fn sayable(labels: &[String], node: &Node) -> Result<Vec<String>, Failure> {
-    let taxonomy = taxonomy::of_node(node).await?.taxonomy;
-    Ok(labels.iter().filter(|label| taxonomy.sayable(label).is_ok()).cloned().collect())
+fn undecided(why: Undecided) -> Failure {
+    let usage = |cause: &str| Failure::new(Exit::Usage, cause);
+    match why {
+        Undecided::ReasonMissing => usage("--reason is missing").culprit("others read why"),
+        Undecided::LabelMissing => {
+            usage("--label is missing: it has none that can be said").fix("staydown taxonomy show")
+        }
+        Undecided::End => usage("--expires is missing: a certificate ends").fix("--expires 400d"),
+        Undecided::Kind { decision: Decision::Reject, kind } => {
+            usage(&format!("reject answers a referral or a conflict, got {kind:?}"))
+                .fix("endorse, dispute, withdraw or retract")
+        }
+        Undecided::Reason(_) | Undecided::Kind { .. } => usage(&why.to_string()),
+    }
 }

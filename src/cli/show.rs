@@ -1,25 +1,14 @@
 //! Values as people write and read them: times, fingerprints, key words, names.
 
-use crate::replica::ids::{ForumId, TimeMs, hex, sha256};
+pub use crate::keys::words::key_words;
+use crate::replica::ids::{ForumId, TimeMs, hex};
 use crate::replica::signal::Alg;
 use crate::replica::vpdq::FRAME_SIZE;
-pub use crate::report::time::{date, span};
-use crate::report::{html, tables, time as calendar};
+pub use crate::report::time::{date, moment, span};
+use crate::report::{html, tables};
 
-/// Number of key words: 8 of 2,048 are 88 bits, out of reach for who would make a second request with the same words.
-pub const KEY_WORDS: usize = 8;
-const WORD_BITS: usize = 11;
 /// Digits that are shown of a video: half of its first frame's hash.
 const VIDEO_DIGITS_SHOWN: usize = 32;
-
-/// The key words of `bytes`: the first 88 bits of its SHA-256, eleven bits a word.
-pub fn key_words(bytes: &[u8]) -> String {
-    let digest = sha256(&[bytes]);
-    let list = bip39::Language::English.word_list();
-    let bit = |at: usize| usize::from(digest[at / 8] >> (7 - at % 8) & 1);
-    let word = |number: usize| (0..WORD_BITS).fold(0, |index, i| index << 1 | bit(number * WORD_BITS + i));
-    (0..KEY_WORDS).map(|number| list[word(number)]).collect::<Vec<_>>().join("-")
-}
 
 /// A forum's fingerprint as people type it: 64 hexadecimal digits in any case, grouped by colons, hyphens or spaces.
 ///
@@ -52,30 +41,6 @@ pub fn short(bytes: &[u8]) -> String {
 pub fn time(time: TimeMs) -> String {
     let seconds = time.0 / 1_000 % 86_400;
     format!("{} {:02}:{:02}:{:02} UTC", date(time), seconds / 3_600, seconds / 60 % 60, seconds % 60)
-}
-
-/// A moment as people write it: `2027-01-31` (its start, UTC), `90d` or `12h` from `now`, Unix milliseconds, `never`.
-/// 0 stands for never.
-///
-/// # Errors
-/// What was expected.
-pub fn moment(text: &str, now: TimeMs) -> Result<TimeMs, String> {
-    let wrong = || format!("got {text:?}, expected a date as 2027-01-31, a span as 90d or 12h, or never");
-    let number = |digits: &str| digits.parse::<u64>().ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit()));
-    if text == "never" {
-        return Ok(TimeMs(0));
-    }
-    for (unit, ms) in [('d', TimeMs::DAY_MS), ('h', TimeMs::HOUR_MS)] {
-        if let Some(span) = text.strip_suffix(unit) {
-            let ms = number(span).filter(|n| *n > 0).and_then(|n| n.checked_mul(ms)).ok_or_else(wrong)?;
-            return Ok(now.plus(ms));
-        }
-    }
-    let at = match calendar::parse_date(text) {
-        Some(at) => at,
-        None => TimeMs(number(text).ok_or_else(wrong)?),
-    };
-    if at > now { Ok(at) } else { Err(format!("got {text:?}, which is past; expected a moment to come, or never")) }
 }
 
 /// A text of somebody else's, safe to show: what steers a terminal or turns the writing around becomes a dot.
@@ -113,18 +78,6 @@ pub fn counted(number: usize, what: &str) -> String {
 mod tests {
     use super::*;
 
-    const NOW: TimeMs = TimeMs(1_795_000_000_000);
-
-    #[test]
-    fn key_words_are_eight_and_depend_on_every_byte() {
-        // SHA-256 of "abc" is ba7816bf..: 10111010011 is 1491, the first word.
-        let words = key_words(b"abc");
-        let list = bip39::Language::English.word_list();
-        assert_eq!(words.split('-').count(), 8);
-        assert_eq!(words.split('-').next().unwrap(), list[0b101_1101_0011]);
-        assert_ne!(words, key_words(b"abd"));
-    }
-
     #[test]
     fn a_fingerprint_is_taken_in_any_grouping() {
         let plain = "0f".repeat(32);
@@ -154,31 +107,6 @@ mod tests {
             (253_402_300_799_000, "9999-12-31 23:59:59 UTC"),
         ] {
             assert_eq!(time(TimeMs(ms)), expected);
-        }
-    }
-
-    #[test]
-    fn moments_are_dates_spans_or_never() {
-        assert_eq!(moment("2027-01-31", NOW).unwrap(), TimeMs(1_801_353_600_000));
-        assert_eq!(moment("90d", NOW).unwrap(), NOW.plus(90 * TimeMs::DAY_MS));
-        assert_eq!(moment("12h", NOW).unwrap(), NOW.plus(12 * TimeMs::HOUR_MS));
-        assert_eq!(moment("never", NOW).unwrap(), TimeMs(0));
-        assert_eq!(moment("1795000000001", NOW).unwrap(), NOW.plus(1));
-        for wrong in [
-            "",
-            "soon",
-            "0d",
-            "d",
-            "-1d",
-            "99999999999999999999d",
-            "2027-02-30",
-            "2027-13-01",
-            "2026-11-01",
-            "1",
-            "27-01-01",
-            "+5",
-        ] {
-            assert!(moment(wrong, NOW).is_err(), "{wrong}");
         }
     }
 

@@ -99,6 +99,19 @@ pub struct Counts {
     pub inner: u64,
 }
 
+impl Counts {
+    /// One more item of a kind.
+    pub fn add(&mut self, kind: Kind) {
+        match kind {
+            Kind::Charter => self.charters += 1,
+            Kind::Proof => self.proofs += 1,
+            Kind::Block | Kind::Record => self.main += 1,
+            Kind::Attested => self.inner += 1,
+            Kind::Trailer => {}
+        }
+    }
+}
+
 /// What the one who wrote a file claims of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Claim {

@@ -68,6 +68,7 @@ pub enum PoolError {
 pub struct Pool {
     /// One permit a file, waiting or under way.
     places: Arc<Semaphore>,
+    places_max: usize,
     /// One permit a byte of these files.
     bytes: Arc<Semaphore>,
     workers: Arc<Semaphore>,
@@ -82,6 +83,7 @@ impl Pool {
         let workers = workers.max(1);
         Self {
             places: Arc::new(Semaphore::new(workers + WAITING_MAX)),
+            places_max: workers + WAITING_MAX,
             bytes: Arc::new(Semaphore::new(permits(BYTES_HELD_MAX))),
             workers: Arc::new(Semaphore::new(workers)),
             pixels: Arc::new(Semaphore::new(permits(PIXELS_UNDER_WAY_MAX))),
@@ -107,6 +109,11 @@ impl Pool {
     /// As [`Pool::hash`].
     pub async fn hash_positions(&self, bytes: Bytes) -> Result<(FileHashes, Option<[Pdq; 8]>), PoolError> {
         self.run(bytes, hash_positions, Duration::from_secs(HASH_SECONDS_MAX)).await
+    }
+
+    /// Files that wait or are being hashed.
+    pub fn under_way(&self) -> usize {
+        self.places_max - self.places.available_permits()
     }
 
     /// Does `work` to `bytes` within all limits.
@@ -226,6 +233,7 @@ mod tests {
         let pool = Pool::new(2);
         let (release, tasks) = held(&pool, &Bytes::from_static(b"text"), 2 + WAITING_MAX);
         until("every place is taken", || pool.places.available_permits() == 0).await;
+        assert_eq!(pool.under_way(), 2 + WAITING_MAX);
         assert!(matches!(pool.hash(Bytes::from_static(b"one more")).await, Err(PoolError::Busy)));
         all_done(release, tasks).await;
         pool.hash(Bytes::from_static(b"one more")).await.unwrap();

@@ -153,6 +153,13 @@ pub fn thinned(frames: &[Frame], frames_max: usize) -> Vec<Frame> {
     (0..taken).map(|n| frames[n * frames.len() / taken]).collect()
 }
 
+/// What the `ffmpeg` of the search path calls itself; none if there is none.
+pub fn program_version() -> Option<String> {
+    let told = Command::new("ffmpeg").arg("-version").stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let first = String::from_utf8_lossy(&told.stdout).lines().next().unwrap_or_default().to_owned();
+    Some(first.split(" Copyright").next().unwrap_or_default().to_owned())
+}
+
 /// What is run: no shell, no input but the file, no output but the pipes.
 fn command(path: &Path) -> io::Result<Command> {
     // A name of its own kind: one that begins with a hyphen is no option, and one with a colon no protocol.

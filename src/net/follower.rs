@@ -11,9 +11,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
+use tracing::Instrument as _;
 
 use super::labels;
 use super::limits::{self, CALL_TIMEOUT, MESSAGE_BYTES_MAX, SILENCE_MAX};
+use super::request_id::RequestId;
 use super::tls::{ConnectError, Connector, Tls};
 use crate::clock;
 use crate::engine::{Failed, Handle};
@@ -89,12 +91,14 @@ impl Follower {
         let client = self.client();
         let (engine, tls) = (self.engine.clone(), self.tls.clone());
         let (peer, name) = (self.target.member, self.target.name.clone());
-        async move {
+        let id = RequestId::new();
+        let span = tracing::error_span!("asks_peer", request_id = %id, call = called(&ask), peer = name);
+        let call = async move {
             let kind = if matches!(ask, Ask::Follow { .. }) { Call::Follow } else { Call::Talk };
             let greets = ask == Ask::Greet;
             let incoming = Incoming { engine: engine.clone(), peer, ring: None };
             let outcome = match client {
-                Some(client) => perform(client, ask, incoming).await,
+                Some(client) => perform(client, ask, incoming, &id).await,
                 None => Err(Stop::Trouble(Trouble::Unreachable(format!("no endpoint of {name} is known")))),
             };
             let ended = match outcome {
@@ -106,12 +110,13 @@ impl Follower {
                     Err(Trouble::Unreachable(format!("{why}; dialling again with this node's new key")))
                 }
                 Err(Stop::Trouble(trouble)) => {
-                    tracing::debug!(peer = name, ?trouble, "call failed");
+                    tracing::debug!(?trouble, "call failed");
                     Err(trouble)
                 }
             };
             drop(engine.input(Input::Peer(peer, PeerEvent::Ended(kind, ended))).await);
-        }
+        };
+        call.instrument(span)
     }
 
     /// Asks for the forum's taxonomy, if it is missing and nobody else asks. Only over a connection that is there:
@@ -135,6 +140,19 @@ impl Follower {
             self.client = Some(PeerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX));
         }
         self.client.clone()
+    }
+}
+
+/// What the peer's service calls it.
+fn called(ask: &Ask) -> &'static str {
+    match ask {
+        Ask::Greet => "Hello",
+        Ask::Charters { .. } => "GetCharters",
+        Ask::Proofs { .. } => "GetProofs",
+        Ask::Headers { .. } => "GetHeaders",
+        Ask::Pull { .. } => "Pull",
+        Ask::Follow { .. } => "Follow",
+        Ask::Hangup => "Hangup",
     }
 }
 
@@ -191,7 +209,12 @@ async fn within<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, S
     Ok(timeout(CALL_TIMEOUT, call).await.map_err(|_elapsed| late())??)
 }
 
-async fn perform(mut client: PeerClient<Channel>, ask: Ask, mut incoming: Incoming) -> Result<(), Stop> {
+async fn perform(
+    mut client: PeerClient<Channel>,
+    ask: Ask,
+    mut incoming: Incoming,
+    id: &RequestId,
+) -> Result<(), Stop> {
     let (forum, charter_version, hello) = {
         let replica = incoming.engine.shared().replica();
         let forum = replica.charters().forum();
@@ -200,13 +223,13 @@ async fn perform(mut client: PeerClient<Channel>, ask: Ask, mut incoming: Incomi
     let forum_id = hello.forum_id.clone();
     match ask {
         Ask::Greet => {
-            let reply = within(client.hello(hello)).await?.into_inner();
+            let reply = within(client.hello(id.asks(hello))).await?.into_inner();
             let greeting = wire::greeting(&reply, forum).map_err(nonsense)?;
             incoming.event(PeerEvent::Greeted(greeting)).await
         }
         Ask::Charters { from } => {
             let request = proto::ChartersRequest { forum_id, from_version: from };
-            let mut stream = within(client.get_charters(request)).await?.into_inner();
+            let mut stream = within(client.get_charters(id.asks(request))).await?.into_inner();
             while let Some(charter) = heard(&mut stream).await? {
                 incoming.event(PeerEvent::Charter(charter)).await?;
             }
@@ -214,7 +237,8 @@ async fn perform(mut client: PeerClient<Channel>, ask: Ask, mut incoming: Incomi
         }
         Ask::Proofs { have } => {
             let have = have.iter().map(|hash| hash.to_vec().into()).collect();
-            let mut stream = within(client.get_proofs(proto::ProofsRequest { forum_id, have })).await?.into_inner();
+            let request = id.asks(proto::ProofsRequest { forum_id, have });
+            let mut stream = within(client.get_proofs(request)).await?.into_inner();
             while let Some(proof) = heard(&mut stream).await? {
                 incoming.event(PeerEvent::Proof(Box::new(proof))).await?;
             }
@@ -227,7 +251,7 @@ async fn perform(mut client: PeerClient<Channel>, ask: Ask, mut incoming: Incomi
                 from_seq: from.0,
                 to_seq: to.0,
             };
-            let mut stream = within(client.get_headers(request)).await?.into_inner();
+            let mut stream = within(client.get_headers(id.asks(request))).await?.into_inner();
             while let Some(header) = heard(&mut stream).await? {
                 let ring = incoming.engine.shared().replica().keyring();
                 let header = ring.verify_header(&header).map_err(|why| {
@@ -241,12 +265,12 @@ async fn perform(mut client: PeerClient<Channel>, ask: Ask, mut incoming: Incomi
         }
         Ask::Pull { have } => {
             let request = pull_request(forum_id, charter_version, &have);
-            let stream = within(client.pull(request)).await?.into_inner();
+            let stream = within(client.pull(id.asks(request))).await?.into_inner();
             incoming.items(stream).await
         }
         Ask::Follow { have } => {
             let request = pull_request(forum_id, charter_version, &have);
-            let stream = within(client.follow(request)).await?.into_inner();
+            let stream = within(client.follow(id.asks(request))).await?.into_inner();
             incoming.items(stream).await
         }
         Ask::Hangup => Ok(()),

@@ -7,8 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use tracing::Instrument as _;
 
 use super::limits::CALL_TIMEOUT;
+use super::request_id::RequestId;
 use super::status::{bad_field, bad_field_with_fix, refuse, refuse_with_fix};
 use crate::clock;
 use crate::config::nearest;
@@ -146,18 +148,25 @@ pub(super) fn stock(shared: &Shared, named: &str, text: &Bytes) -> Result<(), St
 }
 
 /// Asks one peer for the missing file. Returns whether it came.
-pub(super) async fn fetch(turn: Turn, shared: Arc<Shared>, mut client: PeerClient<Channel>, peer: String) -> bool {
-    let _turn = turn;
+pub(super) async fn fetch(turn: Turn, shared: Arc<Shared>, client: PeerClient<Channel>, peer: String) -> bool {
+    let id = RequestId::new();
+    let span = tracing::error_span!("asks_peer", request_id = %id, call = "GetTaxonomy", peer);
+    let fetched = asked_for(&id, shared, client).instrument(span).await;
+    drop(turn);
+    fetched
+}
+
+async fn asked_for(id: &RequestId, shared: Arc<Shared>, mut client: PeerClient<Channel>) -> bool {
     let Some(wanted) = shared.taxonomies().wanted() else { return true };
     let forum_id = Bytes::copy_from_slice(&shared.replica().charters().forum().0);
     let request = proto::TaxonomyRequest { forum_id, sha256: Bytes::copy_from_slice(&wanted) };
     let begun = clock::instant();
-    let answer = tokio::time::timeout(CALL_TIMEOUT, client.get_taxonomy(request)).await;
+    let answer = tokio::time::timeout(CALL_TIMEOUT, client.get_taxonomy(id.asks(request))).await;
     let file = match answer {
         Ok(Ok(reply)) => reply.into_inner().file,
         // A release that does not know the question says UNIMPLEMENTED: others are asked.
         Ok(Err(status)) => {
-            tracing::debug!(peer, code = %status.code(), why = status.message(), "the peer gives no taxonomy");
+            tracing::debug!(code = %status.code(), why = status.message(), "the peer gives no taxonomy");
             return false;
         }
         Err(_elapsed) => return false,
@@ -165,11 +174,11 @@ pub(super) async fn fetch(turn: Turn, shared: Arc<Shared>, mut client: PeerClien
     let taken = tokio::task::spawn_blocking(move || shared.taxonomies().take(&file)).await;
     match taken {
         Ok(Ok(())) => {
-            tracing::info!(peer, took_ms = begun.elapsed().as_millis(), "the taxonomy came from a peer");
+            tracing::info!(took_ms = begun.elapsed().as_millis(), "the taxonomy came from a peer");
             true
         }
         Ok(Err(error)) => {
-            tracing::warn!(peer, %error, "the peer's taxonomy is not taken");
+            tracing::warn!(%error, "the peer's taxonomy is not taken");
             false
         }
         Err(_panicked) => false,

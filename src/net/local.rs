@@ -5,6 +5,7 @@ mod evidence;
 mod export;
 pub mod gate;
 mod lookups;
+mod observe;
 mod server;
 mod streams;
 mod tokens;
@@ -28,12 +29,14 @@ use super::expiry;
 use super::floods;
 use super::report;
 use super::status::{bad_field, of_failure, of_refusal, of_store, refuse};
+use super::survey::Surveys;
 use super::tls::{Connections, RefusedConnection, Sender, Tls};
 use super::{labels, reviews, saying};
 use crate::access::Access;
 use crate::clock;
 use crate::engine::{self, Handle, JOURNAL_FILE, Shared};
 use crate::keys::{KEYS_FOLDER, LOG_SEED_FILE, is_credential, write_log_seed};
+use crate::meters::add;
 use crate::policy::breaker::{Breaker, Trip};
 use crate::policy::harmless::Harmless;
 use crate::policy::in_force::Standing as PolicyStanding;
@@ -95,6 +98,7 @@ pub struct LocalService {
     importing: batches::Importing,
     streams: streams::Streams,
     lookups: lookups::Lookups,
+    surveys: Surveys,
     access: Arc<Access>,
     console: Option<Arc<str>>,
 }
@@ -122,6 +126,7 @@ impl LocalService {
             importing,
             streams,
             lookups: lookups::Lookups::default(),
+            surveys: Surveys::default(),
             accounts,
             breaker,
             harmless: Arc::default(),
@@ -174,10 +179,6 @@ impl LocalService {
     /// The gRPC service, with its limits set.
     pub fn into_server(self) -> LocalServer {
         LocalServer::new(&self)
-    }
-
-    fn shared(&self) -> &Arc<Shared> {
-        self.engine.shared()
     }
 }
 
@@ -250,6 +251,11 @@ impl Forum for LocalService {
         let mut shown = entry_to_proto(&entry, replica.charters().effective(), &labels);
         shown.resources = reviews::offers(&replica, &entry, &labels, now);
         reviews::complete(&replica, &entry, details, &labels, &mut shown, now);
+        drop(replica);
+        if request.verify {
+            let sound = self.sound(&places);
+            entry.said.iter().zip(&mut shown.said).for_each(|(said, word)| word.verified = sound.contains(&said.block));
+        }
         Ok(Response::new(l::GetEntryResponse { entry: Some(shown), receipts }))
     }
 
@@ -895,15 +901,26 @@ impl LocalService {
                 Answer::Durable(receipts) => {
                     let took = u64::try_from(begun.since.elapsed().as_millis()).unwrap_or(u64::MAX);
                     self.counters.submitted(receipts.len(), took);
+                    self.shared().meters().submissions.took.observe(begun.since.elapsed());
                     Answer::Durable(in_order(&begun.keys, before.unwrap_or_default(), receipts))
                 }
                 other => other,
             },
         };
+        let became = &self.shared().meters().submissions;
         let receipts = match answer {
-            Answer::Durable(receipts) => receipts,
-            Answer::Queued => return Ok(queued()),
-            Answer::Refused(refusal) => return Err(of_refusal(&refusal)),
+            Answer::Durable(receipts) => {
+                add(&became.durable, 1);
+                receipts
+            }
+            Answer::Queued => {
+                add(&became.queued, 1);
+                return Ok(queued());
+            }
+            Answer::Refused(refusal) => {
+                add(&became.refused, 1);
+                return Err(of_refusal(&refusal));
+            }
         };
         let (peers_holding, wait_timed_out) = self.wait(&receipts, begun.wait_peers, begun.wait_timeout_ms).await?;
         Ok(l::SubmitResponse {
@@ -976,6 +993,17 @@ impl LocalService {
         places.iter().map(|(id, index)| receipt(&blocks[id], *id, *index).ok_or_else(|| gone(*id))).collect()
     }
 
+    /// Those of the blocks that are read back whole, signed by the key of their log, and stand in it.
+    fn sound(&self, places: &[(BlockId, u32)]) -> BTreeSet<BlockId> {
+        let blocks: BTreeSet<_> = places.iter().map(|(id, _)| *id).collect();
+        let keyring = self.shared().replica().keyring();
+        let verified = |id: &BlockId| keyring.verify(frame(self.shared(), *id).ok()?).ok();
+        let verified: Vec<_> = blocks.iter().filter_map(verified).collect();
+        let replica = self.shared().replica();
+        let held = |id: BlockId| replica.logs().get(&id.origin).and_then(|log| log.hash_at(id.seq));
+        verified.into_iter().filter(|block| held(block.id()) == Some(block.hash())).map(|block| block.id()).collect()
+    }
+
     fn stored_block(&self, id: BlockId) -> Result<(Frame, Vec<Vec<merkle::Hash>>), Status> {
         let frame = frame(self.shared(), id)?;
         let leaves: Vec<_> = frame.slots.iter().map(Slot::leaf).collect();
@@ -996,7 +1024,8 @@ impl LocalService {
             if holding >= peers {
                 return Ok((holding, false));
             }
-            if begun.elapsed() >= Duration::from_millis(timeout_ms) {
+            // A node that stops follows nobody any more: waiting longer tells nothing new.
+            if self.streams.is_stopping() || begun.elapsed() >= Duration::from_millis(timeout_ms) {
                 return Ok((holding, true));
             }
             self.engine.input(Input::Probe).await.map_err(|f| of_failure(&f))?;
@@ -1044,7 +1073,8 @@ impl LocalService {
         labels.into_iter().chain(index).chain(policy).chain(peppers).chain(harmless).chain(floods).collect()
     }
 
-    fn state(&self) -> l::StatusResponse {
+    /// How the node is: what `Status` answers.
+    pub fn state(&self) -> l::StatusResponse {
         let now = clock::now();
         let replica = self.shared().replica();
         let charter = replica.charters().effective();
@@ -1087,7 +1117,9 @@ impl LocalService {
             let until_ms = replica.suspended(member.id)?.0;
             Some(l::SuspendedMember { member: member.name.clone(), member_id: member.id.0.to_vec().into(), until_ms })
         });
-        let connected = replica.exchanges().values().filter(|e| e.is_connected()).count();
+        let connected: Vec<_> = replica.exchanges().values().filter(|e| e.is_connected()).collect();
+        let ours = replica.have();
+        let ahead = connected.iter().map(|peer| peer.theirs().blocks_beyond(&ours)).max();
         l::StatusResponse {
             forum_name: charter.name.clone(),
             forum_id: replica.charters().forum().0.to_vec().into(),
@@ -1105,14 +1137,30 @@ impl LocalService {
             guard_pending: replica.guard_pending(),
             view_hour_ms: hour.0,
             view_digest: digest.to_vec().into(),
-            peers_connected: u32::try_from(connected).unwrap_or(u32::MAX),
+            peers_connected: u32::try_from(connected.len()).unwrap_or(u32::MAX),
             peers_total: u32::try_from(replica.exchanges().len()).unwrap_or(u32::MAX),
             heads,
             proofs: u32::try_from(replica.proofs().len()).unwrap_or(u32::MAX),
             peer_address: self.peer_address.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             suspended: suspended.collect(),
+            draining: self.streams.is_stopping(),
+            blocks_missing: ahead.unwrap_or(0),
+            lookups: Some(lookup_counts(&self.counters, now)),
         }
+    }
+}
+
+fn lookup_counts(counters: &Counters, now: TimeMs) -> l::LookupCounts {
+    let part = counters.part(now);
+    l::LookupCounts {
+        since_ms: part.since_ms,
+        lookups: part.lookups,
+        with_a_match: part.lookups_with_a_match,
+        matches: part.matches,
+        allowed: part.allowed,
+        reviewed: part.reviewed,
+        blocked: part.blocked,
     }
 }
 
@@ -1169,6 +1217,11 @@ fn verdict_to_proto(verdict: Verdict) -> l::Verdict {
     }
 }
 
+/// Time of the earliest statement that still stands.
+fn first_seen(entry: &Entry) -> TimeMs {
+    entry.said.iter().map(|said| said.time).min().unwrap_or(TimeMs(0))
+}
+
 /// An entry; its labels are called as `labels` has them.
 pub(super) fn entry_to_proto(entry: &Entry, charter: &Charter, labels: &Taxonomy) -> l::Entry {
     l::Entry {
@@ -1176,7 +1229,7 @@ pub(super) fn entry_to_proto(entry: &Entry, charter: &Charter, labels: &Taxonomy
         status: entry.status.name().into(),
         labels: entry.labels.iter().map(|label| labels.name(*label)).collect(),
         languages: entry.languages.clone(),
-        first_seen_ms: entry.said.iter().map(|s| s.time.0).min().unwrap_or(0),
+        first_seen_ms: first_seen(entry).0,
         said: entry.said.iter().map(|said| said_to_proto(said, charter)).collect(),
         support_groups: entry.counts.support,
         small_support_groups: entry.counts.small_support,
@@ -1204,6 +1257,7 @@ fn said_to_proto(said: &Said, charter: &Charter) -> l::Said {
         reason: record::reason_name(said.reason).unwrap_or_default().into(),
         severity: u32::from(said.severity),
         details: None,
+        verified: false,
     }
 }
 
@@ -1217,6 +1271,7 @@ struct Filter {
     language: String,
     member: Option<MemberId>,
     include_inactive: bool,
+    since: TimeMs,
     now: TimeMs,
 }
 
@@ -1251,6 +1306,7 @@ impl Filter {
             language: request.language.clone(),
             member,
             include_inactive: request.include_inactive,
+            since: TimeMs(request.since_ms),
             now: clock::now(),
         })
     }
@@ -1283,7 +1339,8 @@ impl Filter {
     }
 
     fn shows(&self, entry: &Entry) -> bool {
-        (self.include_inactive || self.status == Some(Standing::Inactive) || entry.status != Standing::Inactive)
+        first_seen(entry) >= self.since
+            && (self.include_inactive || self.status == Some(Standing::Inactive) || entry.status != Standing::Inactive)
             && self.status.is_none_or(|s| s == entry.status)
             && self.label.is_none_or(|l| entry.labels.contains(&l))
             && (self.language.is_empty()

@@ -2,6 +2,9 @@
 
 mod accounts;
 mod addresses;
+pub mod calls;
+pub mod counted;
+pub mod deciding;
 pub mod expiry;
 mod floods;
 pub mod follower;
@@ -9,9 +12,11 @@ mod labels;
 pub mod limits;
 pub mod local;
 pub mod peer;
+pub mod readiness;
 pub mod report;
 pub mod request_id;
 pub mod reviews;
 pub mod saying;
 pub mod status;
+pub mod survey;
 pub mod tls;

@@ -41,6 +41,16 @@ impl RequestId {
         sent.and_then(Self::taken).unwrap_or_default()
     }
 
+    /// A call to a peer, under this name: its log lines and ours can be joined.
+    pub fn asks<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        // What a name is made of, metadata can hold.
+        if let Ok(name) = self.0.parse() {
+            request.metadata_mut().insert(REQUEST_ID, name);
+        }
+        request
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -85,6 +95,8 @@ mod tests {
         headers.insert(REQUEST_ID, "no name".parse().unwrap());
         assert_ne!(RequestId::of(&headers).as_str(), "no name");
         headers.insert(REQUEST_ID, "from-outside-1".parse().unwrap());
-        assert_eq!(RequestId::of(&headers).to_string(), "from-outside-1");
+        let taken = RequestId::of(&headers);
+        assert_eq!(taken.to_string(), "from-outside-1");
+        assert_eq!(taken.asks(()).metadata().get(REQUEST_ID).unwrap(), "from-outside-1");
     }
 }

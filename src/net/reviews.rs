@@ -12,6 +12,7 @@ use super::floods;
 use super::labels;
 use super::local::{PAGE_DEFAULT, PAGE_DIGITS_MAX, PAGE_MAX, SCAN_MAX, entry_to_proto, parse_token, token};
 use super::status::bad_field;
+use super::survey;
 use crate::clock;
 use crate::engine::Shared;
 use crate::policy::breaker::Trip;
@@ -31,6 +32,8 @@ pub const SOON_DAYS: u64 = 7;
 const SHOWN_MAX: usize = 1_000;
 /// Subjects that a page of the queue passes by under one hold of the lock: about a millisecond.
 const PASSED_MAX: usize = 16_384;
+/// Of these, entries that are looked at for a count: about a millisecond.
+const COUNTED_MAX: usize = 512;
 
 /// Why something waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +126,44 @@ pub(super) async fn list_reviews(
     }
     answer.next_page_token = after.map(|subject| token(&subject)).unwrap_or_default();
     Ok(answer)
+}
+
+/// The kinds of what waits.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    Kind::ALL.into_iter().map(Kind::name)
+}
+
+/// How much of each kind waits. It goes through the whole list, in pieces.
+pub(super) fn count(shared: &Shared, tripped: &Tripped, counts: &mut BTreeMap<&'static str, survey::Waiting>) {
+    let all = l::ListReviewsRequest::default();
+    let mut after = None;
+    loop {
+        let now = clock::now();
+        let soon = now.plus(SOON_DAYS * TimeMs::DAY_MS);
+        let replica = shared.replica();
+        let charter = replica.charters().effective();
+        let (mut last, mut looked_at, mut more) = (None, 0, false);
+        for (passed, (subject, talked_about)) in subjects(&replica, tripped, &all, after.as_ref(), soon).enumerate() {
+            if passed >= PASSED_MAX || looked_at >= COUNTED_MAX {
+                more = true;
+                break;
+            }
+            if talked_about && let Some(entry) = replica.view().entry(&subject, now) {
+                looked_at += 1;
+                let flood = tripped.get(&subject).and_then(|trip| of_flood(&replica, &entry, trip));
+                for one in waiting(&replica, charter, &entry, now).into_iter().chain(flood) {
+                    counts.entry(one.kind.name()).or_default().add(one.since, one.deadline);
+                }
+            }
+            last = Some(subject);
+        }
+        if !more {
+            return;
+        }
+        after = last;
+        drop(replica);
+        std::thread::yield_now();
+    }
 }
 
 /// Whether a page has enough: videos have long names, and few of them are a page.

@@ -171,6 +171,10 @@ pub enum State {
 }
 
 impl State {
+    /// All of them, from strangers to companions to those who were sent away.
+    pub const ALL: [Self; 7] =
+        [Self::Idle, Self::Hello, Self::CharterBehind, Self::Pulling, Self::Following, Self::BackOff, Self::Banned];
+
     /// As people read it.
     pub fn name(self) -> &'static str {
         match self {

@@ -863,6 +863,32 @@ impl Alarm {
         }
     }
 
+    /// Short names of all kinds of alarms.
+    pub const KINDS: [&str; 8] = [
+        "charter_fork",
+        "charter_refused",
+        "convicted",
+        "diverged",
+        "outbox_refused",
+        "own_log_elsewhere",
+        "second_copy",
+        "upgrade",
+    ];
+
+    /// A short name, one of [`Alarm::KINDS`].
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Convicted(..) => "convicted",
+            Self::OwnLogElsewhere(_) => "own_log_elsewhere",
+            Self::CharterFork(_) => "charter_fork",
+            Self::Diverged(_) => "diverged",
+            Self::Upgrade => "upgrade",
+            Self::OutboxRefused(..) => "outbox_refused",
+            Self::CharterRefused(..) => "charter_refused",
+            Self::SecondCopy(_) => "second_copy",
+        }
+    }
+
     /// As people read it; `name` gives the names of members.
     pub fn text(&self, name: impl Fn(MemberId) -> String) -> String {
         match self {

@@ -838,6 +838,12 @@ impl View {
         self.listing.rows_after(after.map(key)).map(|row| subject_of(row.key))
     }
 
+    /// Subjects after `after`, in the order of the list, each with its status at `t`.
+    pub fn statuses(&self, after: Option<&Subject>, t: TimeMs) -> impl Iterator<Item = (Subject, Status)> {
+        let rows = self.listing.rows_after(after.map(key));
+        rows.map(move |row| (subject_of(row.key), self.status(self.counts(registers(row.cells), t))))
+    }
+
     /// Subjects after `after`, each with whether `me` may have to look at it: several words stand on it, a referral does,
     /// or what `me` says of it ends or is due for review until `soon`.
     pub fn talked_about(

@@ -32,7 +32,8 @@ fn section(table: &Table, out: &mut String) {
     out.push_str(END);
 }
 
-fn line(fields: impl Iterator<Item = String>, out: &mut String) {
+/// One line of fields, quoted where they have to be.
+pub fn line(fields: impl Iterator<Item = String>, out: &mut String) {
     for (at, field) in fields.enumerate() {
         if at > 0 {
             out.push(',');
@@ -52,7 +53,7 @@ fn value(cell: &Cell) -> String {
 }
 
 /// A name that a spreadsheet would take for a formula gets an apostrophe: names are chosen by others.
-fn harmless(text: &str) -> String {
+pub fn harmless(text: &str) -> String {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
 }
 

@@ -176,7 +176,7 @@ fn shortened(name: &str) -> String {
 
 /// Text that stays text, in an element and in a quoted attribute. What a terminal or a browser would not show is shown
 /// as what it is: names must not be able to pretend.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

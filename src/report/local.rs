@@ -84,10 +84,17 @@ impl Counters {
 
     /// A block that another company signed at `said`, by its clock, is durable here, and matches, at `now`. What was said
     /// before the node was started is what it missed, and tells nothing of how fast it hears.
-    pub fn arrived(&self, said: TimeMs, now: TimeMs) {
-        if said.0 >= self.since.load(Ordering::Relaxed) {
-            self.arrivals.note(now.since(said));
-        }
+    /// Returns how many milliseconds it took, if that is counted.
+    pub fn arrived(&self, said: TimeMs, now: TimeMs) -> Option<u64> {
+        let counts = said.0 >= self.since.load(Ordering::Relaxed);
+        let took_ms = counts.then(|| now.since(said))?;
+        self.arrivals.note(took_ms);
+        Some(took_ms)
+    }
+
+    /// When counting began: the start of the node.
+    pub fn since(&self) -> TimeMs {
+        TimeMs(self.since.load(Ordering::Relaxed))
     }
 
     /// What was counted, as of `now`.

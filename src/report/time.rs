@@ -42,6 +42,29 @@ pub fn parse(text: &str) -> Result<TimeMs, String> {
     within.map(|ms| day.plus(ms)).ok_or_else(wrong)
 }
 
+/// A moment as people write it: `2027-01-31` (its start, UTC), `90d` or `12h` from `now`, Unix milliseconds, `never`.
+/// 0 stands for never.
+///
+/// # Errors
+/// What was expected.
+pub fn moment(text: &str, now: TimeMs) -> Result<TimeMs, String> {
+    let wrong = || format!("got {text:?}, expected a date as 2027-01-31, a span as 90d or 12h, or never");
+    if text == "never" {
+        return Ok(TimeMs(0));
+    }
+    for (unit, ms) in [('d', TimeMs::DAY_MS), ('h', TimeMs::HOUR_MS)] {
+        if let Some(span) = text.strip_suffix(unit) {
+            let ms = number(span, u64::MAX).filter(|n| *n > 0).and_then(|n| n.checked_mul(ms)).ok_or_else(wrong)?;
+            return Ok(now.plus(ms));
+        }
+    }
+    let at = match parse_date(text) {
+        Some(at) => at,
+        None => TimeMs(number(text, u64::MAX).ok_or_else(wrong)?),
+    };
+    if at > now { Ok(at) } else { Err(format!("got {text:?}, which is past; expected a moment to come, or never")) }
+}
+
 fn number(text: &str, most: u64) -> Option<u64> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|n| digits && *n <= most)
@@ -92,6 +115,8 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW: TimeMs = TimeMs(1_795_000_000_000);
 
     #[test]
     fn moments_are_read_and_written_alike() {
@@ -147,6 +172,31 @@ mod tests {
             (90_000_000, "1 d 1 h"),
         ] {
             assert_eq!(span(ms), text);
+        }
+    }
+
+    #[test]
+    fn moments_are_dates_spans_or_never() {
+        assert_eq!(moment("2027-01-31", NOW).unwrap(), TimeMs(1_801_353_600_000));
+        assert_eq!(moment("90d", NOW).unwrap(), NOW.plus(90 * TimeMs::DAY_MS));
+        assert_eq!(moment("12h", NOW).unwrap(), NOW.plus(12 * TimeMs::HOUR_MS));
+        assert_eq!(moment("never", NOW).unwrap(), TimeMs(0));
+        assert_eq!(moment("1795000000001", NOW).unwrap(), NOW.plus(1));
+        for wrong in [
+            "",
+            "soon",
+            "0d",
+            "d",
+            "-1d",
+            "99999999999999999999d",
+            "2027-02-30",
+            "2027-13-01",
+            "2026-11-01",
+            "1",
+            "27-01-01",
+            "+5",
+        ] {
+            assert!(moment(wrong, NOW).is_err(), "{wrong}");
         }
     }
 }

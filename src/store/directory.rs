@@ -68,10 +68,38 @@ pub fn lock_directory(dir: &Path) -> Result<DirectoryLock, LockError> {
 /// # Errors
 /// The file system cannot be asked.
 pub fn disk_low(dir: &Path) -> io::Result<bool> {
+    Ok(room(dir)?.is_low())
+}
+
+/// How much room a file system has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that this process may still write.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
+impl Room {
+    /// Whether submissions stop.
+    pub fn is_low(self) -> bool {
+        is_low(self.free_bytes, self.total_bytes)
+    }
+
+    /// Whether they will when half of what is free is used up.
+    pub fn is_nearly_low(self) -> bool {
+        is_low(self.free_bytes / 2, self.total_bytes)
+    }
+}
+
+/// The room that the file system of `dir` has.
+///
+/// # Errors
+/// The file system cannot be asked.
+pub fn room(dir: &Path) -> io::Result<Room> {
     let space = rustix::fs::statvfs(dir)?;
-    let total = space.f_blocks.saturating_mul(space.f_frsize);
-    let free = space.f_bavail.saturating_mul(space.f_frsize);
-    Ok(is_low(free, total))
+    let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
+    Ok(Room { free_bytes: bytes(space.f_bavail), total_bytes: bytes(space.f_blocks) })
 }
 
 /// Bytes of all files in `folder`, as far as they can be told.

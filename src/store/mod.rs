@@ -40,7 +40,8 @@ use arc_swap::ArcSwapOption;
 
 pub use self::aside::SetAside;
 pub use self::directory::{
-    DISK_LOW_BYTES, DISK_LOW_PERCENT, DirectoryLock, LockError, disk_low, erase_set_aside, lock_directory, size_on_disk,
+    DISK_LOW_BYTES, DISK_LOW_PERCENT, DirectoryLock, LockError, Room, disk_low, erase_set_aside, lock_directory, room,
+    size_on_disk,
 };
 pub use self::guard::io_threads_lost;
 use self::tables::{FORMAT, FORMAT_KEY, Tree, WRITES_KEY};

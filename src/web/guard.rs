@@ -2,9 +2,10 @@
 //! whether their browser meant to, and how often they may. And what every answer carries.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, HeaderName,
     LOCATION, ORIGIN, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
@@ -15,11 +16,13 @@ use axum::response::{IntoResponse, Response};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http_body_util::{BodyExt as _, Limited};
 use tonic::Code;
+use tracing::{Instrument as _, Span};
 
 use super::server::{Pace, Paced};
 use super::{Limits, Problem, REQUEST, Web, console};
 use crate::access::{Caller, Scope, Session, Via};
 use crate::clock;
+use crate::meters::Meters;
 use crate::net::request_id::{REQUEST_ID, RequestId};
 use crate::net::status::refuse;
 
@@ -80,15 +83,59 @@ pub async fn guard(State(web): State<Web>, mut request: Request, next: Next) -> 
     let wants_html = door == Door::Page && accepts_html(request.headers());
     let is_asset = request.uri().path().starts_with(OPEN_FOLDER);
     request.extensions_mut().insert(id.clone());
+    let seen = Seen::of(&web, door, &id, &request);
     let answer = REQUEST.scope(id.clone(), async {
         match admit(&web, door, request).await {
             Ok(request) => next.run(request).await,
             Err(refusal) => refusal.answer(door),
         }
     });
-    let answer = answer.await;
+    let answer = answer.instrument(seen.span.clone()).await;
+    seen.answered(&answer);
     let answer = if wants_html { as_page(answer) } else { answer };
     dressed(answer, &web, &id, is_asset)
+}
+
+/// What is kept of a request to count it and to log how it ended. Its route, never its path: that has what was looked up.
+struct Seen {
+    meters: Arc<Meters>,
+    span: Span,
+    route: String,
+    method: Method,
+    begun: Instant,
+    /// Calls of gRPC are counted where they end.
+    counts: bool,
+}
+
+impl Seen {
+    fn of(web: &Web, door: Door, id: &RequestId, request: &Request) -> Self {
+        let route =
+            request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned()).unwrap_or_default();
+        let method = request.method().clone();
+        // Of the highest level: whatever the filter leaves of the log lines in it, they have the name.
+        let span = tracing::error_span!("request", request_id = %id, %method, route);
+        let meters = Arc::clone(web.service.service().meters());
+        Self { meters, span, route, method, begun: clock::instant(), counts: door != Door::Grpc }
+    }
+
+    fn answered(self, answer: &Response) {
+        let (status, took) = (answer.status(), self.begun.elapsed());
+        if self.counts {
+            self.meters.http.observe(&self.route, self.method.as_str(), status.as_u16(), took.as_secs_f64());
+        }
+        let problem = answer.extensions().get::<Arc<Problem>>();
+        if let Some(problem) = problem {
+            self.meters.refused(&problem.reason);
+        }
+        let (status, reason, took_ms) =
+            (status.as_u16(), problem.map(|problem| problem.reason.as_str()), took.as_millis());
+        let _in = self.span.enter();
+        match status {
+            500.. => tracing::error!(status, reason, took_ms, "failed"),
+            400.. => tracing::info!(status, reason, took_ms, "refused"),
+            _ => tracing::debug!(status, took_ms, "answered"),
+        }
+    }
 }
 
 /// Why a request is not let through.

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::config::DRAIN_DEFAULT;
 use crate::net::limits::LOCAL_MESSAGE_BYTES_MAX;
 use crate::net::local::FILES_BYTES_MAX;
 
@@ -43,13 +44,12 @@ pub const REQUESTS_BURST: u32 = 2_000;
 pub const STRANGERS_PER_S: u32 = 20;
 /// And so many at once after a pause.
 pub const STRANGERS_BURST: u32 = 100;
-/// How long what is under way may take when the node is told to stop.
-pub const DRAIN: Duration = Duration::from_secs(5);
-
 /// All of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the constant of its name")]
 pub struct Limits {
+    /// How long what is under way may take when the node is told to stop: a setting.
+    pub drain: Duration,
     pub connections_max: usize,
     pub first_request: Duration,
     pub headers: Duration,
@@ -69,6 +69,7 @@ impl Default for Limits {
     fn default() -> Self {
         let some = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         Self {
+            drain: DRAIN_DEFAULT,
             connections_max: CONNECTIONS_MAX,
             first_request: FIRST_REQUEST,
             headers: HEADERS,

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tonic::service::Routes;
@@ -24,8 +25,10 @@ pub use self::server::serve;
 pub use self::tls::WebTls;
 use crate::access::{Access, Caller, Via};
 use crate::config::WebConfig;
+use crate::metrics;
 use crate::net::local::LocalService;
 use crate::net::local::gate::Gate;
+use crate::net::readiness::readiness;
 use crate::net::request_id::RequestId;
 use crate::wire::DESCRIPTORS;
 use crate::wire::local as l;
@@ -105,6 +108,7 @@ pub async fn router(web: Web) -> Result<Router, tonic_reflection::server::Error>
     let pages = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
         .merge(api)
         .merge(console::routes())
         .fallback(nothing_here)
@@ -141,10 +145,21 @@ async fn healthz(State(web): State<Web>) -> Response {
 async fn readyz(State(web): State<Web>) -> Response {
     let probe = Caller { name: "probe".into(), scopes: crate::access::Role::Viewer.scopes(), via: Via::Http };
     match web.service.status(web.ask(&probe, l::StatusRequest {})).await {
-        // Health's reasons name members and addresses, and whoever asks here shows no token.
-        Ok(status) if status.get_ref().health != "RED" => "ready\n".into_response(),
+        // The reasons name members and addresses, and whoever asks here shows no token.
+        Ok(status) if readiness(status.get_ref()).is_ok() => "ready\n".into_response(),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "not ready; staydown status says why\n").into_response(),
     }
+}
+
+/// What Prometheus reads. Who may is decided by the guard.
+async fn metrics(State(web): State<Web>, headers: HeaderMap) -> Result<Response, Problem> {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).map(str::to_owned);
+    let service = web.service.service().clone();
+    // It reads files, and of a short list every entry.
+    let answer = tokio::task::spawn_blocking(move || metrics::answer(accept.as_deref(), &service)).await;
+    let bug = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "BUG", "metrics could not be read: please report it");
+    let (kind, text) = answer.map_err(bug)?;
+    Ok(([(CONTENT_TYPE, kind)], text).into_response())
 }
 
 async fn nothing_here() -> Problem {

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower::ServiceExt as _;
 
-use super::limits::{DRAIN, HEADER_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
+use super::limits::{HEADER_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
 use super::{Limits, Web, WebTls, router};
 use crate::net::limits::{KEEPALIVE, KEEPALIVE_TIMEOUT, PENDING_ACCEPT_RESETS_MAX};
 
@@ -43,6 +43,7 @@ pub async fn serve(
     stopped: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let limits = *web.limits;
+    let meters = Arc::clone(web.service.service().meters());
     let router = router(web).await.map_err(io::Error::other)?;
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let graceful = GracefulShutdown::new();
@@ -70,7 +71,13 @@ pub async fn serve(
         // Answers are small: none of them waits for company.
         drop(stream.set_nodelay(true));
         let (router, tls, watcher) = (router.clone(), tls.clone(), graceful.watcher());
+        let open = meters.web_open.guard();
+        if let Some(tls) = &tls {
+            // It may have been renewed meanwhile, and whoever reads metrics comes over a connection, too.
+            meters.web_certificate_ends(tls.not_after());
+        }
         connections.spawn(async move {
+            let _open = open;
             let served = match tls {
                 None => converse(stream, address, router, limits, watcher).await,
                 Some(tls) => match timeout(limits.first_request, tls.acceptor().accept(stream)).await {
@@ -86,7 +93,7 @@ pub async fn serve(
         });
     }
     drop(listener);
-    if timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    if timeout(limits.drain, graceful.shutdown()).await.is_err() {
         tracing::debug!("requests of our own people were cut off");
     }
     Ok(())
@@ -215,6 +222,12 @@ pub(super) struct Pace {
     pub(super) bytes_per_s: u64,
 }
 
+impl Pace {
+    fn time_for(self, bytes: u64) -> Duration {
+        self.grace + Duration::from_secs(bytes / self.bytes_per_s.max(1))
+    }
+}
+
 /// A body that fails when it comes too slowly.
 pub(super) struct Paced {
     body: Body,
@@ -239,8 +252,7 @@ impl HttpBody for Paced {
             Poll::Ready(frame) => {
                 if let Some(Ok(frame)) = &frame {
                     self.read += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
-                    let earned = Duration::from_secs(self.read / self.pace.bytes_per_s.max(1));
-                    let until = self.since + self.pace.grace + earned;
+                    let until = self.since + self.pace.time_for(self.read);
                     self.late.as_mut().reset(until);
                 }
                 Poll::Ready(frame)
@@ -269,39 +281,53 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    /// So long that no test comes to its end, and so short that it is awaited.
+    const LONG: Duration = Duration::from_secs(600);
+    const SHORT: Duration = Duration::from_millis(1);
+
+    #[tokio::test]
     async fn a_stream_lives_as_long_as_something_moves() {
         let (ours, mut theirs) = tokio::io::duplex(64);
-        let mut moving = Moving::new(ours, Duration::from_secs(60));
+        let mut moving = Moving::new(ours, LONG);
         for _ in 0..3 {
-            let (read, ()) = tokio::join!(moving.read_u8(), async {
-                sleep(Duration::from_secs(59)).await;
-                theirs.write_u8(1).await.unwrap();
-            });
-            assert_eq!(read.unwrap(), 1);
+            let before = moving.stalled.deadline();
+            theirs.write_u8(1).await.unwrap();
+            assert_eq!(moving.read_u8().await.unwrap(), 1);
+            assert!(moving.stalled.deadline() > before, "the end is put off");
         }
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let mut moving = Moving::new(ours, SHORT);
         assert_eq!(moving.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_reader_that_does_not_read_is_let_go() {
         let (ours, _theirs) = tokio::io::duplex(64);
-        let mut moving = Moving::new(ours, Duration::from_secs(60));
+        let mut moving = Moving::new(ours, SHORT);
         assert_eq!(moving.write_all(&[0; 65]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_body_earns_its_time() {
-        let body = |bytes: usize, every_s: u64| {
-            let pieces = futures_util::stream::unfold(0, move |sent| async move {
-                sleep(Duration::from_secs(every_s)).await;
-                (sent < 50).then(|| (Ok::<_, io::Error>(Frame::data(Bytes::from(vec![0; bytes]))), sent + 1))
-            });
-            let pace = Pace { grace: Duration::from_secs(20), bytes_per_s: 1_000 };
-            Paced::new(Body::new(StreamBody::new(pieces)), pace)
+    #[test]
+    fn a_body_earns_its_time() {
+        let pace = Pace { grace: Duration::from_secs(20), bytes_per_s: 1_000 };
+        assert_eq!(pace.time_for(0), Duration::from_secs(20));
+        assert_eq!(pace.time_for(60_000), Duration::from_secs(80));
+        assert_eq!(
+            Pace { bytes_per_s: 0, ..pace }.time_for(7),
+            Duration::from_secs(27),
+            "no pace is no division by it"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_given_up_and_one_that_comes_is_whole() {
+        let pieces = || {
+            futures_util::stream::iter((0..50).map(|_| Ok::<_, io::Error>(Frame::data(Bytes::from(vec![0; 1_000])))))
         };
-        assert_eq!(body(1_000, 1).collect().await.unwrap().to_bytes().len(), 50_000);
-        assert!(body(100, 1).collect().await.is_err(), "a tenth of the pace");
-        assert!(body(1_000_000, 21).collect().await.is_err(), "nothing at all within the grace");
+        let whole = Paced::new(Body::new(StreamBody::new(pieces())), Pace { grace: LONG, bytes_per_s: 1_000 });
+        assert_eq!(whole.collect().await.unwrap().to_bytes().len(), 50_000);
+        let never = futures_util::stream::pending::<Result<Frame<Bytes>, io::Error>>();
+        let late = Paced::new(Body::new(StreamBody::new(never)), Pace { grace: SHORT, bytes_per_s: 1_000 });
+        assert!(late.collect().await.is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -9,6 +10,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
+
+use crate::replica::ids::TimeMs;
 
 /// Why the files cannot be used.
 #[derive(Debug, Error)]
@@ -24,6 +27,7 @@ pub struct WebTls {
     certificate: PathBuf,
     key: PathBuf,
     shown: Arc<ArcSwap<ServerConfig>>,
+    not_after: Arc<AtomicU64>,
 }
 
 impl WebTls {
@@ -32,8 +36,10 @@ impl WebTls {
     /// # Errors
     /// [`WebTlsError`] names the file.
     pub fn read(certificate: &Path, key: &Path) -> Result<Self, WebTlsError> {
-        let shown = Arc::new(ArcSwap::from_pointee(config(certificate, key)?));
-        Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), shown })
+        let (config, not_after) = config(certificate, key)?;
+        let shown = Arc::new(ArcSwap::from_pointee(config));
+        let not_after = Arc::new(AtomicU64::new(not_after.0));
+        Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), shown, not_after })
     }
 
     /// Reads them again: connections that begin from now on see them.
@@ -41,8 +47,15 @@ impl WebTls {
     /// # Errors
     /// What was shown before is shown on.
     pub fn reload(&self) -> Result<(), WebTlsError> {
-        self.shown.store(Arc::new(config(&self.certificate, &self.key)?));
+        let (config, not_after) = config(&self.certificate, &self.key)?;
+        self.shown.store(Arc::new(config));
+        self.not_after.store(not_after.0, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// When the certificate that is shown ends; 0 if it does not say.
+    pub fn not_after(&self) -> TimeMs {
+        TimeMs(self.not_after.load(Ordering::Relaxed))
     }
 
     pub(super) fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
@@ -50,13 +63,15 @@ impl WebTls {
     }
 }
 
-fn config(certificate: &Path, key: &Path) -> Result<ServerConfig, WebTlsError> {
+/// What is shown, and until when it is valid.
+fn config(certificate: &Path, key: &Path) -> Result<(ServerConfig, TimeMs), WebTlsError> {
     let fail = |path: &Path, why: String| WebTlsError { path: path.to_owned(), why };
     let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let chain = chain.map_err(|error| fail(certificate, error.to_string()))?;
     if chain.is_empty() {
         return Err(fail(certificate, "there is no certificate in it, expected PEM".into()));
     }
+    let not_after = chain.first().map_or(TimeMs(0), end_of);
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| fail(key, error.to_string()))?;
     // Not the process-wide default provider: what is negotiated must not depend on who ran first.
     let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
@@ -64,7 +79,13 @@ fn config(certificate: &Path, key: &Path) -> Result<ServerConfig, WebTlsError> {
     let config = builder.with_no_client_auth().with_single_cert(chain, private);
     let mut config = config.map_err(|error| fail(key, error.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    Ok((config, not_after))
+}
+
+fn end_of(certificate: &CertificateDer<'_>) -> TimeMs {
+    let parsed = x509_parser::parse_x509_certificate(certificate).ok();
+    let seconds = parsed.and_then(|(_, parsed)| u64::try_from(parsed.validity().not_after.timestamp()).ok());
+    TimeMs(seconds.unwrap_or_default().saturating_mul(1_000))
 }
 
 #[cfg(test)]
@@ -82,6 +103,7 @@ mod tests {
         assert!(why.contains("k.pem"), "{why}");
         std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
         let tls = WebTls::read(&certificate, &key).unwrap();
+        assert!(tls.not_after() > crate::clock::now());
         let before = tls.shown.load_full();
         std::fs::write(&certificate, "").unwrap();
         assert!(tls.reload().err().unwrap().to_string().contains("no certificate"));

@@ -478,6 +478,11 @@ impl JoinRequest {
         Ok(Self { applicant, root_key, pop: body.pop, bytes: bytes.to_vec() })
     }
 
+    /// The request as a file has it.
+    pub fn to_text(&self) -> String {
+        armour(Kind::JoinRequest, &self.bytes)
+    }
+
     /// What is inside the armour: the bytes that the key words stand for.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -93,7 +93,7 @@ async fn a_malformed_question_is_refused_with_its_field() {
     ] {
         assert_eq!(node.client.list_entries(request).await.unwrap_err().code(), Code::InvalidArgument);
     }
-    let entry = l::GetEntryRequest { signal: Some(signal(&hash(1))), receipts: false };
+    let entry = l::GetEntryRequest { signal: Some(signal(&hash(1))), receipts: false, ..Default::default() };
     assert_eq!(node.client.get_entry(entry).await.unwrap_err().code(), Code::NotFound);
     let charter = l::ApplyCharterRequest { charter: vec![0xff].into(), ..Default::default() };
     assert_eq!(node.client.apply_charter(charter).await.unwrap_err().code(), Code::InvalidArgument);
@@ -131,7 +131,7 @@ async fn a_receipt_leads_from_the_record_to_the_signed_header() {
         assert_eq!(root, Some(header.header().records_root));
     }
     let signal = Signal { r#type: "sha256".into(), value: hash(7) };
-    let entry = l::GetEntryRequest { signal: Some(signal), receipts: true };
+    let entry = l::GetEntryRequest { signal: Some(signal), receipts: true, ..Default::default() };
     let entry = node.client.get_entry(entry).await.unwrap().into_inner();
     assert_eq!(entry.receipts, [said.receipts[7].clone()]);
 }

@@ -325,7 +325,7 @@ async fn look_up(at: &Company, values: &[(&'static str, Vec<u8>)], picture: &str
             assert!(answer.matches.is_empty() && answer.files.len() == 2 && answer.files[1].signals.len() > 8);
             let broken = l::LookupRequest { files: vec![b"\x89PNG\r\n\x1a\n".to_vec().into()], ..Default::default() };
             assert_eq!(client.lookup(broken).await.unwrap_err().code(), tonic::Code::InvalidArgument);
-            let request = l::GetEntryRequest { signal: Some(signal(&chunk[0])), receipts: true };
+            let request = l::GetEntryRequest { signal: Some(signal(&chunk[0])), receipts: true, ..Default::default() };
             assert_eq!(client.get_entry(request).await.unwrap_err().code(), tonic::Code::NotFound);
         }
     }

@@ -27,7 +27,8 @@ pub(in crate::cli) async fn current_chain(at: &Invocation) -> Result<CharterChai
     stopped_chain(&config)
 }
 
-async fn running_chain(node: &Node) -> Result<CharterChain, Failure> {
+/// The charter chain that a running node holds.
+pub(in crate::cli) async fn running_chain(node: &Node) -> Result<CharterChain, Failure> {
     let forum = node.status(local::StatusRequest {}).await?.forum_id;
     let forum = ForumId::from_slice(&forum).ok_or_else(|| Failure::new(Exit::Failed, "the node names no forum"))?;
     let mut charters: Vec<proto::SignedCharter> = Vec::new();
@@ -47,7 +48,7 @@ async fn running_chain(node: &Node) -> Result<CharterChain, Failure> {
 
 /// The chain in the folder of a node that does not run. The invitation alone may be old, and a charter that is drawn
 /// up over an old one forks the chain: therefore what the node has learnt since is read too.
-fn stopped_chain(config: &Config) -> Result<CharterChain, Failure> {
+pub(in crate::cli) fn stopped_chain(config: &Config) -> Result<CharterChain, Failure> {
     let _lock = store::lock_directory(&config.data)?;
     let invitation = Invitation::read(&config.data.join(init::INVITATION_FILE))?;
     let mut chain = invitation.verify(invitation.forum)?;

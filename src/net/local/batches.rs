@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
+use tracing::Instrument as _;
 
 use super::streams::KeysUnderWay;
 use super::watch::PATIENCE;
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::clock;
 use crate::engine::{Handle, Shared};
+use crate::meters::add;
 use crate::net::status::refuse_with_fix;
 use crate::replica::block::{Frame, PAYLOAD_SIZE_MAX, Slot};
 use crate::replica::ids::{BlockId, Class, sha256};
@@ -120,10 +122,11 @@ impl Importing {
         let mut turn = self.turn().await?;
         let this = self.clone();
         let (sender, answer) = oneshot::channel();
-        turn.spawn(async move {
+        let work = async move {
             // Whoever asked may be gone.
             drop(sender.send(this.take_up(class, &request.rows).await));
-        });
+        };
+        turn.spawn(work.in_current_span());
         drop(turn);
         answer.await.map_err(|_panicked| bug())?
     }
@@ -141,6 +144,9 @@ impl Importing {
             stopped = self.say(class, fresh, in_order, &mut rows).await?.unwrap_or_default();
             let count = rows.iter().filter(|row| row.outcome() == l::RowOutcome::Said).count();
             self.counters.submitted(count, u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+            let became = &self.shared().meters().submissions;
+            add(if stopped.is_empty() { &became.durable } else { &became.refused }, 1);
+            became.took.observe(begun.elapsed());
         }
         Ok(l::ImportResponse { rows, stopped })
     }

@@ -37,50 +37,49 @@ impl Gate {
         &self.service
     }
 
-    /// Lets through whoever may.
-    fn may<T>(&self, request: &Request<T>, scope: Scope) -> Result<(), Status> {
-        match request.extensions().get::<Caller>() {
-            Some(caller) if !caller.scopes.allow(scope) => {
-                self.note(request.extensions().get(), Some(caller), "refused", scope.name(), "SCOPE");
-                Err(refused(caller, scope))
-            }
-            _ => Ok(()),
+    /// Lets through whoever may, and remembers who it is, for the note that follows. A refusal stands in the log and not
+    /// in the trail: whoever may do nothing could otherwise push what others did out of it.
+    fn may<T>(&self, request: &Request<T>, scope: Scope) -> Result<Acting, Status> {
+        let acting = Acting::of(request);
+        if let Some(caller) = acting.caller.as_ref().filter(|caller| !caller.scopes.allow(scope)) {
+            let id = acting.id.as_ref().map_or("", RequestId::as_str);
+            tracing::warn!(token = %caller.name, needs = %scope, request_id = id, "a token allows less than was asked for");
+            return Err(refused(caller, scope));
         }
-    }
-
-    /// The same, and remembers who it is, for the note that follows.
-    fn act<T>(&self, request: &Request<T>, scope: Scope) -> Result<Acting, Status> {
-        self.may(request, scope)?;
-        let (caller, id) = (request.extensions().get().cloned(), request.extensions().get().cloned());
-        Ok(Acting { caller, id })
-    }
-
-    fn note(&self, id: Option<&RequestId>, caller: Option<&Caller>, action: &str, target: &str, outcome: &str) {
-        let Some(caller) = caller else { return };
-        let did = Did { action, target, outcome };
-        let noted = self.service.access.audit().note(caller, id.map_or("", RequestId::as_str), clock::now(), &did);
-        if let Err(error) = noted {
-            // What was done cannot be undone for it.
-            tracing::error!(%error, action, "an act could not be noted in the audit trail");
-        }
+        Ok(acting)
     }
 
     /// Notes what came of an act, and hands the answer on.
-    fn noted<T>(
+    async fn noted<T>(
         &self,
         acting: &Acting,
         action: &str,
         target: impl FnOnce(&T) -> String,
         answer: Result<T, Status>,
     ) -> Result<T, Status> {
-        if acting.caller.is_some() {
-            let (target, outcome) = match &answer {
-                Ok(answer) => (target(answer), "OK".to_owned()),
-                Err(status) => (String::new(), why(status)),
-            };
-            self.note(acting.id.as_ref(), acting.caller.as_ref(), action, &target, &outcome);
-        }
+        let Some(caller) = acting.caller.clone() else { return answer };
+        let (target, outcome) = match &answer {
+            Ok(answer) => (target(answer), "OK".to_owned()),
+            Err(status) => (String::new(), why(status)),
+        };
+        let id = acting.id.as_ref().map_or_else(String::new, ToString::to_string);
+        note(&self.service.access, caller, id, action.to_owned(), target, outcome).await;
         answer
+    }
+}
+
+/// Notes an act, and returns when that is on stable storage.
+async fn note(access: &Arc<Access>, caller: Caller, id: String, action: String, target: String, outcome: String) {
+    let access = Arc::clone(access);
+    let noted = tokio::task::spawn_blocking(move || {
+        let did = Did { action: &action, target: &target, outcome: &outcome };
+        access.audit().note(&caller, &id, clock::now(), &did)
+    });
+    match noted.await {
+        Ok(Ok(())) => {}
+        // What was done cannot be undone for it.
+        Ok(Err(error)) => tracing::error!(%error, "an act could not be noted in the audit trail"),
+        Err(error) => tracing::error!(%error, "please report this"),
     }
 }
 
@@ -88,6 +87,12 @@ impl Gate {
 struct Acting {
     caller: Option<Caller>,
     id: Option<RequestId>,
+}
+
+impl Acting {
+    fn of<T>(request: &Request<T>) -> Self {
+        Self { caller: request.extensions().get().cloned(), id: request.extensions().get().cloned() }
+    }
 }
 
 fn refused(caller: &Caller, scope: Scope) -> Status {
@@ -175,10 +180,9 @@ impl Forum for Gate {
         for scope in scopes_of(request.get_ref()) {
             self.may(&request, scope)?;
         }
-        let (caller, id) = (request.extensions().get().cloned(), request.extensions().get().cloned());
-        let (acting, action) = (Acting { caller, id }, action_of(request.get_ref()));
+        let (acting, action) = (Acting::of(&request), action_of(request.get_ref()));
         let answer = self.service.submit(request).await;
-        self.noted(&acting, &action, |answer| places(answer.get_ref()), answer)
+        self.noted(&acting, &action, |answer| places(answer.get_ref()), answer).await
     }
 
     async fn lookup(&self, request: Request<l::LookupRequest>) -> Result<Response<l::LookupResponse>, Status> {
@@ -224,42 +228,42 @@ impl Forum for Gate {
         &self,
         request: Request<l::ApplyCharterRequest>,
     ) -> Result<Response<l::ApplyCharterResponse>, Status> {
-        let acting = self.act(&request, Scope::Admin)?;
+        let acting = self.may(&request, Scope::Admin)?;
         let answer = self.service.apply_charter(request).await;
-        self.noted(&acting, "charter apply", |answer| format!("charter {}", answer.get_ref().version), answer)
+        self.noted(&acting, "charter apply", |answer| format!("charter {}", answer.get_ref().version), answer).await
     }
 
     async fn verify_log(
         &self,
         request: Request<l::VerifyLogRequest>,
     ) -> Result<Response<l::VerifyLogResponse>, Status> {
-        let acting = self.act(&request, Scope::Admin)?;
+        let acting = self.may(&request, Scope::Admin)?;
         let answer = self.service.verify_log(request).await;
-        self.noted(&acting, "log verify", |answer| answer.get_ref().first_break.clone(), answer)
+        self.noted(&acting, "log verify", |answer| answer.get_ref().first_break.clone(), answer).await
     }
 
     async fn rotate_logs(
         &self,
         request: Request<l::RotateLogsRequest>,
     ) -> Result<Response<l::RotateLogsResponse>, Status> {
-        let acting = self.act(&request, Scope::Admin)?;
+        let acting = self.may(&request, Scope::Admin)?;
         let answer = self.service.rotate_logs(request).await;
-        self.noted(&acting, "log rotate", |answer| format!("{} logs", answer.get_ref().logs.len()), answer)
+        self.noted(&acting, "log rotate", |answer| format!("{} logs", answer.get_ref().logs.len()), answer).await
     }
 
     async fn resubmit(&self, request: Request<l::ResubmitRequest>) -> Result<Response<l::ResubmitResponse>, Status> {
-        let acting = self.act(&request, Scope::Admin)?;
+        let acting = self.may(&request, Scope::Admin)?;
         let answer = self.service.resubmit(request).await;
-        self.noted(&acting, "log resubmit", |answer| format!("{} records", answer.get_ref().records), answer)
+        self.noted(&acting, "log resubmit", |answer| format!("{} records", answer.get_ref().records), answer).await
     }
 
     async fn close_logs(
         &self,
         request: Request<l::CloseLogsRequest>,
     ) -> Result<Response<l::CloseLogsResponse>, Status> {
-        let acting = self.act(&request, Scope::Admin)?;
+        let acting = self.may(&request, Scope::Admin)?;
         let answer = self.service.close_logs(request).await;
-        self.noted(&acting, "log close", |answer| format!("{} logs", answer.get_ref().logs.len()), answer)
+        self.noted(&acting, "log close", |answer| format!("{} logs", answer.get_ref().logs.len()), answer).await
     }
 
     async fn get_record(
@@ -284,13 +288,13 @@ impl Forum for Gate {
         &self,
         request: Request<l::ExportEvidenceRequest>,
     ) -> Result<Response<Self::ExportEvidenceStream>, Status> {
-        let acting = self.act(&request, Scope::Lookup)?;
+        let acting = self.may(&request, Scope::Lookup)?;
         let what = match request.get_ref().records.len() {
             0 => "the whole list".to_owned(),
             count => format!("{count} records"),
         };
         let answer = self.service.export_evidence(request).await;
-        self.noted(&acting, "export evidence", |_| what, answer)
+        self.noted(&acting, "export evidence", |_| what, answer).await
     }
 
     async fn list_reviews(
@@ -336,19 +340,19 @@ impl Forum for Gate {
         &self,
         request: Request<l::ResetBreakerRequest>,
     ) -> Result<Response<l::ResetBreakerResponse>, Status> {
-        let acting = self.act(&request, Scope::Review)?;
+        let acting = self.may(&request, Scope::Review)?;
         // Only what is listed trips the breaker: its subject is no secret, but a name in clear would be.
         let what = request.get_ref().signal.as_ref().map(|signal| signal.r#type.clone()).unwrap_or_default();
         let answer = self.service.reset_breaker(request).await;
-        self.noted(&acting, "breaker reset", |_| what, answer)
+        self.noted(&acting, "breaker reset", |_| what, answer).await
     }
 
     async fn import(&self, request: Request<l::ImportRequest>) -> Result<Response<l::ImportResponse>, Status> {
-        let acting = self.act(&request, Scope::Submit)?;
+        let acting = self.may(&request, Scope::Submit)?;
         let batch = request.get_ref().rows.first().map(|row| hex(row.client_key.get(..8).unwrap_or_default()));
         let what = format!("batch {}, {} rows", batch.unwrap_or_default(), request.get_ref().rows.len());
         let answer = self.service.import(request).await;
-        self.noted(&acting, "import", |_| what, answer)
+        self.noted(&acting, "import", |_| what, answer).await
     }
 
     async fn list_batches(
@@ -365,13 +369,13 @@ impl Forum for Gate {
         &self,
         request: Request<l::UndoBatchRequest>,
     ) -> Result<Response<Self::UndoBatchStream>, Status> {
-        let acting = self.act(&request, Scope::Submit)?;
+        let acting = self.may(&request, Scope::Submit)?;
         let (what, dry_run) = (format!("batch {}", hex(&request.get_ref().batch)), request.get_ref().dry_run);
         let answer = self.service.undo_batch(request).await;
         if dry_run {
             return answer;
         }
-        self.noted(&acting, "batch undo", |_| what, answer)
+        self.noted(&acting, "batch undo", |_| what, answer).await
     }
 
     type ExportEntriesStream = export::Parts;
@@ -380,9 +384,9 @@ impl Forum for Gate {
         &self,
         request: Request<l::ListEntriesRequest>,
     ) -> Result<Response<Self::ExportEntriesStream>, Status> {
-        let acting = self.act(&request, Scope::Lookup)?;
+        let acting = self.may(&request, Scope::Lookup)?;
         let answer = self.service.export_entries(request).await;
-        self.noted(&acting, "export list", |_| String::new(), answer)
+        self.noted(&acting, "export list", |_| String::new(), answer).await
     }
 
     async fn get_taxonomy(
@@ -399,7 +403,7 @@ impl Forum for Gate {
         &self,
         request: Request<Streaming<l::SubmitRequest>>,
     ) -> Result<Response<Self::SubmitStreamStream>, Status> {
-        let acting = self.act(&request, Scope::Submit)?;
+        let acting = self.may(&request, Scope::Submit)?;
         let (_, extensions, requests) = request.into_parts();
         let caller = extensions.get::<Caller>().cloned();
         // Who may not say one of them is told so, and the stream ends: a program with too small a token is set up wrongly.
@@ -413,8 +417,11 @@ impl Forum for Gate {
         if acting.caller.is_none() {
             return Ok(Response::new(answers));
         }
-        let gate = self.clone();
-        let noted = answers.map(move |answer| gate.noted(&acting, "submit", places, answer));
+        let gate = (self.clone(), Arc::new(acting));
+        let noted = answers.then(move |answer| {
+            let (gate, acting) = gate.clone();
+            async move { gate.noted(&acting, "submit", places, answer).await }
+        });
         Ok(Response::new(Box::pin(noted)))
     }
 
@@ -449,10 +456,10 @@ impl Forum for Gate {
         &self,
         request: Request<l::CreateTokenRequest>,
     ) -> Result<Response<l::CreateTokenResponse>, Status> {
-        let acting = self.act(&request, Scope::Admin)?;
+        let acting = self.may(&request, Scope::Admin)?;
         let name = request.get_ref().name.clone();
         let answer = self.service.create_token(request).await;
-        self.noted(&acting, "token new", |_| name, answer)
+        self.noted(&acting, "token new", |_| name, answer).await
     }
 
     async fn list_tokens(
@@ -467,10 +474,10 @@ impl Forum for Gate {
         &self,
         request: Request<l::RevokeTokenRequest>,
     ) -> Result<Response<l::RevokeTokenResponse>, Status> {
-        let acting = self.act(&request, Scope::Admin)?;
+        let acting = self.may(&request, Scope::Admin)?;
         let name = request.get_ref().name.clone();
         let answer = self.service.revoke_token(request).await;
-        self.noted(&acting, "token revoke", |_| name, answer)
+        self.noted(&acting, "token revoke", |_| name, answer).await
     }
 
     type ListAuditStream = streams::Answers<l::AuditedAct>;
@@ -479,16 +486,111 @@ impl Forum for Gate {
         &self,
         request: Request<l::ListAuditRequest>,
     ) -> Result<Response<Self::ListAuditStream>, Status> {
-        let acting = self.act(&request, Scope::Admin)?;
+        let acting = self.may(&request, Scope::Admin)?;
         let answer = self.service.list_audit(request).await;
-        self.noted(&acting, "audit read", |_| String::new(), answer)
+        self.noted(&acting, "audit read", |_| String::new(), answer).await
     }
 }
 
-/// For whoever notes something that is no call: a login, say.
-pub fn note_login(access: &Arc<Access>, caller: &Caller, id: &RequestId, action: &str) {
-    let did = Did { action, target: "", outcome: "OK" };
-    if let Err(error) = access.audit().note(caller, id.as_str(), clock::now(), &did) {
-        tracing::error!(%error, action, "an act could not be noted in the audit trail");
+/// Notes something that is no call: that somebody signed in, or out.
+pub async fn note_login(access: &Arc<Access>, caller: Caller, id: &RequestId, action: &str) {
+    note(access, caller, id.to_string(), action.to_owned(), String::new(), "OK".into()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::access::{Role, Scopes, Via};
+    use crate::engine;
+    use crate::replica::testing::{TestForum, settings};
+
+    fn caller(scopes: Scopes) -> Caller {
+        Caller { name: "anna".into(), scopes, via: Via::Http }
+    }
+
+    fn by<T>(message: T, scopes: Scopes) -> Request<T> {
+        let mut request = Request::new(message);
+        request.extensions_mut().insert(caller(scopes));
+        request.extensions_mut().insert(RequestId::taken("request-1").unwrap());
+        request
+    }
+
+    fn said(change: impl FnOnce(&mut l::Statement)) -> l::SubmitRequest {
+        let value = "ab".repeat(32);
+        let signal = Some(l::Signal { r#type: "sha256".into(), value });
+        let mut statement = l::Statement { signal, stance: l::Stance::Submit.into(), ..Default::default() };
+        change(&mut statement);
+        l::SubmitRequest { statements: vec![statement], ..Default::default() }
+    }
+
+    #[test]
+    fn each_statement_needs_its_scope() {
+        type Change = fn(&mut l::Statement);
+        let needed = |change: Change| scopes_of(&said(change)).collect::<Vec<_>>();
+        let cases: [(Change, Scope); 9] = [
+            (|_| (), Scope::Submit),
+            (|s| s.stance = l::Stance::Dispute.into(), Scope::Submit),
+            (|s| s.referral = Some(l::Referral::default()), Scope::Submit),
+            (|s| s.preserve = Some(l::Preservation::default()), Scope::Submit),
+            (|s| s.retract = Some(l::RetractVote::default()), Scope::Review),
+            (|s| s.allow = Some(l::Certification::default()), Scope::Review),
+            (|s| s.incident = Some(l::IncidentNotice::default()), Scope::Review),
+            (|s| s.resource = Some(l::Resource::default()), Scope::Review),
+            (|s| s.suspend = Some(l::Suspension::default()), Scope::Admin),
+        ];
+        for (change, scope) in cases {
+            assert_eq!(needed(change), [scope]);
+        }
+        let mut both = said(|_| ());
+        both.statements.extend(said(|s| s.suspend = Some(l::Suspension::default())).statements);
+        assert_eq!(scopes_of(&both).collect::<Vec<_>>(), [Scope::Submit, Scope::Admin], "none hides behind another");
+        assert_eq!(scopes_of(&l::SubmitRequest::default()).collect::<Vec<_>>(), [Scope::Submit]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_may_not_is_refused_and_what_is_done_is_noted_without_what_was_looked_up() {
+        let forum = TestForum::of_full(1);
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let (handle, _, thread) =
+            engine::start(folder.path(), settings(1), forum.id, &forum.charters, runtime).unwrap();
+        let access = Arc::new(Access::open(folder.path()).unwrap());
+        let service = LocalService::new(handle.clone(), settings(1), String::new(), BTreeMap::new());
+        let gate = Gate::new(service.with_access(Arc::clone(&access), Some("http://127.0.0.1:1".into())));
+
+        let viewer = Role::Viewer.scopes();
+        let refused = gate.submit(by(said(|_| ()), viewer)).await.unwrap_err();
+        assert_eq!((refused.code(), why(&refused)), (Code::PermissionDenied, "SCOPE".into()));
+        assert!(refused.message().contains("needs submit"), "{}", refused.message());
+        assert!(gate.list_tokens(by(l::ListTokensRequest {}, Role::Reviewer.scopes())).await.is_err());
+        let lookup = l::LookupRequest {
+            signals: said(|_| ()).statements[0].signal.clone().into_iter().collect(),
+            ..Default::default()
+        };
+        assert!(gate.lookup(by(lookup.clone(), viewer)).await.is_ok());
+        assert!(gate.lookup(by(lookup, Scopes::of(&[Scope::Metrics]))).await.is_err());
+        gate.submit(by(said(|_| ()), Role::Reviewer.scopes())).await.unwrap();
+        let token = l::CreateTokenRequest { name: "bob".into(), role: "viewer".into(), ..Default::default() };
+        let made = gate.create_token(by(token, Role::Admin.scopes())).await.unwrap().into_inner();
+        assert_eq!(made.link, format!("http://127.0.0.1:1/#t={}", made.secret));
+        assert!(gate.submit(Request::new(said(|_| ()))).await.is_ok(), "over the Unix socket nobody shows a token");
+
+        let mut acts = Vec::new();
+        let all = |act| {
+            acts.push(act);
+            true
+        };
+        access.audit().read(crate::replica::ids::TimeMs(0), all).unwrap();
+        let told: Vec<_> = acts.iter().map(|act| (act.action.as_str(), act.outcome.as_str())).collect();
+        assert_eq!(told, [("submit", "OK"), ("token new", "OK")]);
+        assert!(acts[0].target.ends_with("/0@1#0") && acts[0].request_id == "request-1", "{:?}", acts[0]);
+        assert!(
+            acts.iter().all(|act| !format!("{act:?}").contains("abab") && !format!("{act:?}").contains(&made.secret))
+        );
+        drop(gate);
+        handle.stop().await;
+        thread.join().unwrap();
     }
 }

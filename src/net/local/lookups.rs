@@ -10,6 +10,7 @@ use std::collections::btree_map::Entry as Place;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -20,6 +21,7 @@ use crate::clock;
 use crate::engine::Shared;
 use crate::hashing::{Pool, PoolError};
 use crate::matcher::{self, Candidate, Index, Sought, is_short};
+use crate::meters::{LookupKind, add};
 use crate::net::addresses::{self, Addresses};
 use crate::net::status::refuse;
 use crate::net::{floods, reviews};
@@ -30,6 +32,7 @@ use crate::replica::Replica;
 use crate::replica::ids::TimeMs;
 use crate::replica::index::{MATCHES_MAX, Pdq};
 use crate::replica::signal::{self, Alg, MatchKind, PDQ_QUALITY_MIN, Subject};
+use crate::replica::verdict::Verdict;
 use crate::replica::view::Entry;
 use crate::replica::vpdq::SHARE_MIN_PERMILLE;
 use crate::report::local::Counters;
@@ -90,6 +93,14 @@ impl LocalService {
     /// # Errors
     /// What is wrong with it, or that too much is under way.
     pub(super) async fn look_up(&self, request: l::LookupRequest) -> Result<l::LookupResponse, Status> {
+        let kind = if request.files.is_empty() { LookupKind::Single } else { LookupKind::File };
+        let begun = clock::instant();
+        let answer = self.look_up_one(request).await?;
+        self.count(kind, &answer, begun);
+        Ok(answer)
+    }
+
+    async fn look_up_one(&self, request: l::LookupRequest) -> Result<l::LookupResponse, Status> {
         let Asked { sought, addresses, explain, files } = self.understood(request).await?;
         let answer = self.found(sought, self.judge(addresses, explain)).await?;
         Ok(l::LookupResponse { files, ..answer })
@@ -116,15 +127,30 @@ impl LocalService {
         self.aside(move |on| judge.answer(&on.shared.replica(), &on, found)).await
     }
 
-    /// Answers requests that came together, in their order; each as [`LocalService::look_up`] would.
+    fn count(&self, kind: LookupKind, answer: &l::LookupResponse, begun: Instant) {
+        let lookups = &self.shared().meters().lookups;
+        // Under a shadow policy this is the verdict that the rules came to.
+        let verdicts = [answer.shadow_verdict(), answer.verdict()];
+        lookups.answered(kind, verdicts.into_iter().find_map(verdict_of).unwrap_or(Verdict::Allow), 1);
+        lookups.took(kind, begun.elapsed());
+    }
+
+    /// Answers requests that came together over a stream, in their order; each as [`LocalService::look_up`] would.
     pub(super) async fn look_up_together(
         &self,
         requests: Vec<l::LookupRequest>,
     ) -> Vec<Result<l::LookupResponse, Status>> {
+        let begun = clock::instant();
+        let answers = self.all_found(requests).await;
+        answers.iter().flatten().for_each(|answer| self.count(LookupKind::Stream, answer, begun));
+        answers
+    }
+
+    async fn all_found(&self, requests: Vec<l::LookupRequest>) -> Vec<Result<l::LookupResponse, Status>> {
         if requests.len() == 1 {
             let mut answers = Vec::with_capacity(1);
             for request in requests {
-                answers.push(self.look_up(request).await);
+                answers.push(self.look_up_one(request).await);
             }
             return answers;
         }
@@ -159,6 +185,7 @@ impl LocalService {
     /// # Errors
     /// As [`LocalService::look_up`].
     pub(super) async fn look_up_bulk(&self, request: l::LookupBulkRequest) -> Result<l::LookupBulkResponse, Status> {
+        let begun = clock::instant();
         let bulk = Bulk::of(&request)?;
         let together = if bulk.alg == Alg::Pdq { BULK_PICTURES_TOGETHER } else { BULK_MAX };
         let judge = Arc::new(self.judge(Addresses::default(), false));
@@ -173,6 +200,13 @@ impl LocalService {
             answer.hits.extend(hits);
             answer.rules = rules;
         }
+        let lookups = &self.shared().meters().lookups;
+        let hits = answer.hits.iter().map(|hit| [hit.shadow_verdict(), hit.verdict()]);
+        let verdicts = hits.map(|verdicts| verdicts.into_iter().find_map(verdict_of).unwrap_or(Verdict::Allow));
+        verdicts.for_each(|verdict| lookups.answered(LookupKind::Bulk, verdict, 1));
+        let passed = u64::from(answer.looked_up) - answer.hits.len() as u64;
+        lookups.answered(LookupKind::Bulk, Verdict::Allow, passed);
+        lookups.took(LookupKind::Bulk, begun.elapsed());
         Ok(answer)
     }
 
@@ -188,31 +222,45 @@ impl LocalService {
         let mut files = Vec::with_capacity(request.files.len());
         for (n, file) in std::mem::take(&mut request.files).into_iter().enumerate() {
             let subjects = Box::pin(self.hashed(file, request.dihedral));
-            let (subjects, quality) = subjects.await.map_err(|error| no_hashes(n, &error))?;
+            let (subjects, listing, quality) = subjects.await.map_err(|error| no_hashes(n, &error))?;
             let signal = |subject: &Subject| l::Signal { r#type: subject.type_name().into(), value: subject.value() };
-            files.push(l::FileLookedUp { signals: subjects.iter().map(signal).collect(), quality });
+            files.push(l::FileLookedUp { signals: subjects.iter().map(signal).collect(), quality, listing });
             queries.extend(subjects.into_iter().map(|subject| (FILES_FROM + n, subject)));
         }
         let sought = Sought { queries, threshold, share_min_permille };
         Ok(Asked { sought, addresses, explain: request.explain, files })
     }
 
-    /// What can be looked up of a file, and the quality of its picture.
-    async fn hashed(&self, file: Bytes, dihedral: bool) -> Result<(Vec<Subject>, Option<u32>), PoolError> {
-        let (hashes, positions) = match dihedral {
-            true => self.lookups.hashing.hash_positions(file).await?,
-            false => (self.lookups.hashing.hash(file).await?, None),
+    /// What can be looked up of a file, the positions therein of what would list it, and the quality of its picture.
+    async fn hashed(&self, file: Bytes, dihedral: bool) -> Result<(Vec<Subject>, Vec<u32>, Option<u32>), PoolError> {
+        let begun = clock::instant();
+        let hashed = match dihedral {
+            true => self.lookups.hashing.hash_positions(file).await,
+            false => self.lookups.hashing.hash(file).await.map(|hashes| (hashes, None)),
         };
+        let meters = self.shared().meters();
+        match &hashed {
+            Err(PoolError::Busy) => add(&meters.hashing_rejected, 1),
+            _ => meters.hashed.observe(begun.elapsed()),
+        }
+        let (hashes, positions) = hashed?;
         let quality = hashes.image.as_ref().map(|image| u32::from(image.quality));
         let turned = hashes.variants.iter().chain(positions.iter().flatten());
         let turned = turned.map(|picture| Subject::of(Alg::Pdq, &picture.hash));
-        let mut subjects: Vec<_> = hashes.subjects().into_iter().chain(turned).collect();
+        let listing = hashes.subjects();
+        let mut subjects: Vec<_> = listing.iter().cloned().chain(turned).collect();
         if quality.is_some_and(|quality| quality < PDQ_QUALITY_MIN) {
             subjects.retain(|subject| subject.known_alg() != Some(Alg::Pdq));
         }
         subjects.sort_unstable();
         subjects.dedup();
-        Ok((subjects, quality))
+        let listing = (0..).zip(&subjects).filter(|(_, subject)| listing.contains(subject)).map(|(n, _)| n).collect();
+        Ok((subjects, listing, quality))
+    }
+
+    /// Files that wait for a worker or are being hashed.
+    pub(super) fn hashing(&self) -> usize {
+        self.lookups.hashing.under_way()
     }
 
     fn here(&self) -> Site {
@@ -235,6 +283,15 @@ impl LocalService {
     fn judge(&self, addresses: Addresses, explain: bool) -> Judge {
         let (policy, breaker) = (self.policy.in_force(), Arc::clone(&self.breaker));
         Judge { policy, addresses, shadow: self.policy.shadow(), explain, breaker }
+    }
+}
+
+fn verdict_of(verdict: l::Verdict) -> Option<Verdict> {
+    match verdict {
+        l::Verdict::Unspecified => None,
+        l::Verdict::Allow => Some(Verdict::Allow),
+        l::Verdict::Review => Some(Verdict::Review),
+        l::Verdict::Block => Some(Verdict::Block),
     }
 }
 

@@ -19,6 +19,7 @@ use tonic::server::NamedService;
 use super::LocalService;
 use super::gate::Gate;
 use super::lookups::FILES_BYTES_MAX;
+use crate::net::calls::{Named, Side};
 use crate::net::limits::LOCAL_MESSAGE_BYTES_MAX;
 use crate::wire::local_service::forum_server::ForumServer;
 
@@ -32,8 +33,8 @@ const LONG_REQUESTS_MAX: usize = 4;
 /// The gRPC service, with its limits set.
 #[derive(Clone)]
 pub struct LocalServer {
-    ordinary: ForumServer<Gate>,
-    lookups: ForumServer<Gate>,
+    ordinary: Named<ForumServer<Gate>>,
+    lookups: Named<ForumServer<Gate>>,
     long: Arc<Semaphore>,
 }
 
@@ -41,7 +42,8 @@ impl LocalServer {
     pub(super) fn new(service: &LocalService) -> Self {
         let limited = |bytes| {
             let server = ForumServer::new(Gate::new(service.clone()));
-            server.max_decoding_message_size(bytes).max_encoding_message_size(LOCAL_MESSAGE_BYTES_MAX)
+            let server = server.max_decoding_message_size(bytes).max_encoding_message_size(LOCAL_MESSAGE_BYTES_MAX);
+            Named::new(server, Side::Local, Arc::clone(service.shared().meters()))
         };
         let (ordinary, lookups) = (limited(LOCAL_MESSAGE_BYTES_MAX), limited(LOOKUP_BYTES_MAX));
         Self { ordinary, lookups, long: Arc::new(Semaphore::new(LONG_REQUESTS_MAX)) }
@@ -66,7 +68,8 @@ impl tower::Service<http::Request<tonic::body::Body>> for LocalServer {
             return self.ordinary.call(request);
         }
         let long = Arc::clone(&self.long);
-        self.lookups.call(request.map(|body| Metered { body, read: 0, place: Place::NotNeeded, long }))
+        let metered = |body| Metered { body, read: 0, place: Place::NotNeeded, long };
+        self.lookups.call(request.map(|body| tonic::body::Body::new(metered(body))))
     }
 }
 

@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::{Keys, LocalService, refuse};
+use crate::meters::Meters;
 use crate::net::limits::{
     EXPORTS_MAX, LOOKUP_STREAMS_MAX, LOOKUPS_AHEAD, LOOKUPS_TOGETHER, SUBMISSIONS_AHEAD, SUBMIT_STREAMS_MAX,
     WATCHES_MAX,
@@ -53,6 +54,11 @@ impl Default for Streams {
 impl Streams {
     pub(super) fn with_stop(self, stop: watch::Receiver<bool>) -> Self {
         Self { stop: Some(stop), ..self }
+    }
+
+    /// Whether the node was told to stop.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| *stop.borrow())
     }
 
     /// Resolves when the node is told to stop.
@@ -116,7 +122,9 @@ pub(super) fn submit(
                 Ok(begun) => Box::pin(service.finish(begun)).await,
                 Err(refused) => Err(refused),
             };
-            let refused = |status: Status| l::SubmitResponse { refusal: Some(refusal(&status)), ..Default::default() };
+            let meters = service.shared().meters();
+            let refused =
+                |status: Status| l::SubmitResponse { refusal: Some(refusal(meters, &status)), ..Default::default() };
             Ok(l::SubmitResponse { sequence, ..answer.unwrap_or_else(refused) })
         }
     });
@@ -143,11 +151,15 @@ pub(super) fn lookup(
             let (numbers, requests): (Vec<_>, Vec<_>) =
                 requests.into_iter().filter_map(|(sequence, request)| Some((sequence, request.ok()?))).unzip();
             let answers = Box::pin(service.look_up_together(requests)).await;
-            let refused = |status: Status| l::LookupResponse { refusal: Some(refusal(&status)), ..Default::default() };
+            let meters = Arc::clone(service.shared().meters());
+            let refused = move |status: Status| l::LookupResponse {
+                refusal: Some(refusal(&meters, &status)),
+                ..Default::default()
+            };
             let answers = numbers
                 .into_iter()
                 .zip(answers)
-                .map(move |(sequence, answer)| Ok(l::LookupResponse { sequence, ..answer.unwrap_or_else(refused) }));
+                .map(move |(sequence, answer)| Ok(l::LookupResponse { sequence, ..answer.unwrap_or_else(&refused) }));
             stream::iter(answers.chain(broken.map(Err)).collect::<Vec<_>>())
         }
     });
@@ -168,8 +180,11 @@ pub(super) fn lookup_bulk(
         let service = Arc::clone(&service);
         async move {
             let answer = Box::pin(service.look_up_bulk(request?)).await;
-            let refused =
-                |status: Status| l::LookupBulkResponse { refusal: Some(refusal(&status)), ..Default::default() };
+            let meters = service.shared().meters();
+            let refused = |status: Status| l::LookupBulkResponse {
+                refusal: Some(refusal(meters, &status)),
+                ..Default::default()
+            };
             Ok(l::LookupBulkResponse { sequence, ..answer.unwrap_or_else(refused) })
         }
     });
@@ -206,9 +221,10 @@ pub(super) fn holding<K: Send + 'static, T: Send + 'static>(
     answers.inspect(hold).boxed()
 }
 
-/// A refusal as it stands in an answer.
-fn refusal(status: &Status) -> l::Refusal {
+/// A refusal as it stands in an answer, and counted.
+fn refusal(meters: &Meters, status: &Status) -> l::Refusal {
     let reason = status.metadata().get(REASON).and_then(|reason| reason.to_str().ok()).unwrap_or_default();
+    meters.refused(reason);
     let details = status.get_error_details();
     let field = details.bad_request().and_then(|bad| bad.field_violations.first()).map(|v| v.field.clone());
     let fix = details.error_info().and_then(|told| told.metadata.get("fix").cloned());

@@ -89,7 +89,7 @@ pub fn accept_loop(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Incoming {
     Incoming {
-        listener,
+        listener: Some(listener),
         door: Door { tls, connections, limits },
         handshakes: JoinSet::new(),
         pending: VecDeque::new(),
@@ -100,7 +100,8 @@ pub fn accept_loop(
 
 /// Connections as they finish their handshakes. Made by [`accept_loop`].
 pub struct Incoming {
-    listener: TcpListener,
+    /// None once the node stops: who dials then is refused, and does not wait for nobody.
+    listener: Option<TcpListener>,
     door: Door,
     handshakes: JoinSet<Option<PeerStream>>,
     /// The running handshakes, oldest first.
@@ -124,6 +125,7 @@ impl Stream for Incoming {
         let running = this.shutdown.as_mut().is_some_and(|shutdown| shutdown.as_mut().poll(cx).is_pending());
         if !running {
             this.shutdown = None;
+            this.listener = None;
             this.handshakes.abort_all();
             return Poll::Ready(None);
         }
@@ -135,7 +137,8 @@ impl Stream for Incoming {
                 std::task::ready!(pause.as_mut().poll(cx));
                 this.pause = None;
             }
-            match std::task::ready!(this.listener.poll_accept(cx)) {
+            let Some(listener) = &this.listener else { return Poll::Ready(None) };
+            match std::task::ready!(listener.poll_accept(cx)) {
                 Ok((stream, address)) => this.welcome(stream, address),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept connections; trying again in {ACCEPT_PAUSE:?}");

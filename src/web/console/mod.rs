@@ -1,30 +1,50 @@
-//! The web console.
+//! The web console: what people of our company do with their node in a browser. Pages are made here and are whole
+//! without scripts; a small script adds live updates, the drop zone and the keyboard.
+//!
+//! It asks [`crate::net::local::LocalService`] like everybody else, as the person who is signed in, and can do nothing
+//! that the command line cannot. It never shows a picture, and never keeps one.
+
+pub mod assets;
+pub mod form;
+pub mod page;
+pub mod pieces;
+
+mod entry;
+pub mod events;
+mod lately;
+mod list;
+mod login;
+mod overview;
+mod submit;
+pub mod svg;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
 
-use super::Web;
-use crate::net::local::LocalService;
+pub use self::events::Hub;
+use crate::web::limits::UPLOAD_BYTES_MAX;
+use crate::web::{Problem, Web};
 
-/// What every page hears live.
-#[derive(Clone)]
-pub struct Hub {
-    _service: LocalService,
-}
-
-impl Hub {
-    /// Hears from `service`.
-    pub fn new(service: LocalService) -> Self {
-        Self { _service: service }
-    }
-}
-
-/// The pages.
+/// The pages, and what they need.
 pub fn routes() -> Router<Web> {
+    let upload = post(submit::file).layer(DefaultBodyLimit::max(UPLOAD_BYTES_MAX));
     Router::new()
+        .route("/", get(overview::show))
+        .route("/list", get(list::show))
+        .route("/list/export", get(list::export))
+        .route("/entry/{type}/{value}", get(entry::show).post(entry::say))
+        .route("/entry/{type}/{value}/receipt.sde", get(entry::receipt))
+        .route("/submit", get(submit::show).post(submit::sign))
+        .route("/submit/look", post(submit::look))
+        .route("/submit/file", upload)
+        .route("/login", get(login::show).post(login::sign_in))
+        .route("/logout", post(login::sign_out))
+        .route("/events", get(events::stream))
+        .route("/assets/{name}", get(assets::asset))
 }
 
 /// A refusal, as a page.
-pub fn refusal(problem: &super::Problem) -> Option<String> {
-    let _ = problem;
-    None
+pub fn refusal(problem: &Problem) -> Option<String> {
+    login::refusal(problem)
 }

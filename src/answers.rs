@@ -5,12 +5,15 @@
 //! added. A failure is `{"error": {"cause", "culprits", "fix", "exit_code"}}`, on stdout like any answer.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use crate::replica::ids::hex;
+use crate::replica::charter::Roles;
+use crate::replica::ids::{KeyId, hex};
+use crate::replica::{proto, record};
 use crate::wire::local;
 
 /// A hash: `hash`, and inside most others.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Signal {
     /// pdq, md5, sha1, sha256, sha512, tlsh, url, vpdq, account
     pub r#type: String,
@@ -22,7 +25,7 @@ pub struct Signal {
 }
 
 /// `hash FILE`: one a file.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Hashed {
     /// Path as given.
     pub file: String,
@@ -33,7 +36,7 @@ pub struct Hashed {
 }
 
 /// `submit`, `entry endorse` and the like.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Submitted {
     /// DURABLE or QUEUED.
     pub state: &'static str,
@@ -46,7 +49,7 @@ pub struct Submitted {
 }
 
 /// Where a statement stands.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of Receipt in forum.proto")]
 pub struct Receipt {
     pub member_id: String,
@@ -60,7 +63,7 @@ pub struct Receipt {
 }
 
 /// `match`: one an item.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Matched {
     /// Hash or path as given.
     pub item: String,
@@ -83,8 +86,86 @@ pub struct Matched {
     pub explained: Vec<RuleExplained>,
 }
 
+/// The HTTP API's `match`: of one item, in all its signals and files.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LookedUp {
+    /// ALLOW, REVIEW, BLOCK.
+    pub verdict: &'static str,
+    /// The line of our policy that decided.
+    pub rule: String,
+    /// Nearest first, at most 1,000.
+    pub matches: Vec<Match>,
+    /// There are more matches than are shown.
+    pub truncated: bool,
+    /// In shadow mode: what the verdict would be, which is answered ALLOW.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow_verdict: Option<&'static str>,
+    /// Why the rule's BLOCK is REVIEW here.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub lowered: String,
+    /// With `explain`: the rules in order, up to the one that decided.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub explained: Vec<RuleExplained>,
+    /// What was looked up of each file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileLookedUp>,
+}
+
+/// What was looked up of a file.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FileLookedUp {
+    /// Its hashes.
+    pub signals: Vec<Signal>,
+    /// Of its picture, 0 to 100; below 50 its PDQ hash says too little, and is not looked up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<u32>,
+}
+
+impl From<local::LookupResponse> for LookedUp {
+    fn from(l: local::LookupResponse) -> Self {
+        let shadow = l.shadow_verdict();
+        Self {
+            verdict: verdict(l.verdict()),
+            shadow_verdict: (shadow != local::Verdict::Unspecified).then(|| verdict(shadow)),
+            rule: l.rule,
+            matches: l.matches.into_iter().map(Match::from).collect(),
+            truncated: l.truncated,
+            lowered: l.lowered,
+            explained: l.explained.into_iter().map(RuleExplained::from).collect(),
+            files: l.files.into_iter().map(FileLookedUp::from).collect(),
+        }
+    }
+}
+
+impl From<local::Match> for Match {
+    fn from(m: local::Match) -> Self {
+        Self {
+            distance: m.distance,
+            threshold: m.threshold,
+            entry: m.entry.unwrap_or_default().into(),
+            flooding: m.flooding,
+            signal_index: m.file_index.is_none().then_some(m.signal_index),
+            file_index: m.file_index,
+            share_permille: (m.share_permille > 0).then_some(m.share_permille),
+        }
+    }
+}
+
+impl From<local::RuleExplained> for RuleExplained {
+    fn from(r: local::RuleExplained) -> Self {
+        Self { verdict: verdict(r.verdict()), rule: r.rule, line: r.line, decided: r.decided, why: r.why }
+    }
+}
+
+impl From<local::FileLookedUp> for FileLookedUp {
+    fn from(f: local::FileLookedUp) -> Self {
+        let signal = |s: local::Signal| Signal { r#type: s.r#type, value: s.value, quality: None };
+        Self { signals: f.signals.into_iter().map(signal).collect(), quality: f.quality }
+    }
+}
+
 /// A rule of our policy, and what became of it: inside `match --explain`, and `policy test`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct RuleExplained {
     /// Its name.
     pub rule: String,
@@ -99,7 +180,7 @@ pub struct RuleExplained {
 }
 
 /// `taxonomy show`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of GetTaxonomyResponse in forum.proto")]
 pub struct Taxonomy {
     pub taxonomy: String,
@@ -108,12 +189,12 @@ pub struct Taxonomy {
 }
 
 /// One label.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of TaxonomyLabel in forum.proto")]
 pub struct TaxonomyLabel {
     pub number: u32,
     pub name: String,
-    pub facet: &'static str,
+    pub facet: String,
     pub parent: String,
     pub formerly: Vec<String>,
     pub retired: bool,
@@ -125,7 +206,7 @@ impl From<&crate::replica::taxonomy::Taxonomy> for Taxonomy {
         let label = |(number, label): (&u32, &crate::replica::taxonomy::Label)| TaxonomyLabel {
             number: *number,
             name: label.name.clone(),
-            facet: label.facet.name(),
+            facet: label.facet.name().to_owned(),
             parent: label.parent.map(|parent| taxonomy.name(parent)).unwrap_or_default(),
             formerly: label.formerly.clone(),
             retired: label.retired,
@@ -139,8 +220,23 @@ impl From<&crate::replica::taxonomy::Taxonomy> for Taxonomy {
     }
 }
 
+impl From<local::GetTaxonomyResponse> for Taxonomy {
+    fn from(t: local::GetTaxonomyResponse) -> Self {
+        let label = |l: local::TaxonomyLabel| TaxonomyLabel {
+            number: l.number,
+            name: l.name,
+            facet: l.facet,
+            parent: l.parent,
+            formerly: l.formerly,
+            retired: l.retired,
+            titles: l.titles.into_iter().map(|title| (title.language, title.text)).collect(),
+        };
+        Self { taxonomy: t.taxonomy, missing: t.missing, labels: t.labels.into_iter().map(label).collect() }
+    }
+}
+
 /// `taxonomy check`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct TaxonomyChecked {
     /// Its file.
     pub file: String,
@@ -157,7 +253,7 @@ pub struct TaxonomyChecked {
 }
 
 /// `policy show`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Policy {
     /// Whether a running node says so; else this is what one would begin with.
     pub in_force: bool,
@@ -178,8 +274,24 @@ pub struct Policy {
     pub breaker: Option<Breaker>,
 }
 
+impl From<local::GetPolicyResponse> for Policy {
+    fn from(p: local::GetPolicyResponse) -> Self {
+        let count = |c: local::RuleCount| RuleCount { rule: c.rule, allow: c.allow, review: c.review, block: c.block };
+        Self {
+            in_force: true,
+            file: p.file,
+            since_ms: p.since_ms,
+            shadow: p.shadow,
+            refused: p.refused,
+            text: p.text,
+            counts: p.counts.into_iter().map(count).collect(),
+            breaker: p.breaker.map(Breaker::from),
+        }
+    }
+}
+
 /// The flood breaker, inside `policy show`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of Breaker in forum.proto")]
 pub struct Breaker {
     pub off: bool,
@@ -194,7 +306,7 @@ pub struct Breaker {
 }
 
 /// Verdicts of one rule.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of RuleCount in forum.proto")]
 pub struct RuleCount {
     pub rule: String,
@@ -204,7 +316,7 @@ pub struct RuleCount {
 }
 
 /// `policy check`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct PolicyChecked {
     /// The file; empty: the policy that this release has built in.
     pub file: String,
@@ -217,7 +329,7 @@ pub struct PolicyChecked {
 }
 
 /// A line of a policy file.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct PolicyProblem {
     /// Counted from 1.
     pub line: usize,
@@ -226,7 +338,7 @@ pub struct PolicyProblem {
 }
 
 /// `policy test`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct PolicyTested {
     /// The policy's file; empty: the built-in one.
     pub policy: String,
@@ -239,7 +351,7 @@ pub struct PolicyTested {
 }
 
 /// A case that does not hold.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct PolicyCase {
     /// What it is about.
     pub name: String,
@@ -258,7 +370,7 @@ pub struct PolicyCase {
 }
 
 /// An entry within the threshold.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of Match in forum.proto")]
 pub struct Match {
     pub distance: u32,
@@ -266,13 +378,19 @@ pub struct Match {
     pub entry: Entry,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub flooding: bool,
+    /// Which of the signals that were looked up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal_index: Option<u32>,
+    /// Which of the files that were looked up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_index: Option<u32>,
     /// Of a video: of a thousand frames looked up, so many have one of its frames near.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share_permille: Option<u32>,
 }
 
 /// `entry show`, `list search`, and inside `match`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of Entry in forum.proto")]
 pub struct Entry {
     pub signal: Signal,
@@ -299,7 +417,7 @@ pub struct Entry {
 }
 
 /// One line of `list watch`. Without a change and an entry, it says only that everything up to the bookmark was told.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct WatchEvent {
     /// STANDS, SAID or ENDED.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -318,7 +436,7 @@ pub struct WatchEvent {
 }
 
 /// Where a record stands.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of GetRecordRequest in forum.proto")]
 pub struct RecordPlace {
     pub member_id: String,
@@ -328,7 +446,7 @@ pub struct RecordPlace {
 }
 
 /// One member's word.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of Said in forum.proto")]
 pub struct Said {
     pub member: String,
@@ -349,7 +467,7 @@ pub struct Said {
 }
 
 /// What else the record behind a word says; in `entry show`. What was not stated is left out.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of Details in forum.proto")]
 pub struct Details {
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -377,7 +495,7 @@ pub struct Details {
 }
 
 /// A counter-narrative: `resource list`, and inside entries.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of Resource in forum.proto")]
 pub struct Resource {
     pub url: String,
@@ -389,7 +507,7 @@ pub struct Resource {
 }
 
 /// An attack that an entry belongs to.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of EntryIncident in forum.proto")]
 pub struct EntryIncident {
     pub id: String,
@@ -397,7 +515,7 @@ pub struct EntryIncident {
 }
 
 /// A preservation notice.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of Kept in forum.proto")]
 pub struct Kept {
     pub member: String,
@@ -407,7 +525,7 @@ pub struct Kept {
 }
 
 /// What a company did.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of Done in forum.proto")]
 pub struct Done {
     pub member: String,
@@ -417,7 +535,7 @@ pub struct Done {
 }
 
 /// `review list`: one an item.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of Review in forum.proto")]
 pub struct Review {
     pub id: String,
@@ -431,7 +549,7 @@ pub struct Review {
 }
 
 /// A signal that matches far more often here than it used to, inside `review list`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of Flood in forum.proto")]
 pub struct Flood {
     pub matches: u32,
@@ -443,7 +561,7 @@ pub struct Flood {
 }
 
 /// `review decide ID keep`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct KeptBlocking {
     /// What is kept.
     pub signal: Signal,
@@ -452,7 +570,7 @@ pub struct KeptBlocking {
 }
 
 /// `referral list`: one a referral.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of ReferralState in forum.proto")]
 pub struct Referral {
     pub signal: Signal,
@@ -470,7 +588,7 @@ pub struct Referral {
 }
 
 /// `incident list`: one an incident.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of IncidentState in forum.proto")]
 pub struct Incident {
     pub id: String,
@@ -480,7 +598,7 @@ pub struct Incident {
 }
 
 /// A member's word on an incident.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of IncidentWord in forum.proto")]
 pub struct IncidentWord {
     pub member: String,
@@ -492,7 +610,7 @@ pub struct IncidentWord {
 }
 
 /// `status`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of StatusResponse in forum.proto")]
 pub struct Status {
     pub forum_name: String,
@@ -523,7 +641,7 @@ pub struct Status {
 }
 
 /// A member that a steward has suspended.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of SuspendedMember in forum.proto")]
 pub struct SuspendedMember {
     pub member: String,
@@ -532,14 +650,23 @@ pub struct SuspendedMember {
 }
 
 /// `key rotate --log` and `log close`: a log that was ended.
-pub fn ended(log: &local::RotatedLog) -> serde_json::Value {
-    serde_json::json!({
-        "lane": log.lane, "closed_log_no": log.closed_log_no, "closed_seq": log.closed_seq, "next_log_no": log.next_log_no,
-    })
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "the fields are those of RotatedLog in forum.proto")]
+pub struct EndedLog {
+    pub lane: String,
+    pub closed_log_no: u32,
+    pub closed_seq: u64,
+    pub next_log_no: u32,
+}
+
+impl From<local::RotatedLog> for EndedLog {
+    fn from(l: local::RotatedLog) -> Self {
+        Self { lane: l.lane, closed_log_no: l.closed_log_no, closed_seq: l.closed_seq, next_log_no: l.next_log_no }
+    }
 }
 
 /// A log as this node holds it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of LogHead in forum.proto")]
 pub struct LogHead {
     pub member: String,
@@ -552,7 +679,7 @@ pub struct LogHead {
 }
 
 /// `peer list`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of PeerState in forum.proto")]
 pub struct Peer {
     pub member: String,
@@ -571,7 +698,7 @@ pub struct Peer {
 }
 
 /// `peer list --refused`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of RefusedConnection in forum.proto")]
 pub struct RefusedConnection {
     pub at_ms: u64,
@@ -661,7 +788,7 @@ pub struct CheckedFigures {
 }
 
 /// `log verify`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of VerifyLogResponse in forum.proto")]
 pub struct Verified {
     pub logs: u64,
@@ -673,7 +800,7 @@ pub struct Verified {
 }
 
 /// `charter show`.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Charter {
     /// None while nobody has signed a first charter: its hash would be the name.
     pub forum_id: Option<String>,
@@ -706,7 +833,7 @@ pub struct Charter {
 }
 
 /// A company in a charter.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of Member in signed.proto")]
 pub struct Member {
     pub id: String,
@@ -718,6 +845,90 @@ pub struct Member {
     pub endpoints: Vec<String>,
     pub pins: Vec<String>,
     pub admitted_ms: u64,
+}
+
+/// `member list`: one a company, and `member show`.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "the fields are those of Member in signed.proto")]
+pub struct Company {
+    pub id: String,
+    pub name: String,
+    pub group: String,
+    pub roles: Vec<&'static str>,
+    /// ACTIVE, SUSPENDED by a charter, FORMER.
+    pub status: &'static str,
+    /// By a steward; 0: it is not.
+    pub suspended_until_ms: u64,
+    pub jurisdictions: Vec<String>,
+    pub languages: Vec<String>,
+    pub endpoints: Vec<String>,
+    pub pins: Vec<String>,
+    pub log_root_key_id: String,
+    pub log_limit: u32,
+    pub admitted_ms: u64,
+    pub expelled: Option<Expelled>,
+    pub cutoffs: Vec<Cut>,
+}
+
+/// How a company was expelled.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Expelled {
+    /// KEEP: what it said up to its cutoffs counts; VOID: nothing does.
+    pub policy: &'static str,
+    /// Why.
+    pub reason: String,
+}
+
+/// A log that counts up to a block; one that was not opened yet counts up to block 0.
+#[derive(Debug, Serialize, ToSchema)]
+#[expect(missing_docs, reason = "the fields are those of Cutoff in signed.proto")]
+pub struct Cut {
+    pub log_no: u32,
+    pub last_seq: u64,
+    pub last_hash: String,
+}
+
+impl Company {
+    /// A company of `charter`; `suspended` are those that stewards have cut off.
+    pub fn of(charter: &proto::Charter, m: &proto::Member, suspended: &[local::SuspendedMember]) -> Self {
+        let expulsion = charter.expulsions.iter().find(|e| e.member_id == m.id);
+        let listed = expulsion.into_iter().flat_map(|e| &e.cutoffs).chain(&charter.cutoffs);
+        let cut = |c: &proto::Cutoff| {
+            let origin = c.origin.as_ref().filter(|origin| origin.member_id == m.id)?;
+            Some(Cut { log_no: origin.log_no, last_seq: c.last_seq, last_hash: hex(&c.last_hash) })
+        };
+        Self {
+            id: hex(&m.id),
+            name: m.name.clone(),
+            group: m.group.clone(),
+            roles: Roles::from_bits(m.roles).names(),
+            status: match m.status {
+                1 => "ACTIVE",
+                2 => "SUSPENDED",
+                _ => "FORMER",
+            },
+            suspended_until_ms: suspended.iter().find(|s| s.member_id == m.id).map_or(0, |s| s.until_ms),
+            jurisdictions: m.jurisdictions.clone(),
+            languages: m.languages.clone(),
+            endpoints: m.nodes.iter().flat_map(|node| node.endpoints.clone()).collect(),
+            pins: m.nodes.iter().flat_map(|node| node.tls_spki_sha256.iter().map(|pin| hex(pin))).collect(),
+            log_root_key_id: KeyId::of(&m.log_root_key).to_string(),
+            log_limit: m.log_limit,
+            admitted_ms: m.admitted_ms,
+            expelled: expulsion.map(Expelled::from),
+            cutoffs: listed.filter_map(cut).collect(),
+        }
+    }
+}
+
+impl From<&proto::Expulsion> for Expelled {
+    fn from(e: &proto::Expulsion) -> Self {
+        let reason = u8::try_from(e.reason).ok().and_then(record::reason_name);
+        Self {
+            policy: if e.policy == 1 { "KEEP" } else { "VOID" },
+            reason: reason.map_or_else(|| e.reason.to_string(), ToOwned::to_owned),
+        }
+    }
 }
 
 impl From<local::Receipt> for Receipt {
@@ -1072,7 +1283,7 @@ pub fn verdict(verdict: local::Verdict) -> &'static str {
 }
 
 /// `token new`. The one time that its secret is shown.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct NewToken {
     /// The token itself.
     pub secret: String,
@@ -1083,7 +1294,7 @@ pub struct NewToken {
 }
 
 /// `token list`: one a token.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of Token in forum.proto")]
 pub struct Token {
     pub name: String,
@@ -1094,7 +1305,7 @@ pub struct Token {
 }
 
 /// `audit export`: one an act.
-#[derive(Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[expect(missing_docs, reason = "the fields are those of AuditedAct in forum.proto")]
 pub struct AuditedAct {
     pub time_ms: u64,

@@ -139,7 +139,7 @@ async fn rotate_log(at: &Invocation) -> Outcome {
     at.terminal.confirm("Close this node's logs and go on under new log numbers? They are limited in number.")?;
     let rotated = node.rotate_logs(local::RotateLogsRequest {}).await?;
     if at.terminal.json {
-        let logs: Vec<_> = rotated.logs.iter().map(answers::ended).collect();
+        let logs: Vec<_> = rotated.logs.iter().cloned().map(answers::EndedLog::from).collect();
         at.terminal.json(&serde_json::json!({ "logs": logs }))?;
         return Ok(Exit::Ok);
     }

@@ -154,7 +154,7 @@ async fn close(reason: String, at: &Invocation) -> Outcome {
         .confirm("Close this node's logs? What it says afterwards opens new ones, which are limited in number.")?;
     let closed = node.close_logs(local::CloseLogsRequest { reason }).await?;
     if at.terminal.json {
-        let logs: Vec<_> = closed.logs.iter().map(answers::ended).collect();
+        let logs: Vec<_> = closed.logs.iter().cloned().map(answers::EndedLog::from).collect();
         at.terminal.json(&serde_json::json!({ "logs": logs }))?;
         return Ok(Exit::Ok);
     }

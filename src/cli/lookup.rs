@@ -144,13 +144,8 @@ fn as_json(item: &Item, answer: local::LookupResponse) -> answers::Matched {
         matches: answer
             .matches
             .into_iter()
-            .map(|m| answers::Match {
-                distance: m.distance,
-                threshold: m.threshold,
-                entry: m.entry.unwrap_or_default().into(),
-                flooding: m.flooding,
-                share_permille: (m.share_permille > 0).then_some(m.share_permille),
-            })
+            // The item says what was looked up.
+            .map(|m| answers::Match { signal_index: None, file_index: None, ..m.into() })
             .collect(),
     }
 }

@@ -2,19 +2,18 @@
 
 use clap::{Args, Subcommand};
 use prost::Message as _;
-use serde::Serialize;
 
 use super::Invocation;
 use super::charter::current_chain;
 use super::client::Node;
-use super::drafting::governing::{self, is_of, log_no};
+use super::drafting::governing;
 use super::failure::{Exit, Failure, Outcome};
 use super::{log, show, submit};
+use crate::answers::Company;
 use crate::clock;
-use crate::replica::charter::Roles;
-use crate::replica::ids::{KeyId, TimeMs, hex};
+use crate::replica::ids::TimeMs;
+use crate::replica::proto;
 use crate::replica::suspension::SUSPENSION_DAYS_MAX;
-use crate::replica::{proto, record};
 use crate::wire::local;
 
 #[derive(Subcommand)]
@@ -43,41 +42,6 @@ pub(super) struct SuspendArgs {
     /// Wait until so many peers hold it
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     wait_peers: u32,
-}
-
-/// A company as `--json` writes it.
-#[derive(Debug, Serialize)]
-struct Shown {
-    id: String,
-    name: String,
-    group: String,
-    roles: Vec<&'static str>,
-    status: &'static str,
-    /// By a steward; 0: it is not.
-    suspended_until_ms: u64,
-    jurisdictions: Vec<String>,
-    languages: Vec<String>,
-    endpoints: Vec<String>,
-    pins: Vec<String>,
-    log_root_key_id: String,
-    log_limit: u32,
-    admitted_ms: u64,
-    expelled: Option<Expelled>,
-    cutoffs: Vec<Cut>,
-}
-
-#[derive(Debug, Serialize)]
-struct Expelled {
-    policy: &'static str,
-    reason: String,
-}
-
-/// A log that counts up to a block; one that was not opened yet counts up to block 0.
-#[derive(Debug, Serialize)]
-struct Cut {
-    log_no: u32,
-    last_seq: u64,
-    last_hash: String,
 }
 
 pub(super) async fn member(command: MemberCommand, at: &Invocation) -> Outcome {
@@ -125,7 +89,7 @@ async fn suspended(at: &Invocation) -> Result<(Option<local::StatusResponse>, Ve
 
 async fn list(charter: &proto::Charter, at: &Invocation) -> Outcome {
     let (_, suspended) = suspended(at).await?;
-    let members: Vec<_> = charter.members.iter().map(|m| shown(charter, m, &suspended)).collect();
+    let members: Vec<_> = charter.members.iter().map(|m| Company::of(charter, m, &suspended)).collect();
     if at.terminal.json {
         at.terminal.json(&members)?;
         return Ok(Exit::Ok);
@@ -151,7 +115,7 @@ async fn list(charter: &proto::Charter, at: &Invocation) -> Outcome {
 
 async fn show_one(charter: &proto::Charter, who: &str, at: &Invocation) -> Outcome {
     let (status, suspended) = suspended(at).await?;
-    let m = shown(charter, &charter.members[governing::position(charter, who)?], &suspended);
+    let m = Company::of(charter, &charter.members[governing::position(charter, who)?], &suspended);
     if at.terminal.json {
         at.terminal.json(&m)?;
         return Ok(Exit::Ok);
@@ -180,7 +144,7 @@ async fn show_one(charter: &proto::Charter, who: &str, at: &Invocation) -> Outco
     Ok(Exit::Ok)
 }
 
-fn status_words(m: &Shown) -> String {
+fn status_words(m: &Company) -> String {
     match &m.expelled {
         Some(e) => format!("{} ({}, {})", m.status, e.policy, e.reason),
         None if m.suspended_until_ms > 0 => {
@@ -188,42 +152,5 @@ fn status_words(m: &Shown) -> String {
         }
         None if m.status == "SUSPENDED" => "SUSPENDED (until a charter reinstates it)".to_owned(),
         None => m.status.to_owned(),
-    }
-}
-
-fn shown(charter: &proto::Charter, m: &proto::Member, suspended: &[local::SuspendedMember]) -> Shown {
-    let expulsion = charter.expulsions.iter().find(|e| e.member_id == m.id);
-    let listed = expulsion.into_iter().flat_map(|e| &e.cutoffs).chain(&charter.cutoffs);
-    let cutoffs = listed.filter(|c| is_of(c, &m.id)).map(|c| Cut {
-        log_no: log_no(c),
-        last_seq: c.last_seq,
-        last_hash: hex(&c.last_hash),
-    });
-    Shown {
-        id: hex(&m.id),
-        name: m.name.clone(),
-        group: m.group.clone(),
-        roles: Roles::from_bits(m.roles).names(),
-        status: match m.status {
-            governing::ACTIVE => "ACTIVE",
-            governing::SUSPENDED => "SUSPENDED",
-            _ => "FORMER",
-        },
-        suspended_until_ms: suspended.iter().find(|s| s.member_id == m.id).map_or(0, |s| s.until_ms),
-        jurisdictions: m.jurisdictions.clone(),
-        languages: m.languages.clone(),
-        endpoints: m.nodes.iter().flat_map(|node| node.endpoints.clone()).collect(),
-        pins: m.nodes.iter().flat_map(|node| node.tls_spki_sha256.iter().map(|pin| hex(pin))).collect(),
-        log_root_key_id: KeyId::of(&m.log_root_key).to_string(),
-        log_limit: m.log_limit,
-        admitted_ms: m.admitted_ms,
-        expelled: expulsion.map(|e| Expelled {
-            policy: if e.policy == 1 { "KEEP" } else { "VOID" },
-            reason: u8::try_from(e.reason)
-                .ok()
-                .and_then(record::reason_name)
-                .map_or_else(|| e.reason.to_string(), ToOwned::to_owned),
-        }),
-        cutoffs: cutoffs.collect(),
     }
 }

@@ -181,6 +181,8 @@ enum Command {
     /// Show who of our company did what
     #[command(subcommand)]
     Audit(token::AuditCommand),
+    /// Write the OpenAPI document of the HTTP API
+    Openapi,
     /// Write a completion script for a shell
     Completions {
         /// bash, zsh, fish, elvish, powershell
@@ -313,8 +315,16 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
         Command::Man(args) => man::man(&args, Cli::command(), at),
         Command::Token(command) => token::token(command, at).await,
         Command::Audit(command) => token::audit(command, at).await,
+        Command::Openapi => openapi(at.terminal),
         Command::Completions { shell } => completions(shell, at.terminal),
     }
+}
+
+/// The document, as the node serves it under `/v1/openapi.json`.
+fn openapi(terminal: Terminal) -> Outcome {
+    let written = crate::web::api::document().to_pretty_json();
+    terminal.data(written.map_err(|error| Failure::new(Exit::Bug, error.to_string()))?)?;
+    Ok(Exit::Ok)
 }
 
 fn completions(shell: clap_complete::Shell, terminal: Terminal) -> Outcome {

@@ -105,22 +105,7 @@ async fn current(at: &Invocation) -> Result<answers::Policy, Failure> {
     match at.node().await {
         Ok(node) => {
             let p = node.policy(local::GetPolicyRequest {}).await?;
-            let count = |c: local::RuleCount| answers::RuleCount {
-                rule: c.rule,
-                allow: c.allow,
-                review: c.review,
-                block: c.block,
-            };
-            Ok(answers::Policy {
-                in_force: true,
-                file: p.file,
-                since_ms: p.since_ms,
-                shadow: p.shadow,
-                refused: p.refused,
-                text: p.text,
-                counts: p.counts.into_iter().map(count).collect(),
-                breaker: p.breaker.map(answers::Breaker::from),
-            })
+            Ok(answers::Policy::from(p))
         }
         Err(failure) if failure.exit == Exit::Unreachable => {
             let config = at.config()?;

@@ -187,7 +187,7 @@ fn peers(replica: &Replica, sheet: &mut Sheet) {
     );
     sheet.gauges(
         "peer_clock_offset_seconds",
-        "How far our clock is ahead of a peer's.",
+        "A peer's clock minus ours.",
         each(&|peer| peer.is_connected().then(|| offset_seconds(peer.clock_offset_ms()))),
     );
     sheet.gauges(

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use self::figures::Figures;
 use self::history::{Deed, Done, Event, IncidentEvent, Seat};
@@ -124,7 +125,8 @@ impl Period {
 
 /// How long something took, in milliseconds. Of n values in ascending order the p-th percentile is the one at place
 /// `ceil(p * n / 100)`; nothing is interpolated.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportTimes)]
 pub struct Times {
     /// How many there are; without any the rest is absent.
     pub count: u64,
@@ -151,7 +153,7 @@ impl Times {
 }
 
 /// Everything the report says. The meaning of each figure is in docs/operating.md.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct Report {
     pub head: Head,
@@ -178,7 +180,8 @@ impl Report {
 }
 
 /// What it is a report of, and what it was computed from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportHead)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct Head {
     pub format: String,
@@ -200,7 +203,8 @@ pub struct Head {
 }
 
 /// The last block of a log that was read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportHeadRow)]
 #[expect(missing_docs, reason = "as `Head` in signed.proto, with names")]
 pub struct HeadRow {
     pub member: String,
@@ -212,7 +216,8 @@ pub struct HeadRow {
 }
 
 /// A name and how often.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportCount)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct Count {
     pub name: String,
@@ -220,7 +225,8 @@ pub struct Count {
 }
 
 /// New entries and entries at the end, by something.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportTally)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct Tally {
     pub name: String,
@@ -228,7 +234,8 @@ pub struct Tally {
     pub at_end: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportEntries)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct Entries {
     pub at_start: u64,
@@ -242,7 +249,8 @@ pub struct Entries {
     pub by_language: Vec<Tally>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportStatusRow)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct StatusRow {
     pub status: String,
@@ -250,7 +258,8 @@ pub struct StatusRow {
     pub at_end: u64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportMemberRow)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct MemberRow {
     pub member: String,
@@ -267,7 +276,8 @@ pub struct MemberRow {
     pub inert: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportEndorsements)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct Endorsements {
     pub endorsements: u64,
@@ -275,7 +285,8 @@ pub struct Endorsements {
     pub time_to_corroborate: Times,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportDisputes)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct Disputes {
     pub disputes: u64,
@@ -285,7 +296,8 @@ pub struct Disputes {
     pub time_to_withdraw: Times,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportRetractions)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct Retractions {
     pub votes: u64,
@@ -298,7 +310,8 @@ pub struct Retractions {
     pub time_listed: Times,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportWhiteList)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct WhiteList {
     pub allows: u64,
@@ -308,7 +321,8 @@ pub struct WhiteList {
     pub time_in_conflict: Times,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportReferrals)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct Referrals {
     pub opened: u64,
@@ -320,7 +334,8 @@ pub struct Referrals {
     pub time_to_close: Times,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportIncidents)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct Incidents {
     pub opened: u64,
@@ -331,7 +346,8 @@ pub struct Incidents {
     pub not_listed: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportIncidentRow)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct IncidentRow {
     pub id: String,
@@ -342,7 +358,8 @@ pub struct IncidentRow {
     pub entries: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportActions)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct Actions {
     pub outcomes: u64,
@@ -352,7 +369,8 @@ pub struct Actions {
 }
 
 /// What happened on one UTC day, as far as the period covers it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ReportDay)]
 #[expect(missing_docs, reason = "each figure is defined in docs/operating.md, The transparency report")]
 pub struct Day {
     pub day: String,

@@ -86,12 +86,12 @@ pub async fn guard(State(web): State<Web>, mut request: Request, next: Next) -> 
     let seen = Seen::of(&web, door, &id, &request);
     let answer = REQUEST.scope(id.clone(), async {
         match admit(&web, door, request).await {
-            Ok(request) => next.run(request).await,
-            Err(refusal) => refusal.answer(door),
+            Ok(request) => (true, next.run(request).await),
+            Err(refusal) => (false, refusal.answer(door)),
         }
     });
-    let answer = answer.instrument(seen.span.clone()).await;
-    seen.answered(&answer);
+    let (admitted, answer) = answer.instrument(seen.span.clone()).await;
+    seen.answered(&answer, admitted);
     let answer = if wants_html { as_page(answer) } else { answer };
     dressed(answer, &web, &id, is_asset)
 }
@@ -118,7 +118,7 @@ impl Seen {
         Self { meters, span, route, method, begun: clock::instant(), counts: door != Door::Grpc }
     }
 
-    fn answered(self, answer: &Response) {
+    fn answered(self, answer: &Response, admitted: bool) {
         let (status, took) = (answer.status(), self.begun.elapsed());
         if self.counts {
             self.meters.http.observe(&self.route, self.method.as_str(), status.as_u16(), took.as_secs_f64());
@@ -131,9 +131,12 @@ impl Seen {
             (status.as_u16(), problem.map(|problem| problem.reason.as_str()), took.as_millis());
         let _in = self.span.enter();
         match status {
+            // Said on purpose, and to probes again and again.
+            503 => tracing::debug!(status, reason, took_ms, "unavailable"),
             500.. => tracing::error!(status, reason, took_ms, "failed"),
-            400.. => tracing::info!(status, reason, took_ms, "refused"),
-            _ => tracing::debug!(status, took_ms, "answered"),
+            // What strangers try at the door must not fill our log.
+            400.. if admitted => tracing::info!(status, reason, took_ms, "refused"),
+            _ => tracing::debug!(status, reason, took_ms, "answered"),
         }
     }
 }

@@ -321,10 +321,21 @@ impl CharterFile {
     /// [`FileError`], naming the file.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         let malformed = |reason| FileError::Content { path: path.to_owned(), reason };
-        let file: local::CharterFile = read_message(path, Kind::Charter)?;
+        Self::of(read_message(path, Kind::Charter)?).map_err(malformed)
+    }
+
+    /// Reads the text of a charter file; nothing in it is verified.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn parse(text: &str) -> Result<Self, Malformed> {
+        Self::of(decode(&disarm(Kind::Charter, text)?, Kind::Charter)?)
+    }
+
+    fn of(file: local::CharterFile) -> Result<Self, Malformed> {
         Ok(Self {
-            proposed: decode(&file.proposed, Kind::Charter).map_err(malformed)?,
-            before: charters(&file.before, Kind::Charter).map_err(malformed)?,
+            proposed: decode(&file.proposed, Kind::Charter)?,
+            before: charters(&file.before, Kind::Charter)?,
             taxonomies: file.taxonomies.into_iter().take(TAXONOMIES_MAX).collect(),
         })
     }

@@ -37,6 +37,18 @@ impl Gate {
         &self.service
     }
 
+    /// Many hashes at once, as one message of `LookupBulk` is answered: for callers that have no stream.
+    ///
+    /// # Errors
+    /// The caller may not, or what is wrong with the request.
+    pub async fn lookup_batch(
+        &self,
+        request: Request<l::LookupBulkRequest>,
+    ) -> Result<Response<l::LookupBulkResponse>, Status> {
+        self.may(&request, Scope::Lookup)?;
+        self.service.look_up_bulk(request.into_inner()).await.map(Response::new)
+    }
+
     /// Lets through whoever may, and remembers who it is, for the note that follows. A refusal stands in the log and not
     /// in the trail: whoever may do nothing could otherwise push what others did out of it.
     fn may<T>(&self, request: &Request<T>, scope: Scope) -> Result<Acting, Status> {

@@ -23,8 +23,11 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 
 pub use self::events::Hub;
+use crate::access::Caller;
+use crate::access::audit::Did;
+use crate::clock;
 use crate::web::limits::UPLOAD_BYTES_MAX;
-use crate::web::{Problem, Web};
+use crate::web::{Problem, Web, request_id};
 
 /// The pages, and what they need.
 pub fn routes() -> Router<Web> {
@@ -47,4 +50,12 @@ pub fn routes() -> Router<Web> {
 /// A refusal, as a page.
 pub fn refusal(problem: &Problem) -> Option<String> {
     login::refusal(problem)
+}
+
+/// Notes what the service does not note itself, because it is not asked for it: signing in and out, and exports.
+fn note(web: &Web, caller: &Caller, action: &str, target: &str) {
+    let did = Did { action, target, outcome: "OK" };
+    if let Err(error) = web.access().audit().note(caller, request_id().as_str(), clock::now(), &did) {
+        tracing::warn!(%error, "the audit trail lacks an act");
+    }
 }

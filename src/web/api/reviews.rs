@@ -1,0 +1,347 @@
+//! What waits for a person of our company, and what that person decides.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::asking::{Answer, Asking, Filters, Given, Place, unfit, unfit_field};
+use super::given::{self, Reason};
+use super::submissions::say;
+use crate::answers::{KeptBlocking, Review, Signal, Submitted};
+use crate::clock;
+use crate::replica::record;
+use crate::web::Web;
+use crate::web::problem::Problem;
+use crate::wire::local as l;
+use crate::wire::local_service::forum_server::Forum as _;
+
+/// Items of one page while one of them is looked for.
+const PAGE: u32 = 1_000;
+
+pub(super) fn routes() -> OpenApiRouter<Web> {
+    OpenApiRouter::default().routes(routes!(list_reviews)).routes(routes!(decide_review))
+}
+
+/// Why something waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+enum ReviewKind {
+    /// Others disagree with what we listed.
+    DisputedOwn,
+    /// Others disagree with what we stand behind.
+    Disputed,
+    /// Certified and listed at once.
+    Conflict,
+    /// A referral unit asks.
+    Referral,
+    /// Our word ends soon.
+    Expiring,
+    /// We wanted to look again.
+    Due,
+    /// It matches far more often here than it used to.
+    Flood,
+}
+
+impl ReviewKind {
+    const ALL: [Self; 7] =
+        [Self::DisputedOwn, Self::Disputed, Self::Conflict, Self::Referral, Self::Expiring, Self::Due, Self::Flood];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::DisputedOwn => "disputed-own",
+            Self::Disputed => "disputed",
+            Self::Conflict => "conflict",
+            Self::Referral => "referral",
+            Self::Expiring => "expiring",
+            Self::Due => "due",
+            Self::Flood => "flood",
+        }
+    }
+
+    /// Of the item with this id.
+    fn of(id: &str) -> Option<Self> {
+        let (name, _) = id.rsplit_once('-')?;
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// Which items, and which page of them.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Page {
+    /// Only of this kind.
+    #[param(inline)]
+    kind: Option<ReviewKind>,
+    /// Only of what was posted in this language: `pt` finds `pt-BR` too.
+    language: Option<String>,
+    /// Items of the page; 0: 100.
+    #[serde(default)]
+    #[param(minimum = 0, maximum = 1000)]
+    page_size: u32,
+    /// `next_page_token` of the page before.
+    page_token: Option<String>,
+}
+
+/// A page of the queue.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReviewPage {
+    /// In the order of the list.
+    reviews: Vec<Review>,
+    /// Empty: this is the end.
+    next_page_token: String,
+}
+
+/// What waits for a person.
+#[utoipa::path(
+    get,
+    path = "/v1/reviews",
+    operation_id = "list_reviews",
+    tag = "review",
+    security(("token" = ["lookup"])),
+    params(Page),
+    responses((status = 200, description = "A page; one that is not full is not always the last.", body = ReviewPage)),
+)]
+async fn list_reviews(asking: Asking, Filters(page): Filters<Page>) -> Answer<ReviewPage> {
+    let request = l::ListReviewsRequest {
+        page_size: page.page_size,
+        page_token: page.page_token.unwrap_or_default(),
+        kind: page.kind.map(ReviewKind::name).unwrap_or_default().into(),
+        language: page.language.unwrap_or_default(),
+    };
+    let answer = asking.node().list_reviews(asking.with(request)).await?.into_inner();
+    let reviews = answer.reviews.into_iter().map(Review::from).collect();
+    Ok(Json(ReviewPage { reviews, next_page_token: answer.next_page_token }))
+}
+
+/// An item of the queue.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+struct Which {
+    /// As `GET /v1/reviews` has it.
+    #[param(min_length = 1, example = "disputed-0011223344556677")]
+    id: String,
+}
+
+/// What a person decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Decision {
+    /// Stand behind it; what we said before stays, said anew.
+    Endorse,
+    /// Disagree with it.
+    Dispute,
+    /// Take back what we said.
+    Withdraw,
+    /// Vote to end it for everybody.
+    Retract,
+    /// Certify it.
+    Allow,
+    /// A referral: disagree with it. A conflict: take our certificate back.
+    Reject,
+    /// A flood: it is rightly listed, block it again. Local: nothing is signed.
+    Keep,
+}
+
+impl Decision {
+    fn needs_reason(self) -> bool {
+        matches!(self, Self::Dispute | Self::Withdraw | Self::Retract | Self::Reject)
+    }
+}
+
+/// A decision.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({ "decision": "dispute", "reason": "news-reporting" }))]
+struct DecisionGiven {
+    /// What our company says.
+    decision: Decision,
+    /// Why; needed to dispute, withdraw, retract and reject.
+    reason: Option<Reason>,
+    /// To endorse what has no label yet.
+    #[serde(default)]
+    labels: Vec<String>,
+    /// When our word ends, in Unix milliseconds; a certificate must end, at most 400 days from now.
+    #[serde(default)]
+    expires_ms: u64,
+    /// When our company wants to look at it again, in Unix milliseconds; 0: never.
+    #[serde(default)]
+    review_ms: u64,
+}
+
+/// What became of a decision: a signed word, or, of `keep`, what is kept.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it is written by its parts; this is its schema")]
+enum Decided {
+    Said(Submitted),
+    Kept(KeptBlocking),
+}
+
+/// Decide one item; it leaves the queue with our word.
+#[utoipa::path(
+    post,
+    path = "/v1/reviews/{id}/decision",
+    operation_id = "decide_review",
+    tag = "review",
+    security(("token" = ["lookup", "submit", "review"])),
+    params(Which),
+    request_body = DecisionGiven,
+    responses(
+        (status = 200, description = "Signed, on stable storage, published.", body = Decided),
+        (status = 202, description = "Queued on stable storage, to be signed soon.", body = Submitted),
+    ),
+)]
+async fn decide_review(
+    asking: Asking,
+    Place(which): Place<Which>,
+    Given(given): Given<DecisionGiven>,
+) -> Result<Response, Problem> {
+    if given.decision.needs_reason() && given.reason.is_none() {
+        return Err(unfit_field("reason", "is missing: others read why"));
+    }
+    let (kind, entry) = found(&asking, &which.id).await?;
+    let signal = entry.signal.clone().unwrap_or_default();
+    if given.decision == Decision::Keep {
+        return keep(&asking, kind, signal).await;
+    }
+    let statement = statement(&asking, kind, &entry, given).await?;
+    let statements = vec![l::Statement { signal: Some(signal), ..statement }];
+    say(&asking, l::SubmitRequest { statements, ..Default::default() }).await
+}
+
+/// The entry that waits under `id`.
+async fn found(asking: &Asking, id: &str) -> Result<(ReviewKind, l::Entry), Problem> {
+    let absent = || unfit(StatusCode::NOT_FOUND, "NOT_FOUND", "nothing waits under this id, or no longer");
+    let kind = ReviewKind::of(id).ok_or_else(absent)?;
+    let mut request = l::ListReviewsRequest { kind: kind.name().into(), page_size: PAGE, ..Default::default() };
+    let mut found = Vec::new();
+    loop {
+        let page = asking.node().list_reviews(asking.with(request.clone())).await?.into_inner();
+        found.extend(page.reviews.into_iter().filter(|review| review.id == id).filter_map(|review| review.entry));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    // An id holds half of a hash: who made two subjects with one id must not have a decision on the wrong one.
+    if found.len() > 1 {
+        let why = format!("{} items wait under this id: say it of the entry itself", found.len());
+        return Err(unfit(StatusCode::CONFLICT, "AMBIGUOUS", &why));
+    }
+    Ok((kind, found.pop().ok_or_else(absent)?))
+}
+
+/// Lets a signal that floods have its verdict back.
+async fn keep(asking: &Asking, kind: ReviewKind, signal: l::Signal) -> Result<Response, Problem> {
+    if kind != ReviewKind::Flood {
+        let why = format!("keep answers a flood, got {:?}; endorse says that we stand behind it", kind.name());
+        return Err(unfit_field("decision", &why));
+    }
+    let request = l::ResetBreakerRequest { signal: Some(signal.clone()) };
+    let kept = asking.node().reset_breaker(asking.with(request)).await?.into_inner();
+    let signal = Signal { r#type: signal.r#type, value: signal.value, quality: None };
+    Ok(Json(KeptBlocking { signal, until_ms: kept.until_ms }).into_response())
+}
+
+/// What our company says, but for the signal.
+async fn statement(
+    asking: &Asking,
+    kind: ReviewKind,
+    entry: &l::Entry,
+    given: DecisionGiven,
+) -> Result<l::Statement, Problem> {
+    let reason = given::reason(given.reason);
+    let opinion = |stance: l::Stance| l::Statement {
+        stance: stance.into(),
+        reason: reason.clone(),
+        client_key: clock::random::<16>().to_vec().into(),
+        ..Default::default()
+    };
+    Ok(match (given.decision, kind) {
+        (Decision::Endorse, _) => endorsement(asking, entry, given).await?,
+        (Decision::Dispute, _) | (Decision::Reject, ReviewKind::Referral) => opinion(l::Stance::Dispute),
+        (Decision::Withdraw, _) => opinion(l::Stance::Neutral),
+        (Decision::Retract, _) => {
+            l::Statement { retract: Some(l::RetractVote { yes: true, reason }), ..Default::default() }
+        }
+        (Decision::Allow, _) => {
+            let allow = l::Certification { yes: true, expires_ms: given.expires_ms, certificate: 0 };
+            l::Statement { allow: Some(allow), ..Default::default() }
+        }
+        (Decision::Reject, ReviewKind::Conflict) => {
+            l::Statement { allow: Some(l::Certification::default()), ..Default::default() }
+        }
+        (Decision::Reject | Decision::Keep, _) => {
+            let why = format!("reject answers a referral or a conflict, got {:?}", kind.name());
+            return Err(unfit_field("decision", &why));
+        }
+    })
+}
+
+/// Our own opinion, said anew as it was; where we have none, an endorsement with the labels that are there.
+async fn endorsement(asking: &Asking, entry: &l::Entry, given: DecisionGiven) -> Result<l::Statement, Problem> {
+    let said = said_before(asking, entry).await?;
+    let labels = if given.labels.is_empty() { sayable(asking, &said.labels).await? } else { given.labels };
+    if labels.is_empty() {
+        let why = "is empty, and the entry has none that can be said: see GET /v1/taxonomy";
+        return Err(unfit_field("labels", why));
+    }
+    Ok(l::Statement {
+        labels,
+        client_key: clock::random::<16>().to_vec().into(),
+        expires_ms: given.expires_ms,
+        review_ms: given.review_ms,
+        ..said
+    })
+}
+
+async fn said_before(asking: &Asking, entry: &l::Entry) -> Result<l::Statement, Problem> {
+    let me = asking.node().status(asking.with(l::StatusRequest {})).await?.into_inner().member_id;
+    let request = l::GetEntryRequest { signal: entry.signal.clone(), receipts: false };
+    let full = asking.node().get_entry(asking.with(request)).await?.into_inner().entry.unwrap_or_default();
+    let stands = |said: &l::Said| said.counts && matches!(said.what.as_str(), "SUBMIT" | "ENDORSE");
+    let Some(said) = full.said.into_iter().find(|said| said.member_id == me && stands(said)) else {
+        let (stance, labels) = (l::Stance::Endorse.into(), entry.labels.clone());
+        return Ok(l::Statement { stance, labels, languages: entry.languages.clone(), ..Default::default() });
+    };
+    let details = said.details.unwrap_or_default();
+    let stance = if said.what == "SUBMIT" { l::Stance::Submit } else { l::Stance::Endorse };
+    Ok(l::Statement {
+        stance: stance.into(),
+        labels: details.labels,
+        languages: details.languages,
+        severity: said.severity,
+        confidence: details.confidence,
+        incident_id: details.incident_id,
+        item_id: details.item_id,
+        quality: details.quality,
+        basis: record::code(&record::BASES, &details.basis).unwrap_or(0),
+        ..Default::default()
+    })
+}
+
+/// Labels that the forum's taxonomy lets us say: others stay their author's.
+async fn sayable(asking: &Asking, labels: &[String]) -> Result<Vec<String>, Problem> {
+    let taxonomy = asking.node().get_taxonomy(asking.with(l::GetTaxonomyRequest {})).await?.into_inner();
+    let sayable = |label: &&String| taxonomy.labels.iter().any(|known| known.name == **label && !known.retired);
+    Ok(labels.iter().filter(sayable).cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_tells_its_kind() {
+        for kind in ReviewKind::ALL {
+            assert_eq!(ReviewKind::of(&format!("{}-0011223344556677", kind.name())), Some(kind));
+            assert_eq!(serde_json::from_str::<ReviewKind>(&format!("{:?}", kind.name())).unwrap(), kind);
+        }
+        assert!(["", "flood", "-", "floods-00", "conflict"].iter().all(|id| ReviewKind::of(id).is_none()));
+    }
+}

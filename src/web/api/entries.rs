@@ -232,7 +232,7 @@ struct Shown {
     responses((status = 200, description = "The entry; receipts are in the order of `said`.", body = Entry)),
 )]
 async fn show_entry(asking: Asking, Place(named): Place<Named>, Filters(shown): Filters<Shown>) -> Answer<Entry> {
-    let request = l::GetEntryRequest { signal: Some(named.into()), receipts: shown.receipts };
+    let request = l::GetEntryRequest { signal: Some(named.into()), receipts: shown.receipts, ..Default::default() };
     let answer = asking.node().get_entry(asking.with(request)).await?.into_inner();
     let mut entry = Entry::from(answer.entry.unwrap_or_default());
     entry.receipts = answer.receipts.into_iter().map(Receipt::from).collect();

@@ -93,7 +93,7 @@ struct Page {
     /// Also what nobody stands behind any more.
     #[serde(default)]
     include_inactive: bool,
-    /// Only what was first seen then or later, in Unix milliseconds; 0: all.
+    /// Only what was first seen then or later, in Unix milliseconds.
     #[serde(default)]
     since_ms: u64,
     /// Entries of the page; 0: 100.
@@ -165,7 +165,7 @@ struct Which {
     /// Also what nobody stands behind any more.
     #[serde(default)]
     include_inactive: bool,
-    /// Only what was first seen then or later, in Unix milliseconds; 0: all.
+    /// Only what was first seen then or later, in Unix milliseconds.
     #[serde(default)]
     since_ms: u64,
 }
@@ -173,17 +173,8 @@ struct Which {
 impl From<Which> for l::ListEntriesRequest {
     fn from(which: Which) -> Self {
         let Which { r#type, status, label, member, language, include_inactive, since_ms } = which;
-        let page = Page {
-            r#type,
-            status,
-            label,
-            member,
-            language,
-            include_inactive,
-            since_ms,
-            page_size: 0,
-            page_token: None,
-        };
+        let (page_size, page_token) = (0, None);
+        let page = Page { r#type, status, label, member, language, include_inactive, since_ms, page_size, page_token };
         page.into()
     }
 }
@@ -249,7 +240,7 @@ struct Shown {
     responses((status = 200, description = "The entry; receipts are in the order of `said`.", body = Entry)),
 )]
 async fn show_entry(asking: Asking, Place(named): Place<Named>, Filters(shown): Filters<Shown>) -> Answer<Entry> {
-    let request = l::GetEntryRequest { signal: Some(named.into()), receipts: shown.receipts, verify: false };
+    let request = l::GetEntryRequest { signal: Some(named.into()), receipts: shown.receipts, ..Default::default() };
     let answer = asking.node().get_entry(asking.with(request)).await?.into_inner();
     let mut entry = Entry::from(answer.entry.unwrap_or_default());
     entry.receipts = answer.receipts.into_iter().map(Receipt::from).collect();

@@ -370,6 +370,9 @@ fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let origin = headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+    // Forms of pages that tell nobody where they are (`Referrer-Policy: no-referrer`) come with `null`, ours too: then
+    // what no page can set has said already that it is ours.
+    let origin = origin.filter(|origin| *origin != "null" || site.is_none());
     match origin.map(|origin| origin.split_once("://").map(|(_, authority)| authority)) {
         None if site.is_some() => Ok(()),
         None => Err(refused()),
@@ -458,6 +461,8 @@ mod tests {
         assert!(from(&[("origin", "http://127.0.0.1:7701")]));
         assert!(from(&[("origin", "http://127.0.0.1:7701"), ("sec-fetch-site", "same-origin")]));
         assert!(from(&[("sec-fetch-site", "same-origin")]));
+        assert!(from(&[("origin", "null"), ("sec-fetch-site", "same-origin")]), "as browsers send forms of our pages");
+        assert!(!from(&[("origin", "null"), ("sec-fetch-site", "cross-site")]));
         for other in ["http://127.0.0.1:7702", "http://evil.example", "null", ""] {
             assert!(!from(&[("origin", other)]), "{other}");
         }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::tools::{address, document, done, forum, python, script, token, tool};
@@ -16,12 +17,26 @@ content_type_overrides:
 ";
 
 #[test]
-fn the_document_is_valid_openapi_3_1_and_the_node_serves_the_one_that_the_program_prints() {
+fn the_document_is_valid_openapi_3_1() {
     let Some(python) = python() else { return };
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("openapi.json");
     fs::write(&file, document()).unwrap();
     done(tool(&python, "python", folder.path()).arg(script("validate.py")).arg(&file));
+}
+
+#[test]
+fn every_operation_stands_in_the_documentation_with_its_scopes() {
+    let document: Value = serde_json::from_str(&document()).unwrap();
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api.md")).unwrap();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let scopes = operation["security"][0]["token"].as_array().unwrap();
+            let scopes: Vec<_> = scopes.iter().map(|scope| scope.as_str().unwrap()).collect();
+            let row = format!("| `{} {path}` | {} |", method.to_uppercase(), scopes.join(", "));
+            assert!(page.contains(&row), "docs/api.md lacks {row}");
+        }
+    }
 }
 
 #[test]

@@ -203,6 +203,12 @@ def call_quietly(name, *args):
 def restrict(unit, user, group, rules):
     assert unit.values.get("CapabilityBoundingSet") == [""], "expected no capability at all"
     unit.used.add("CapabilityBoundingSet")
+    for name in ("NOFILE", "CORE"):
+        # Not above what this process has itself.
+        _, highest = resource.getrlimit(getattr(resource, f"RLIMIT_{name}"))
+        limit = int(unit.one(f"Limit{name}"))
+        limit = limit if highest == resource.RLIM_INFINITY else min(limit, highest)
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
     for capability in range(CAPABILITIES_MAX):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
     os.initgroups(user.pw_name, group.gr_gid)
@@ -212,9 +218,6 @@ def restrict(unit, user, group, rules):
         call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if unit.is_set("MemoryDenyWriteExecute") and libc.prctl(PR_SET_MDWE, 1, 0, 0, 0):
         print("as-unit: this kernel knows no MDWE", flush=True)
-    for name in ("NOFILE", "CORE"):
-        limit = int(unit.one(f"Limit{name}"))
-        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
     os.umask(int(unit.one("UMask"), 8))
     os.chdir(unit.one("WorkingDirectory"))
     rules.load()

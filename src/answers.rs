@@ -695,6 +695,8 @@ pub struct Peer {
     pub semantics_max: u32,
     pub agrees: String,
     pub certificate_until_ms: u64,
+    pub blocks_there: u64,
+    pub blocks_here: u64,
 }
 
 /// `peer list --refused`.
@@ -864,6 +866,8 @@ pub struct Company {
     pub endpoints: Vec<String>,
     pub pins: Vec<String>,
     pub log_root_key_id: String,
+    /// Of the log root key, to be read to each other: the same at every member.
+    pub key_words: String,
     pub log_limit: u32,
     pub admitted_ms: u64,
     pub expelled: Option<Expelled>,
@@ -913,6 +917,7 @@ impl Company {
             endpoints: m.nodes.iter().flat_map(|node| node.endpoints.clone()).collect(),
             pins: m.nodes.iter().flat_map(|node| node.tls_spki_sha256.iter().map(|pin| hex(pin))).collect(),
             log_root_key_id: KeyId::of(&m.log_root_key).to_string(),
+            key_words: crate::keys::words::key_words(&m.log_root_key),
             log_limit: m.log_limit,
             admitted_ms: m.admitted_ms,
             expelled: expulsion.map(Expelled::from),
@@ -1216,6 +1221,8 @@ impl From<local::PeerState> for Peer {
             semantics_max: p.semantics_max,
             agrees: p.agrees,
             certificate_until_ms: p.certificate_until_ms,
+            blocks_there: p.blocks_there,
+            blocks_here: p.blocks_here,
         }
     }
 }

@@ -518,6 +518,7 @@ impl Config {
                 "json" => self.log.format = LogFormat::Json,
                 _ => return refuse("text or json"),
             },
+            OTLP if value.is_empty() => self.log.otlp_endpoint = None,
             OTLP if !cfg!(feature = "otel") => {
                 return refuse(
                     "nothing: this build sends no traces; one that does: cargo build --release --features otel",
@@ -966,11 +967,12 @@ mod tests {
 
     #[test]
     fn a_collector_is_refused_by_a_build_that_sends_no_traces_and_named_by_one_that_does() {
+        assert_eq!(load_file("[log]\notlp_endpoint = \"\"").unwrap().log.otlp_endpoint, None);
         let load = |value: &str| load_file(&format!("[log]\notlp_endpoint = \"{value}\""));
         if cfg!(feature = "otel") {
             let config = load("http://127.0.0.1:4317").unwrap();
             assert_eq!(config.log.otlp_endpoint.as_deref(), Some("http://127.0.0.1:4317"));
-            for value in ["", "127.0.0.1:4317", "https://127.0.0.1:4317", "http://127.0.0.1", "http://a:1/v1/traces"] {
+            for value in ["a", "127.0.0.1:4317", "https://127.0.0.1:4317", "http://127.0.0.1", "http://a:1/v1/traces"] {
                 assert!(load(value).unwrap_err().to_string().contains("expected a collector"), "{value}");
             }
         } else {

@@ -760,35 +760,32 @@ impl Engine {
         let mut submitted = false;
         let mut charters = Vec::new();
         let mut resubmissions = Vec::new();
-        {
-            let mut replica = shared.replica_mut();
-            if now.since(self.awake) > STOOD_STILL_MS {
-                tracing::warn!(
-                    for_ms = now.since(self.awake),
-                    "stood still: peers are asked before anything is signed"
-                );
-                effects.extend(replica.handle(Input::Woke, now));
-            }
-            for message in batch.drain(..) {
-                match message {
-                    Message::Input(input) => effects.extend(replica.handle(*input, now)),
-                    Message::Submit(class, records, answer) => {
-                        submitted = true;
-                        let ticket = self.ticket(answer);
-                        effects.extend(replica.handle(Input::Submit { ticket, class, records }, now));
-                    }
-                    Message::Close(next_seed, reason, answer) => {
-                        let ticket = self.ticket(answer);
-                        effects.extend(replica.handle(Input::Close { ticket, next_seed, reason }, now));
-                    }
-                    Message::Resubmit(from_peers, answer) => resubmissions.push((from_peers, answer)),
-                    Message::ApplyCharter(charter, answer) => charters.push((charter, answer)),
-                    Message::Stop => {}
+        if now.since(self.awake) > STOOD_STILL_MS {
+            tracing::warn!(for_ms = now.since(self.awake), "stood still: peers are asked before anything is signed");
+            effects.extend(shared.replica_mut().handle(Input::Woke, now));
+        }
+        for message in batch.drain(..) {
+            match message {
+                Message::Input(input) => effects.extend(shared.replica_mut().handle(*input, now)),
+                Message::Submit(class, records, answer) => {
+                    submitted = true;
+                    let ticket = self.ticket(answer);
+                    effects.extend(self.submit(Input::Submit { ticket, class, records }, now));
                 }
+                Message::Close(next_seed, reason, answer) => {
+                    let ticket = self.ticket(answer);
+                    effects.extend(shared.replica_mut().handle(Input::Close { ticket, next_seed, reason }, now));
+                }
+                Message::Resubmit(from_peers, answer) => resubmissions.push((from_peers, answer)),
+                Message::ApplyCharter(charter, answer) => charters.push((charter, answer)),
+                Message::Stop => {}
             }
-            if submitted {
-                effects.extend(replica.handle(Input::Seal, now));
-            }
+            // A turn may take hundreds of milliseconds; lookups wait for one message of it at most.
+            shared.beat();
+            shared.give_way();
+        }
+        if submitted {
+            effects.extend(shared.replica_mut().handle(Input::Seal, now));
         }
         self.carry_out(effects);
         for (charter, answer) in charters {
@@ -798,6 +795,19 @@ impl Engine {
             self.resubmit(from_peers, answer);
         }
         self.awake = clock::now();
+    }
+
+    /// Takes in one submission. What fills a block is signed at once, and not together with what follows: a block takes
+    /// milliseconds, and lookups wait meanwhile.
+    fn submit(&self, submission: Input, now: TimeMs) -> Vec<Effect> {
+        let mut replica = self.shared.replica_mut();
+        let mut effects = replica.handle(submission, now);
+        if replica.unsealed() >= RECORDS_PER_BLOCK_MAX - 1 {
+            drop(replica);
+            self.shared.give_way();
+            effects.extend(self.shared.replica_mut().handle(Input::Seal, now));
+        }
+        effects
     }
 
     /// Our journal has everything that we ever signed here: whatever of it does not count is said again, in its order.

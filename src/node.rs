@@ -847,8 +847,7 @@ async fn serve_local(
         || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
     let fail = |e: tonic_reflection::server::Error| NodeError::Serve(e.to_string());
     let open = service.meters().local_open.clone();
-    let connections =
-        accepted(socket, stop).map(move |accepted| accepted.map(|line| Counted::new(line, open.guard())));
+    let connections = accepted(socket, stop).map(move |accepted| accepted.map(|line| Counted::new(line, open.guard())));
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<crate::wire::local_service::forum_server::ForumServer<Gate>>().await;
     tonic::transport::Server::builder()

@@ -81,7 +81,8 @@ async fn a_collector_is_sent_the_spans_of_requests_with_their_names_and_lines() 
     let address = listener.local_addr().unwrap();
     let came = Came::default();
     let collector = tonic::transport::Server::builder().add_service(Collector(Arc::clone(&came)));
-    let serving = tokio::spawn(collector.serve_with_incoming(TcpListenerStream::new(listener)));
+    let mut serving = tokio::task::JoinSet::new();
+    serving.spawn(collector.serve_with_incoming(TcpListenerStream::new(listener)));
 
     let mut config = Config::default_in("/d".into());
     config.log.otlp_endpoint = Some(format!("http://{address}"));
@@ -98,5 +99,5 @@ async fn a_collector_is_sent_the_spans_of_requests_with_their_names_and_lines() 
         assert!(has(&came, text), "{text} is missing among {} bytes", came.len());
     }
     assert!(!has(&came, "finer than the filter"));
-    serving.abort();
+    serving.shutdown().await;
 }

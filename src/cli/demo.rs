@@ -105,12 +105,8 @@ pub(super) fn parent_folder() -> PathBuf {
 
 pub(super) async fn demo(args: &DemoArgs, at: &Invocation) -> Outcome {
     if let Some(folder) = &args.samples {
-        let drawn = draw(folder)?;
-        at.terminal.talk(format!(
-            "drew {} posters, an altered copy and a parody into {}",
-            drawn.samples.len(),
-            folder.display()
-        ));
+        let drawn = pictures(folder)?;
+        at.terminal.talk(format!("drew {} pictures into {}", drawn.len(), folder.display()));
         return Ok(Exit::Ok);
     }
     let stop = stop_signal(false)?;
@@ -426,6 +422,7 @@ fn with_logs(mut failure: Failure, folder: &Folder) -> Failure {
 }
 
 /// One image of the story.
+#[derive(Default)]
 struct Sample {
     hashes: Vec<Hash>,
 }
@@ -514,28 +511,40 @@ struct Drawn {
     parody: Sample,
 }
 
-/// Images that this program draws, written where people can use them.
-fn draw(samples: &Path) -> Result<Drawn, Failure> {
-    init::create_folder(samples)?;
-    let (width, height) = SAMPLE_SIDES;
-    let poster = |number, name: &str| {
-        let bytes = hashing::drawn::jpeg_bytes(&hashing::drawn::poster(number, width, height), SAMPLE_QUALITY);
-        sample(&samples.join(name), &bytes.map_err(undrawn)?)
-    };
-    let name = |number| if number == 1 { "poster.jpg".to_owned() } else { format!("poster-{number:02}.jpg") };
-    let all = (1..=SAMPLES).map(|number| poster(number, &name(number))).collect::<Result<_, _>>()?;
-    let copy = hashing::drawn::altered_copy(&hashing::drawn::poster(1, width, height)).map_err(undrawn)?;
-    Ok(Drawn {
-        samples: all,
-        copy: sample(&samples.join("poster-cropped.jpg"), &copy)?,
-        parody: poster(SAMPLES + 1, "parody.jpg")?,
-    })
+/// The altered copy and the parody, among [`pictures`].
+const COPY: &str = "poster-cropped.jpg";
+const PARODY: &str = "parody.jpg";
+
+/// The images of the story, written where people can use them.
+fn draw(folder: &Path) -> Result<Drawn, Failure> {
+    let mut drawn = Drawn { samples: Vec::new(), copy: Sample::default(), parody: Sample::default() };
+    for (name, bytes) in pictures(folder)? {
+        let hashes = of_file(&hashing::hash_bytes(&bytes).map_err(undrawn)?);
+        let sample = Sample { hashes: hashes.into_iter().filter(|hash| !hash.is_poor()).collect() };
+        match name.as_str() {
+            COPY => drawn.copy = sample,
+            PARODY => drawn.parody = sample,
+            _ => drawn.samples.push(sample),
+        }
+    }
+    Ok(drawn)
 }
 
-fn sample(path: &Path, bytes: &[u8]) -> Result<Sample, Failure> {
-    fs::write(path, bytes).map_err(io_failure(path.display().to_string()))?;
-    let hashes = of_file(&hashing::hash_bytes(bytes).map_err(undrawn)?);
-    Ok(Sample { hashes: hashes.into_iter().filter(|hash| !hash.is_poor()).collect() })
+/// Draws the images, and writes them into `folder`: name and bytes of each.
+fn pictures(folder: &Path) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    init::create_folder(folder)?;
+    let (width, height) = SAMPLE_SIDES;
+    let poster = |number| hashing::drawn::poster(number, width, height);
+    let jpeg = |number| hashing::drawn::jpeg_bytes(&poster(number), SAMPLE_QUALITY).map_err(undrawn);
+    let name = |number| if number == 1 { "poster.jpg".to_owned() } else { format!("poster-{number:02}.jpg") };
+    let mut all = (1..=SAMPLES).map(|number| Ok((name(number), jpeg(number)?))).collect::<Result<Vec<_>, Failure>>()?;
+    all.push((COPY.to_owned(), hashing::drawn::altered_copy(&poster(1)).map_err(undrawn)?));
+    all.push((PARODY.to_owned(), jpeg(SAMPLES + 1)?));
+    for (name, bytes) in &all {
+        let path = folder.join(name);
+        fs::write(&path, bytes).map_err(io_failure(path.display().to_string()))?;
+    }
+    Ok(all)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
@@ -738,7 +747,7 @@ async fn verified(node: &Node, name: &str) -> Result<(), Failure> {
 
 fn invite_to_try(folder: &Folder, terminal: Terminal) {
     let samples = folder.samples();
-    let (copy, poster) = (samples.join("poster-cropped.jpg"), samples.join("poster.jpg"));
+    let (copy, poster) = (samples.join(COPY), samples.join("poster.jpg"));
     let end = if folder.keep {
         "Ctrl-C stops everything; the data stay."
     } else {

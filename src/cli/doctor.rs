@@ -15,6 +15,7 @@ use crate::wire::local;
 use super::failure::{Exit, Failure, Outcome};
 use super::{Invocation, charter, init, show};
 use crate::answers;
+use crate::clock;
 
 /// Mode bits of a socket's group that let it connect.
 const GROUP_MAY_CONNECT: u32 = 0o020;
@@ -52,8 +53,10 @@ async fn examine(config: &Config, at: &Invocation, found: &mut Findings) -> bool
     let here = Here::of(config, charters.as_ref());
     files::disk(&config.data, found);
     files::program_files(config, found);
+    files::tokens(&config.data, clock::now(), found);
     keys::clock(here.charter(), found);
     let ours = keys::keys(config, &here, found);
+    keys::console(config, found);
     if let Some(charter) = here.charter() {
         files::taxonomy(&config.data, charter, found);
         endpoints(config, charter, found);

@@ -273,6 +273,8 @@ mod tests {
             assert_eq!(stored_binding(dir.path()).unwrap(), Some(binding));
             assert_eq!(member(dir.path()).unwrap(), Some(MemberId([7; 16])));
             assert_eq!(JoinRequest::read(&dir.path().join(REQUEST_FILE)).unwrap().bytes(), request.bytes());
+            // What a container prints is the file.
+            assert_eq!(fs::read_to_string(dir.path().join(REQUEST_FILE)).unwrap(), request.to_text());
         }
         fs::write(dir.path().join(BINDING_FILE), "forum 12").unwrap();
         assert_eq!(stored_binding(dir.path()).unwrap_err().exit, Exit::BadInput);

@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
+use indicatif::ProgressBar;
 use tokio::sync::oneshot;
 
 use super::client::Node;
@@ -385,17 +386,17 @@ struct Synced {
 
 /// Waits until nothing is missing here, and then a little for the others to say that they see the same.
 async fn sync(node: &Node, terminal: Terminal) -> Result<Synced, Failure> {
-    let bar = terminal.progress(0, "blocks");
-    let (mut complete_since, mut passed) = (None, 0);
+    let (mut bar, mut complete_since, mut passed) = (None, None, 0);
     loop {
         let status = node.status(local::StatusRequest {}).await?;
         let peers = node.peers(local::ListPeersRequest {}).await?.peers;
         let connected: Vec<_> = peers.iter().filter(|p| is_connected(p)).collect();
         let missing = connected.iter().map(|p| p.theirs_missing_here).max().unwrap_or(0);
         let total = status.blocks.saturating_add(missing);
-        bar.set_length(total);
-        bar.set_position(status.blocks);
         if missing > 0 {
+            let bar = bar.get_or_insert_with(|| terminal.progress(total, "blocks"));
+            bar.set_length(total);
+            bar.set_position(status.blocks);
             terminal.passed(passed, status.blocks, total, "blocks");
             passed = status.blocks;
         }
@@ -404,9 +405,15 @@ async fn sync(node: &Node, terminal: Terminal) -> Result<Synced, Failure> {
         let settled = connected.iter().all(|p| p.state == "FOLLOWING") && missing == 0;
         if !settled {
             complete_since = None;
-        } else if open == 0 || complete_since.get_or_insert_with(clock::instant).elapsed() > AGREE_MAX {
-            bar.finish_and_clear();
-            return Ok(Synced { status, asked: connected.len(), agree });
+        } else {
+            bar.take().iter().for_each(ProgressBar::finish_and_clear);
+            if open == 0 || complete_since.is_some_and(|since: Instant| since.elapsed() > AGREE_MAX) {
+                return Ok(Synced { status, asked: connected.len(), agree });
+            }
+            if complete_since.is_none() {
+                terminal.talk("      Everything is here; the peers say within 15 s whether they see the same");
+                complete_since = Some(clock::instant());
+            }
         }
         tokio::time::sleep(POLL).await;
     }

@@ -61,6 +61,9 @@ pub(super) struct Which {
     /// Name of a member that says something of it
     #[arg(long)]
     member: Option<String>,
+    /// First seen then or later: 2026-07-01, 2026-07-01T06:00:00Z
+    #[arg(long, value_name = "DATE")]
+    since: Option<String>,
 }
 
 #[derive(Args)]
@@ -175,7 +178,10 @@ pub(super) fn request(args: &Which, all: bool) -> Result<local::ListEntriesReque
     let status = args.status.as_deref().map(str::to_ascii_uppercase);
     check("--status", status.as_deref(), |s| Status::from_name(s).is_some(), &STATUSES)?;
     check_type(args.r#type.as_deref())?;
+    let since = args.since.as_deref().map(crate::report::time::parse).transpose();
+    let since = since.map_err(|why| Failure::new(Exit::Usage, format!("--since: {why}")))?;
     Ok(local::ListEntriesRequest {
+        since_ms: since.map_or(0, |at| at.0),
         r#type: args.r#type.clone().unwrap_or_default(),
         status: status.unwrap_or_default(),
         label: args.label.clone().unwrap_or_default(),

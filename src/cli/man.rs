@@ -84,6 +84,7 @@ fn end_of_program_page(page: &mut Vec<u8>) -> std::io::Result<()> {
         roff.text([bold(code)]);
         roff.text([roman(meaning)]);
     }
+    roff.control("PP", []);
     roff.text([roman(
         "staydown check ends with 0 OK, 1 WARNING, 2 CRITICAL or 3 UNKNOWN, as monitoring systems expect.",
     )]);

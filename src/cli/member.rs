@@ -133,6 +133,7 @@ async fn show_one(charter: &proto::Charter, who: &str, at: &Invocation) -> Outco
         line("TLS pin", pin.clone())?;
     }
     line("Log root key", m.log_root_key_id.clone())?;
+    line("Key words", m.key_words.clone())?;
     line("Logs", format!("at most {}", m.log_limit))?;
     // A node that does not run knows the charter, and not how far logs reach.
     for words in status.into_iter().flat_map(|status| log::heads_of(status, &m.id)) {

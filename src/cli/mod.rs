@@ -353,6 +353,7 @@ mod tests {
             "staydown demo --once",
             "staydown init --founding draft.sdc --name acme --group Acme --jurisdiction FR --endpoint a.example.org:7700",
             "staydown init --forum 00 --name acme --group Acme --jurisdiction FR --jurisdiction BE --endpoint a:1 --language fr",
+            "staydown init --forum 00 --name acme --group Acme --jurisdiction FR --endpoint a:1 --out -",
             "staydown charter key founder-1.pem",
             "staydown charter found --name X --founder a.pub b.pub c.pub --threshold 2 -o draft.sdc",
             "staydown charter admit a.sdj b.sdj --role FULL --into draft.sdc -o charter-1.sdc",

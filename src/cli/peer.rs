@@ -21,7 +21,7 @@ pub(super) enum PeerCommand {
 
 pub(super) async fn peer(command: PeerCommand, at: &Invocation) -> Outcome {
     let PeerCommand::List { refused } = command;
-    let local::ListPeersResponse { peers, refused: connections } =
+    let local::ListPeersResponse { peers, refused: connections, .. } =
         at.node().await?.peers(local::ListPeersRequest {}).await?;
     if refused {
         return refusals(connections, at);

@@ -78,11 +78,7 @@ pub const DOCUMENTED: &[Documented] = &[
         Unset::Words("local.sock in the data directory", "\"/run/staydown/local.sock\""),
         "The Unix socket for commands and programs of this machine. Whoever may write to it may do everything, without a token.",
     ),
-    setting(
-        "local.mode",
-        Unset::Value("\"0600\""),
-        "Permission bits of the socket: \"0660\" lets its group look up and submit.",
-    ),
+    setting("local.mode", Unset::Value("\"0600\""), "Permission bits of the socket: \"0660\" lets its group connect."),
     setting(
         "local.group",
         Unset::Words("the group of the node's process", "\"staydown-users\""),
@@ -131,6 +127,11 @@ pub const DOCUMENTED: &[Documented] = &[
         "log.format",
         Unset::Value("\"text\""),
         "In which form it says it: text for people, json for programs, one object a line.",
+    ),
+    setting(
+        "log.otlp_endpoint",
+        Unset::Words("no traces are sent", "\"http://127.0.0.1:4317\""),
+        "The OpenTelemetry collector that traces are sent to, by gRPC. Only in a program that was built with the feature otel.",
     ),
     Documented {
         on_hangup: true,
@@ -263,8 +264,10 @@ mod tests {
             Config::load(&Above { file: Some(path.clone()), environment, ..Above::default() }).unwrap()
         };
         let unset = load(&example());
-        let set = load(&uncommented(&example()));
-        for documented in DOCUMENTED {
+        // Refused by a program that cannot do it.
+        let all = uncommented(&example());
+        let set = load(&if cfg!(feature = "otel") { all } else { all.replace("\notlp_endpoint", "\n#otlp_endpoint") });
+        for documented in DOCUMENTED.iter().filter(|d| cfg!(feature = "otel") || d.key != "log.otlp_endpoint") {
             assert_eq!(unset.source_of(documented.key), &crate::config::Source::Default, "{}", documented.key);
             assert_ne!(set.source_of(documented.key), &crate::config::Source::Default, "{}", documented.key);
             if let Unset::Value(_) = documented.default {

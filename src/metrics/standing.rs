@@ -3,6 +3,7 @@
 use super::sheet::{Labels, Sheet, flag, labels, number, seconds};
 use crate::clock;
 use crate::net::local::LocalService;
+use crate::net::survey::Survey;
 use crate::replica::charter::Charter;
 use crate::replica::exchange::{Exchange, State};
 use crate::replica::ids::{Class, MemberId, Origin, TimeMs};
@@ -14,8 +15,9 @@ pub(super) fn tell(service: &LocalService, sheet: &mut Sheet) {
     // Each of these takes the replica's lock by itself, and before the one that is held below.
     let (state, unready) = (service.status_now(), service.unready());
     node(&state, unready.is_none(), sheet);
-    list(service, &state, sheet);
-    reviews(service, sheet);
+    let survey = service.survey();
+    list(&survey, &state, sheet);
+    reviews(&survey, sheet);
     policy(service, sheet);
     let replica = service.shared().replica();
     charter(&replica, sheet);
@@ -46,8 +48,7 @@ fn node(state: &l::StatusResponse, is_ready: bool, sheet: &mut Sheet) {
     );
 }
 
-fn list(service: &LocalService, state: &l::StatusResponse, sheet: &mut Sheet) {
-    let survey = service.survey();
+fn list(survey: &Survey, state: &l::StatusResponse, sheet: &mut Sheet) {
     let entries = survey.entries.iter().map(|((kind, status), count)| {
         (labels([("type", kind), ("status", &status.to_ascii_lowercase())]), number(*count))
     });
@@ -68,8 +69,7 @@ fn list(service: &LocalService, state: &l::StatusResponse, sheet: &mut Sheet) {
     );
 }
 
-fn reviews(service: &LocalService, sheet: &mut Sheet) {
-    let survey = service.survey();
+fn reviews(survey: &Survey, sheet: &mut Sheet) {
     let kind = |kind: &str| labels([("kind", kind)]);
     let waiting = survey.reviews.iter().map(|(name, waiting)| (kind(name), number(waiting.count)));
     sheet.gauges("reviews_waiting", "What waits for a person of our company, by kind.", waiting);
@@ -187,7 +187,7 @@ fn peers(replica: &Replica, sheet: &mut Sheet) {
     );
     sheet.gauges(
         "peer_clock_offset_seconds",
-        "How far our clock is ahead of a peer's.",
+        "A peer's clock minus ours.",
         each(&|peer| peer.is_connected().then(|| offset_seconds(peer.clock_offset_ms()))),
     );
     sheet.gauges(

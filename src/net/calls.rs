@@ -145,10 +145,16 @@ impl Call {
             return self.span.in_scope(|| tracing::debug!(code, took_ms, "answered"));
         }
         match self.side {
-            Side::Peer => self.meters.refused_to_peer(reason),
-            Side::Local => self.meters.refused(reason),
+            // A member that goes wrong may be refused thousands of times a second, which must not fill our log.
+            Side::Peer => {
+                self.meters.refused_to_peer(reason);
+                self.span.in_scope(|| tracing::debug!(code, reason, took_ms, "refused"));
+            }
+            Side::Local => {
+                self.meters.refused(reason);
+                self.span.in_scope(|| tracing::info!(code, reason, took_ms, "refused"));
+            }
         }
-        self.span.in_scope(|| tracing::info!(code, reason, took_ms, "refused"));
     }
 }
 

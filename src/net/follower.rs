@@ -102,8 +102,11 @@ impl Follower {
                 None => Err(Stop::Trouble(Trouble::Unreachable(format!("no endpoint of {name} is known")))),
             };
             let ended = match outcome {
-                Ok(()) if greets => return, // the greeting itself was the end
-                Ok(()) => Ok(()),
+                Ok(()) if greets => return tracing::debug!("answered"), // the greeting itself was the end
+                Ok(()) => {
+                    tracing::debug!("answered");
+                    Ok(())
+                }
                 Err(Stop::Engine) => return,
                 // Not our member that was refused, only a key that we have replaced: the next one is tried soon.
                 Err(Stop::Trouble(Trouble::Refused(why))) if tls.showed_an_old_key_to(peer) => {

@@ -42,7 +42,7 @@ use crate::policy::harmless::Harmless;
 use crate::policy::in_force::Standing as PolicyStanding;
 use crate::replica::block::{Frame, Slot};
 use crate::replica::charter::{Charter, CharterError};
-use crate::replica::heads::head_to_proto;
+use crate::replica::heads::{Have, head_to_proto};
 use crate::replica::ids::{BlockId, Class, LogNo, MemberId, Origin, Seq, TimeMs, hex};
 use crate::replica::log::Log;
 use crate::replica::own::{Answer, RECORDS_PER_SUBMISSION_MAX, Receipt};
@@ -319,6 +319,7 @@ impl Forum for LocalService {
         let replica = self.shared().replica();
         let charter = replica.charters().effective();
         let ours = replica.have();
+        let blocks_here = ours.blocks_beyond(&Have::default());
         let shown = self.certificates();
         let refused = self.lines.iter().flat_map(|(_, connections)| connections.recent_refusals());
         let refused = refused.map(|refused| refused_to_proto(&refused, charter)).collect();
@@ -335,6 +336,8 @@ impl Forum for LocalService {
                 retry_ms: exchange.retry_at().since(now),
                 ours_missing_there: ours.blocks_beyond(exchange.theirs()),
                 theirs_missing_here: exchange.theirs().blocks_beyond(&ours),
+                blocks_there: exchange.theirs().blocks_beyond(&Have::default()),
+                blocks_here,
                 last_heard_ms: exchange.last_heard().0,
                 clock_offset_ms: exchange.clock_offset_ms(),
                 semantics_max: exchange.semantics_max(),
@@ -347,7 +350,9 @@ impl Forum for LocalService {
                 certificate_until_ms: shown.get(id).map_or(0, |until| until.0),
             }
         });
-        Ok(Response::new(l::ListPeersResponse { peers: peers.collect(), refused }))
+        let totals = self.lines.iter().flat_map(|(_, connections)| connections.refused_total());
+        let refusals = totals.map(|(reason, count)| l::RefusalCount { reason: reason.into(), count }).collect();
+        Ok(Response::new(l::ListPeersResponse { peers: peers.collect(), refused, refusals }))
     }
 
     async fn get_charters(
@@ -518,6 +523,7 @@ impl Forum for LocalService {
             refused: self.policy.refused().map(|why| why.to_string()).unwrap_or_default(),
             counts: counts.collect(),
             breaker: Some(floods::breaker_to_proto(in_force.policy.breaker(), self.breaker.tally(clock::now()))),
+            warnings: in_force.policy.warnings().iter().map(warning_to_proto).collect(),
         }))
     }
 
@@ -1147,6 +1153,7 @@ impl LocalService {
             draining: self.streams.is_stopping(),
             blocks_missing: ahead.unwrap_or(0),
             lookups: Some(lookup_counts(&self.counters, now)),
+            certificate_until_ms: self.lines.as_ref().map_or(0, |(tls, _)| tls.facts().not_after.0),
         }
     }
 }
@@ -1162,6 +1169,10 @@ fn lookup_counts(counters: &Counters, now: TimeMs) -> l::LookupCounts {
         reviewed: part.reviewed,
         blocked: part.blocked,
     }
+}
+
+fn warning_to_proto(warning: &crate::fields::Problem) -> l::PolicyWarning {
+    l::PolicyWarning { line: u32::try_from(warning.line).unwrap_or(u32::MAX), message: warning.message.clone() }
 }
 
 fn refused_to_proto(refused: &RefusedConnection, charter: &Charter) -> l::RefusedConnection {

@@ -140,3 +140,58 @@ impl Survey {
 fn lock(latest: &Mutex<Latest>) -> std::sync::MutexGuard<'_, Latest> {
     latest.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine;
+    use crate::net::local::LocalService;
+    use crate::replica::ids::sha256;
+    use crate::replica::testing::{TestForum, settings};
+    use crate::wire::local as l;
+    use crate::wire::local_service::forum_server::Forum as _;
+
+    #[test]
+    fn the_oldest_and_the_earliest_deadline_are_kept() {
+        let mut waiting = Waiting::default();
+        for (since, deadline) in [(30, 0), (10, 90), (20, 80), (40, 0)] {
+            waiting.add(TimeMs(since), TimeMs(deadline));
+        }
+        assert_eq!(waiting, Waiting { count: 4, oldest: TimeMs(10), deadline: TimeMs(80) });
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_list_of_several_pieces_is_counted_whole_and_what_does_not_match_is_no_entry() {
+        const STATEMENTS: u64 = 500;
+        let forum = TestForum::of_full(1);
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Handle::current();
+        let (engine, _, thread) =
+            engine::start(folder.path(), settings(1), forum.id, &forum.charters, runtime).unwrap();
+        let service = LocalService::new(engine.clone(), settings(1), String::new(), BTreeMap::new());
+        let say = |numbers: std::ops::Range<u64>, stance: l::Stance| {
+            let statement = |n: u64| l::Statement {
+                signal: Some(l::Signal {
+                    r#type: "sha256".into(),
+                    value: crate::replica::ids::hex(&sha256(&[b"survey", &n.to_be_bytes()])),
+                }),
+                stance: stance.into(),
+                ..Default::default()
+            };
+            let request = l::SubmitRequest { statements: numbers.map(statement).collect(), ..Default::default() };
+            let service = service.clone();
+            async move { service.submit(tonic::Request::new(request)).await.unwrap() }
+        };
+        let all = AT_ONCE as u64 + 2 * STATEMENTS;
+        for begins in (0..all).step_by(STATEMENTS as usize) {
+            say(begins..all.min(begins + STATEMENTS), l::Stance::Submit).await;
+        }
+        say(0..7, l::Stance::Neutral).await;
+        let survey = service.survey();
+        assert_eq!(survey.entries.values().sum::<u64>(), all - 7, "{survey:?}");
+        assert!(survey.at > TimeMs(0) && survey.reviews.values().all(|waiting| waiting.count == 0), "{survey:?}");
+        drop(service);
+        engine.stop().await;
+        thread.join().unwrap();
+    }
+}

@@ -361,6 +361,11 @@ impl Replica {
         &self.alarms
     }
 
+    /// Records of ours that were accepted and stand in no block yet.
+    pub fn unsealed(&self) -> usize {
+        self.own.open.values().map(Vec::len).sum()
+    }
+
     /// Submissions that wait in the outbox.
     pub fn outbox_len(&self) -> usize {
         self.own.outbox.len()

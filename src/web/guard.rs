@@ -86,12 +86,12 @@ pub async fn guard(State(web): State<Web>, mut request: Request, next: Next) -> 
     let seen = Seen::of(&web, door, &id, &request);
     let answer = REQUEST.scope(id.clone(), async {
         match admit(&web, door, request).await {
-            Ok(request) => next.run(request).await,
-            Err(refusal) => refusal.answer(door),
+            Ok(request) => (true, next.run(request).await),
+            Err(refusal) => (false, refusal.answer(door)),
         }
     });
-    let answer = answer.instrument(seen.span.clone()).await;
-    seen.answered(&answer);
+    let (admitted, answer) = answer.instrument(seen.span.clone()).await;
+    seen.answered(&answer, admitted);
     let answer = if wants_html { as_page(answer) } else { answer };
     dressed(answer, &web, &id, is_asset)
 }
@@ -118,7 +118,7 @@ impl Seen {
         Self { meters, span, route, method, begun: clock::instant(), counts: door != Door::Grpc }
     }
 
-    fn answered(self, answer: &Response) {
+    fn answered(self, answer: &Response, admitted: bool) {
         let (status, took) = (answer.status(), self.begun.elapsed());
         if self.counts {
             self.meters.http.observe(&self.route, self.method.as_str(), status.as_u16(), took.as_secs_f64());
@@ -131,9 +131,12 @@ impl Seen {
             (status.as_u16(), problem.map(|problem| problem.reason.as_str()), took.as_millis());
         let _in = self.span.enter();
         match status {
+            // Said on purpose, and to probes again and again.
+            503 => tracing::debug!(status, reason, took_ms, "unavailable"),
             500.. => tracing::error!(status, reason, took_ms, "failed"),
-            400.. => tracing::info!(status, reason, took_ms, "refused"),
-            _ => tracing::debug!(status, took_ms, "answered"),
+            // What strangers try at the door must not fill our log.
+            400.. if admitted => tracing::info!(status, reason, took_ms, "refused"),
+            _ => tracing::debug!(status, reason, took_ms, "answered"),
         }
     }
 }
@@ -367,6 +370,9 @@ fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let origin = headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+    // Forms of pages that tell nobody where they are (`Referrer-Policy: no-referrer`) come with `null`, ours too: then
+    // what no page can set has said already that it is ours.
+    let origin = origin.filter(|origin| *origin != "null" || site.is_none());
     match origin.map(|origin| origin.split_once("://").map(|(_, authority)| authority)) {
         None if site.is_some() => Ok(()),
         None => Err(refused()),
@@ -455,6 +461,8 @@ mod tests {
         assert!(from(&[("origin", "http://127.0.0.1:7701")]));
         assert!(from(&[("origin", "http://127.0.0.1:7701"), ("sec-fetch-site", "same-origin")]));
         assert!(from(&[("sec-fetch-site", "same-origin")]));
+        assert!(from(&[("origin", "null"), ("sec-fetch-site", "same-origin")]), "as browsers send forms of our pages");
+        assert!(!from(&[("origin", "null"), ("sec-fetch-site", "cross-site")]));
         for other in ["http://127.0.0.1:7702", "http://evil.example", "null", ""] {
             assert!(!from(&[("origin", other)]), "{other}");
         }

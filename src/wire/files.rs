@@ -345,12 +345,17 @@ impl CharterFile {
     /// # Errors
     /// [`FileError::Io`].
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
+        write(path, Kind::Charter, &self.encode())
+    }
+
+    /// What is inside the armour.
+    pub fn encode(&self) -> Vec<u8> {
         let file = local::CharterFile {
             proposed: self.proposed.encode_to_vec().into(),
             before: encoded(&self.before),
             taxonomies: self.taxonomies.clone(),
         };
-        write(path, Kind::Charter, &file.encode_to_vec())
+        file.encode_to_vec()
     }
 
     /// The charter's fields. A draft need not satisfy the rules of a charter yet.

@@ -28,10 +28,13 @@ mod shell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::thread;
 
 use markdown::{Document, Part};
 
+/// Pages that are gone through at once: each has up to four nodes.
+const READERS: usize = 3;
 /// Commands that are tried at once: each is a process.
 const TRIED_AT_ONCE: usize = 4;
 
@@ -60,9 +63,12 @@ fn every_shell_example_runs() {
     let with_examples: Vec<_> = documents.iter().filter(has_examples).collect();
     assert!(with_examples.iter().any(|document| document.name == "README.md"), "README.md has examples");
     // Each page waits for its own nodes most of the time.
+    let pages = Mutex::new(with_examples.iter());
+    let next = || pages.lock().unwrap().next();
+    let gone_through = || std::iter::from_fn(next).filter_map(|page| page::run(page).err()).collect::<Vec<_>>();
     let findings: Vec<String> = thread::scope(|scope| {
-        let pages: Vec<_> = with_examples.iter().map(|document| scope.spawn(|| page::run(document))).collect();
-        pages.into_iter().filter_map(|page| page.join().unwrap().err()).collect()
+        let readers: Vec<_> = (0..READERS).map(|_| scope.spawn(gone_through)).collect();
+        readers.into_iter().flat_map(|reader| reader.join().unwrap()).collect()
     });
     none("a reader who pastes the examples, in order, gets through", &findings);
 }
@@ -81,6 +87,37 @@ fn every_page_is_in_the_index() {
     let pages = documents.iter().filter_map(|document| document.name.strip_prefix("docs/"));
     let missing = pages.filter(|page| *page != "README.md" && !index.text.contains(&format!("({page})")));
     none("docs/README.md links to every page", &missing.map(ToOwned::to_owned).collect::<Vec<_>>());
+}
+
+/// Commands that ask a person. Behind one, pasted lines would be taken for the answer.
+const ASKING: [&str; 8] = [
+    "batch undo",
+    "charter admit",
+    "charter key",
+    "charter sign",
+    "key rotate --log",
+    "log close",
+    "member suspend",
+    "review undo",
+];
+
+#[test]
+fn a_command_that_asks_is_the_last_of_its_example() {
+    let mut findings = Vec::new();
+    for document in documents() {
+        for part in &document.parts {
+            let Part::Example { line, text, .. } = part else { continue };
+            let joined = text.replace("\\\n", " ");
+            let lines: Vec<_> = joined.lines().filter(|line| !line.trim().is_empty()).collect();
+            let asks = |line: &&&str| {
+                ASKING.iter().any(|asking| line.contains(asking))
+                    && !["--yes", "--no-passphrase", "--dry-run"].iter().any(|answer| line.contains(answer))
+            };
+            let all_but_last = lines.iter().take(lines.len().saturating_sub(1));
+            findings.extend(all_but_last.filter(asks).map(|asks| format!("{}:{line}: {asks}", document.name)));
+        }
+    }
+    none("what is pasted behind a question answers it", &findings);
 }
 
 #[test]

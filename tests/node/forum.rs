@@ -204,13 +204,24 @@ impl Forum {
     }
 
     pub async fn start(&mut self, index: usize) -> Node {
-        let endpoints = self.endpoints();
+        let (endpoints, listener) = (self.endpoints(), self.listener(index).await);
+        Node::start(self.companies[index].data.clone(), listener, endpoints).await
+    }
+
+    /// As [`Forum::start`], with the console served on an address of its own.
+    pub async fn start_with_console(&mut self, index: usize) -> Node {
+        let mut config = Config::default_in(self.companies[index].data.clone());
+        config.web.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.peer.endpoints = self.endpoints();
+        Node::start_with(config, self.listener(index).await).await
+    }
+
+    async fn listener(&mut self, index: usize) -> TcpListener {
         let company = &mut self.companies[index];
-        let listener = match company.listener.take() {
+        match company.listener.take() {
             Some(listener) => TcpListener::from_std(listener).unwrap(),
             None => TcpListener::bind(company.address).await.unwrap(),
-        };
-        Node::start(company.data.clone(), listener, endpoints).await
+        }
     }
 
     pub async fn start_all(&mut self) -> Vec<Node> {
@@ -230,6 +241,8 @@ pub fn sign(charter: &proto::Charter, founders: &[SigningKey]) -> proto::SignedC
 /// One running node and a client of its local service.
 pub struct Node {
     pub client: ForumClient<Channel>,
+    /// Where the console is served, as in `http://127.0.0.1:7701`.
+    pub console: Option<String>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), node::NodeError>>,
 }
@@ -239,6 +252,10 @@ impl Node {
         let mut config = Config::default_in(data);
         config.web.listen = None;
         config.peer.endpoints = endpoints;
+        Self::start_with(config, listener).await
+    }
+
+    pub async fn start_with(mut config: Config, listener: TcpListener) -> Self {
         config.peer.listen = listener.local_addr().unwrap();
         let socket = config.local.socket.clone();
         let (ready, is_ready) = oneshot::channel();
@@ -247,17 +264,17 @@ impl Node {
         let mut task = tokio::spawn(node::run_on(listener, config, ready, async {
             stopped.await.ok();
         }));
-        tokio::select! {
-            Ok(_) = is_ready => {}
+        let console = tokio::select! {
+            Ok(ready) = is_ready => ready.console,
             ended = &mut task => panic!("the node did not start: {:?}", ended.unwrap().map_err(|e| e.to_string())),
-        }
+        };
         let channel = Endpoint::from_static("http://local").connect_with_connector_lazy(tower::service_fn(
             move |_: http::Uri| {
                 let socket = socket.clone();
                 async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
             },
         ));
-        Self { client: ForumClient::new(channel), stop: Some(stop), task }
+        Self { client: ForumClient::new(channel), console, stop: Some(stop), task }
     }
 
     pub async fn stop(mut self) {

@@ -9,6 +9,7 @@ mod certificates;
 mod charters;
 mod healing;
 mod impostors;
+mod metrics;
 mod outsider;
 mod reporting;
 mod revocation;

@@ -181,17 +181,29 @@ impl Company {
 
     /// Starts the node: `run`, or `join` with its arguments.
     pub fn start(&mut self, arguments: &[&str]) {
+        self.start_with(arguments, &[]);
+    }
+
+    /// The same with variables of the environment.
+    pub fn start_with(&mut self, arguments: &[&str], environment: &[(&str, &str)]) {
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
         let child = program()
             .arg("--data")
             .arg(&self.data)
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .unwrap();
         self.node = Some(Reaped(child));
+    }
+
+    /// Waits for the end of the node, and returns its exit code.
+    #[track_caller]
+    pub fn end(&mut self) -> Option<i32> {
+        self.node.take().unwrap().end().0
     }
 
     /// What the node has written to its stderr.

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Findings, Level};
+use crate::access::token::{TOKENS_FILE, Tokens};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::{charter, init, show};
 use crate::config::Config;
@@ -193,6 +194,33 @@ pub(super) fn program_files(config: &Config, found: &mut Findings) {
     }
 }
 
+/// The tokens of our own people and programs.
+pub(super) fn tokens(data: &Path, now: TimeMs, found: &mut Findings) {
+    let path = data.join(TOKENS_FILE);
+    match Tokens::read(&path) {
+        Err(error) => {
+            found.fail(
+                "tokens",
+                error.to_string(),
+                "put the file back from a backup, or remove it and make new tokens",
+            );
+        }
+        Ok(tokens) => {
+            let ended: Vec<_> = tokens.iter().filter(|token| token.expires <= now).map(|t| t.name.as_str()).collect();
+            if !ended.is_empty() {
+                let what = format!("expired: {}", ended.join(", "));
+                found.warn("tokens", what, "staydown token revoke NAME, and token new for who still needs one");
+            }
+            found.ok("tokens", format!("{} in use", show::counted(tokens.iter().count() - ended.len(), "token")));
+        }
+    }
+    let mode = fs::metadata(&path).map_or(0o600, |about| about.mode() & 0o777);
+    if mode & 0o077 != 0 {
+        let what = format!("{} may be read by others (mode {mode:04o}, expected 0600)", path.display());
+        found.fail("tokens", what, format!("chmod 600 {}", path.display()));
+    }
+}
+
 pub(super) fn taxonomy(data: &Path, charter: &Charter, found: &mut Findings) {
     let (taxonomy, _) = shelf::kept(data, &charter.taxonomy);
     match taxonomy.why_missing() {
@@ -285,6 +313,18 @@ mod tests {
         fs::write(&path, b"something else entirely, of another program").unwrap();
         assert_ne!(looked_at(|found| journal(&path, found))[0].0, "OK");
         assert_eq!(fs::read(&path).unwrap(), b"something else entirely, of another program");
+    }
+
+    #[test]
+    fn a_file_of_tokens_that_others_may_read_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(looked_at(|found| tokens(folder.path(), TimeMs(0), found)), [("OK", "0 tokens in use".to_owned())]);
+        let path = folder.path().join(TOKENS_FILE);
+        fs::write(&path, "[]").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(looked_at(|found| tokens(folder.path(), TimeMs(0), found))[1].1.contains("mode 0640"));
+        fs::write(&path, "nonsense").unwrap();
+        assert_eq!(looked_at(|found| tokens(folder.path(), TimeMs(0), found))[0].0, "FAIL");
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! Who this node is: its keys and certificate, whether the charter knows them, and whether its clock can be right.
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
 use super::{Findings, Here, Level, files, split};
 use crate::cli::init;
 use crate::clock;
 use crate::config::Config;
-use crate::keys::{EXAMPLE_PINS, NodeKeys, TlsIdentity, strict_unless_example};
+use crate::keys::{CertificateFacts, EXAMPLE_PINS, NodeKeys, TlsIdentity, strict_unless_example};
 use crate::net::expiry;
 use crate::replica::charter::{Charter, Member};
 use crate::replica::ids::TimeMs;
+use crate::web::WebTls;
 
 /// Semantics level from which on accounts may be listed, for which a seal key is needed.
 const LEVEL_OF_ACCOUNTS: u32 = 3;
@@ -74,6 +78,31 @@ fn certificate(tls: &TlsIdentity, found: &mut Findings) {
     }
 }
 
+/// The certificate that browsers see, as the node would read it, and when it ends.
+pub(super) fn console(config: &Config, found: &mut Findings) {
+    let (Some(certificate), Some(key)) = (&config.web.certificate, &config.web.key) else { return };
+    if let Err(error) = WebTls::read(certificate, key) {
+        return found.fail("console", error.to_string(), "set web.certificate and web.key to a pair of PEM files");
+    }
+    let first = CertificateDer::from_pem_file(certificate).map_err(|error| error.to_string());
+    match first.and_then(|der| CertificateFacts::of(&der).map_err(|error| error.to_string())) {
+        Err(why) => found.fail("console", why, "renew the certificate of the console"),
+        Ok(facts) => match expiry::of_ours(facts.not_after, clock::now()) {
+            Some((health, _)) => {
+                let left = files::span(facts.not_after.since(clock::now()));
+                let fix = "renew it, then systemctl reload staydown".to_owned();
+                found.add("console", Level::of(health), format!("its certificate ends in {left}"), Some(fix));
+            }
+            None => {
+                found.ok(
+                    "console",
+                    format!("its certificate is valid for {}", files::span(facts.not_after.since(clock::now()))),
+                );
+            }
+        },
+    }
+}
+
 fn in_charter(keys: &NodeKeys, charter: &Charter, member: &Member, found: &mut Findings) {
     let version = charter.version;
     if !member.is_active() {
@@ -132,6 +161,26 @@ mod tests {
             let told: Vec<_> = found.0.iter().map(|finding| (finding.level, finding.what.as_str())).collect();
             assert_eq!(told, expected);
         }
+    }
+
+    #[test]
+    fn the_certificate_of_the_console_is_read_as_the_node_reads_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default_in(folder.path().to_owned());
+        let told = |config: &Config| {
+            let mut found = Findings::default();
+            console(config, &mut found);
+            found.0.into_iter().map(|finding| finding.level).collect::<Vec<_>>()
+        };
+        assert!(told(&config).is_empty());
+        let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+        config.web.certificate = Some(certificate.clone());
+        config.web.key = Some(key.clone());
+        assert_eq!(told(&config), ["FAIL"]);
+        let pair = rcgen::generate_simple_self_signed(vec!["hashes.example.org".to_owned()]).unwrap();
+        std::fs::write(&certificate, pair.cert.pem()).unwrap();
+        std::fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+        assert_eq!(told(&config), ["OK"]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::cli::show;
 use crate::config::Config;
 use crate::keys::TlsIdentity;
 use crate::net::tls::{ConnectError, Connector, Roster, Tls};
+use crate::node::WEB_ADDRESS_FILE;
 use crate::replica::charter::Charter;
 use crate::replica::ids::MemberId;
 use crate::wire::local;
@@ -89,8 +90,16 @@ fn socket_place(path: &Path, found: &mut Findings) {
 /// Where peers reach us: ours if the node runs, else free.
 pub(super) fn ports(config: &Config, here: &Here<'_>, running: Option<&Running>, found: &mut Findings) {
     match running {
-        Some(running) => found.ok("ports", format!("peers are awaited on {}", running.status.peer_address)),
-        None => free("peer.listen", config.peer.listen, found),
+        Some(running) => {
+            found.ok("ports", format!("peers are awaited on {}", running.status.peer_address));
+            if let Ok(address) = fs::read_to_string(config.data.join(WEB_ADDRESS_FILE)) {
+                found.ok("ports", format!("the console is on {}://{}", config.web.scheme(), address.trim()));
+            }
+        }
+        None => {
+            free("peer.listen", config.peer.listen, found);
+            config.web.listen.into_iter().for_each(|address| free("web.listen", address, found));
+        }
     }
     let elsewhere =
         here.member().into_iter().flat_map(|member| &member.endpoints).find(|endpoint| !is_loopback(endpoint));

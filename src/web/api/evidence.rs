@@ -71,7 +71,7 @@ async fn export_bundle(asking: Asking) -> Result<Response, Problem> {
     )),
 )]
 async fn export_entry_receipt(asking: Asking, Place(named): Place<Named>) -> Result<Response, Problem> {
-    let request = l::GetEntryRequest { signal: Some(named.into()), receipts: false };
+    let request = l::GetEntryRequest { signal: Some(named.into()), receipts: false, ..Default::default() };
     let entry = asking.node().get_entry(asking.with(request)).await?.into_inner().entry.unwrap_or_default();
     let place = |said: l::Said| l::GetRecordRequest {
         member_id: said.member_id,

@@ -104,7 +104,7 @@ impl From<OpinionGiven> for l::Statement {
 
 /// Says `statement` of an entry that is there: what nobody has listed is neither endorsed nor disputed.
 async fn say_of(asking: &Asking, named: Named, statement: l::Statement) -> Result<Response, Problem> {
-    let request = l::GetEntryRequest { signal: Some(named.into()), receipts: false };
+    let request = l::GetEntryRequest { signal: Some(named.into()), receipts: false, ..Default::default() };
     let entry = asking.node().get_entry(asking.with(request)).await?.into_inner().entry.unwrap_or_default();
     let statement = l::Statement { signal: entry.signal, ..statement };
     say(asking, l::SubmitRequest { statements: vec![statement], ..Default::default() }).await

@@ -302,7 +302,7 @@ async fn endorsement(asking: &Asking, entry: &l::Entry, given: DecisionGiven) ->
 
 async fn said_before(asking: &Asking, entry: &l::Entry) -> Result<l::Statement, Problem> {
     let me = asking.node().status(asking.with(l::StatusRequest {})).await?.into_inner().member_id;
-    let request = l::GetEntryRequest { signal: entry.signal.clone(), receipts: false };
+    let request = l::GetEntryRequest { signal: entry.signal.clone(), receipts: false, ..Default::default() };
     let full = asking.node().get_entry(asking.with(request)).await?.into_inner().entry.unwrap_or_default();
     let stands = |said: &l::Said| said.counts && matches!(said.what.as_str(), "SUBMIT" | "ENDORSE");
     let Some(said) = full.said.into_iter().find(|said| said.member_id == me && stands(said)) else {

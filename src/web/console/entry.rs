@@ -337,7 +337,9 @@ pub(super) async fn say(
     let entry = known(&web, visitor.caller(), &signal).await?;
     let (statement, said) = statement(&entry, &fields, clock::now())?;
     let path = entry_path(&signal.r#type, &signal.value);
-    let statement = l::Statement { signal: Some(signal), client_key: key(&fields), ..statement };
+    // Beside what is no opinion nothing else stands, not even a key: said twice it is the same word.
+    let client_key = if statement.stance() == l::Stance::Unspecified { bytes::Bytes::new() } else { key(&fields) };
+    let statement = l::Statement { signal: Some(signal), client_key, ..statement };
     let request = l::SubmitRequest { statements: vec![statement], ..Default::default() };
     let answer = web.service.submit(web.ask(visitor.caller(), request)).await?.into_inner();
     web.hub().lately.forget().await;

@@ -44,6 +44,9 @@ const STREAM_TICKS_MAX: usize = 600;
 /// Entries that one message names; of the others it says how many they are.
 const NAMED_MAX: usize = 8;
 
+/// Told when all streams end.
+const END: &str = "end";
+
 /// The one watch behind all live updates, and figures that pages share.
 #[derive(Clone)]
 pub struct Hub {
@@ -174,6 +177,7 @@ type Listener = (broadcast::Receiver<Told>, Place, Web, Caller);
 /// The next message; the end when the token of the session was revoked.
 async fn next((mut receiver, place, web, caller): Listener) -> Option<(Result<Event, Infallible>, Listener)> {
     let told = match receiver.recv().await {
+        Ok(told) if told.event == END => return None,
         Ok(told) => told,
         Err(RecvError::Lagged(_)) => Told::new("missed", &()),
         Err(RecvError::Closed) => return None,
@@ -193,8 +197,10 @@ async fn run(hub: Hub, web: Web) {
     while !hub.is_over() {
         tokio::select! {
             event = next_event(&mut watched) => match event {
-                Some(event) => gathered.add(&event),
-                None => watched = None,
+                Some(Ok(event)) => gathered.add(&event),
+                // The node stops: browsers that hold on would keep it for the whole time that it drains.
+                Some(Err(status)) if status.code() == Code::Unavailable => drop(hub.told.send(Told::new(END, &()))),
+                _ => watched = None,
             },
             _ = ticks.tick() => {
                 let again = tick.is_multiple_of(AGAIN_TICKS);
@@ -221,9 +227,9 @@ async fn watch(service: &LocalService) -> Watched {
     answer.ok().map(|answer| answer.into_inner().boxed())
 }
 
-async fn next_event(watched: &mut Watched) -> Option<l::WatchEvent> {
+async fn next_event(watched: &mut Watched) -> Option<Result<l::WatchEvent, tonic::Status>> {
     match watched {
-        Some(events) => events.next().await.and_then(Result::ok),
+        Some(events) => events.next().await,
         None => std::future::pending().await,
     }
 }

@@ -380,6 +380,7 @@ pub(super) async fn export(
     let page_size = u32::try_from(PAGE_MAX).unwrap_or(0);
     let request = Filter { after: String::new(), ..filter.trimmed() }.request(page_size)?;
     let first = web.service.list_entries(web.ask(visitor.caller(), request.clone())).await?.into_inner();
+    super::note(&web, visitor.caller(), "export", &format!("list as {format:?}"));
     let (mime, ending, head) = match format {
         Format::Csv => ("text/csv; charset=utf-8", "csv", csv_line(COLUMNS.map(str::to_owned))),
         Format::Json => ("application/x-ndjson", "jsonl", String::new()),

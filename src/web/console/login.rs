@@ -10,14 +10,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
-use super::assets;
 use super::form::Fields;
 use super::page::{self, Visitor};
-use crate::access::Caller;
-use crate::access::audit::Did;
+use super::{assets, note};
 use crate::clock;
 use crate::web::guard::{session_cookie, set_cookie};
-use crate::web::{Problem, Web, request_id};
+use crate::web::{Problem, Web};
 
 /// Addresses of what pages without a frame load.
 macro_rules! has_assets {
@@ -83,7 +81,7 @@ pub(super) async fn sign_in(State(web): State<Web>, headers: HeaderMap, fields: 
         let refused = page::html(&Login { wrong: true, left: false, next: next.to_owned() })?;
         return Ok((StatusCode::UNAUTHORIZED, refused).into_response());
     };
-    note(&web, &session.caller, "sign in");
+    note(&web, &session.caller, "sign in", "");
     Ok(([(SET_COOKIE, set_cookie(&web, &headers, key.reveal()))], Redirect::to(next)).into_response())
 }
 
@@ -92,16 +90,8 @@ pub(super) async fn sign_out(State(web): State<Web>, visitor: Visitor, headers: 
     if let Some(key) = session_cookie(&headers) {
         web.access().logout(key);
     }
-    note(&web, visitor.caller(), "sign out");
+    note(&web, visitor.caller(), "sign out", "");
     ([(SET_COOKIE, set_cookie(&web, &headers, ""))], Redirect::to("/login?said=left")).into_response()
-}
-
-/// Signing in and out asks nothing of the service, which notes everything else itself.
-fn note(web: &Web, caller: &Caller, action: &str) {
-    let did = Did { action, target: "", outcome: "OK" };
-    if let Err(error) = web.access().audit().note(caller, request_id().as_str(), clock::now(), &did) {
-        tracing::warn!(%error, "the audit trail lacks an act");
-    }
 }
 
 /// A path of this console; anything that might lead elsewhere is the first page.

@@ -9,22 +9,37 @@ pub mod form;
 pub mod page;
 pub mod pieces;
 
+mod access;
+mod audit;
+mod batches;
 mod entry;
 pub mod events;
+mod incidents;
 mod lately;
 mod list;
 mod login;
+mod members;
 mod overview;
+mod policy;
+mod referrals;
+mod report;
+mod resources;
+mod review;
+mod saying;
 mod submit;
 pub mod svg;
+mod sync;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 
 pub use self::events::Hub;
+use crate::access::Caller;
+use crate::access::audit::Did;
+use crate::clock;
 use crate::web::limits::UPLOAD_BYTES_MAX;
-use crate::web::{Problem, Web};
+use crate::web::{Problem, Web, request_id};
 
 /// The pages, and what they need.
 pub fn routes() -> Router<Web> {
@@ -40,11 +55,40 @@ pub fn routes() -> Router<Web> {
         .route("/submit/file", upload)
         .route("/login", get(login::show).post(login::sign_in))
         .route("/logout", post(login::sign_out))
+        .merge(desk())
         .route("/events", get(events::stream))
         .route("/assets/{name}", get(assets::asset))
+}
+
+/// The pages beside the list.
+fn desk() -> Router<Web> {
+    Router::new()
+        .route("/review", get(review::show).post(review::decide))
+        .route("/incidents", get(incidents::show).post(incidents::act))
+        .route("/referrals", get(referrals::show).post(referrals::act))
+        .route("/resources", get(resources::show).post(resources::act))
+        .route("/batches", get(batches::show).post(batches::undo))
+        .route("/members", get(members::show))
+        .route("/members/suspend", post(members::suspend))
+        .route("/members/{file}", get(members::download))
+        .route("/sync", get(sync::show).post(sync::act))
+        .route("/report", get(report::show))
+        .route("/report/file", get(report::download))
+        .route("/policy", get(policy::show))
+        .route("/access", get(access::show).post(access::act))
+        .route("/audit", get(audit::show))
+        .route("/audit/file", get(audit::export))
 }
 
 /// A refusal, as a page.
 pub fn refusal(problem: &Problem) -> Option<String> {
     login::refusal(problem)
+}
+
+/// Notes what the service does not note itself, because it is not asked for it: signing in and out, and exports.
+fn note(web: &Web, caller: &Caller, action: &str, target: &str) {
+    let did = Did { action, target, outcome: "OK" };
+    if let Err(error) = web.access().audit().note(caller, request_id().as_str(), clock::now(), &did) {
+        tracing::warn!(%error, "the audit trail lacks an act");
+    }
 }

@@ -200,7 +200,8 @@ const FLASHES: [(&str, Tone, &str); 16] = [
 
 /// The message of a key; none for anything that is not in the table.
 pub fn flash(key: &str) -> Option<Flash> {
-    FLASHES.iter().find(|(known, ..)| *known == key).map(|(_, tone, text)| Flash { tone: *tone, text })
+    let known = FLASHES.iter().chain(&super::saying::FLASHES).find(|(known, ..)| *known == key);
+    known.map(|(_, tone, text)| Flash { tone: *tone, text })
 }
 
 /// `?said=KEY`, which every page takes.
@@ -209,6 +210,13 @@ pub struct Said {
     /// Key of a message.
     #[serde(default)]
     pub said: String,
+}
+
+impl Said {
+    /// Of a key that came among other things.
+    pub fn of(key: &str) -> Self {
+        Self { said: key.to_owned() }
+    }
 }
 
 /// Goes on at `path` (within the console) with the message of `key`.

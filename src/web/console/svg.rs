@@ -1,9 +1,9 @@
 //! Charts, drawn here as SVG: no script, no style but classes, and the figures in a table beneath.
 //!
-//! All places are written in per cent of the width and in pixels of the height, so that a chart fills a phone and a wide
-//! screen alike while its letters keep their size. Colours come from the style sheet by class (`s0` to `s7`), which has
-//! them for light and dark. Nothing is told by colour alone: each part has its words as a title, the legend stands in
-//! the order of the parts, and the table has every figure.
+//! All places are written in per cent of the width and in pixels of the height, so that a chart fills a phone and a
+//! wide screen alike while its letters keep their size. Colours come from the style sheet by class (`s0` to `s7`),
+//! which has them for light and dark. Nothing is told by colour alone: each part has its words as a title, the legend
+//! stands in the order of the parts, and the table has every figure.
 
 use std::fmt;
 
@@ -31,6 +31,8 @@ const BAR_ROW: u64 = 36;
 const LEFT: u64 = 10_000;
 /// The whole width, in thousandths of a per cent.
 const WHOLE: u64 = 100_000;
+/// The widest column, in thousandths of a per cent.
+const COLUMN_MAX: u64 = 9_000;
 /// Lines with more points than this are drawn without dots.
 const DOTS_MAX: usize = 40;
 /// Names of places along the axis, at most: more would touch each other on a phone.
@@ -45,6 +47,7 @@ pub struct Chart {
     key: String,
     places: Vec<String>,
     series: Vec<Series>,
+    bare: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -86,6 +89,12 @@ impl Chart {
         self
     }
 
+    /// Without a heading and a table: the page that it stands in has both, with the same figures.
+    #[must_use]
+    pub fn only_drawn(self) -> Self {
+        Self { bare: true, ..self }
+    }
+
     /// Columns beside each other, in which the series stand on top of one another: for counts by day.
     pub fn stacked(&self) -> Drawn {
         self.figure(|drawn, out| columns(drawn, out))
@@ -109,8 +118,12 @@ impl Chart {
     fn whole(&self, drawn: &Self, draw: impl Fn(&Self, &mut String)) -> Drawn {
         let mut out = String::with_capacity(8 * 1024);
         let (id, title, note) = (self.id, escaped(&self.title), escaped(&self.note));
-        push(&mut out, format_args!("<figure class=\"chart\" id=\"{id}\"><figcaption>{title}</figcaption>"));
-        push(&mut out, format_args!("<p class=\"hint\">{note}</p>"));
+        if self.bare {
+            push(&mut out, format_args!("<figure class=\"chart\" id=\"{id}\" aria-label=\"{title}\">"));
+        } else {
+            push(&mut out, format_args!("<figure class=\"chart\" id=\"{id}\"><figcaption>{title}</figcaption>"));
+            push(&mut out, format_args!("<p class=\"hint\">{note}</p>"));
+        }
         if drawn.most() == 0 {
             push(&mut out, format_args!("<p class=\"muted\">Nothing to draw: every figure is 0.</p>"));
         } else {
@@ -119,7 +132,9 @@ impl Chart {
             }
             draw(drawn, &mut out);
         }
-        self.table(&mut out);
+        if !self.bare {
+            self.table(&mut out);
+        }
         out.push_str("</figure>");
         Drawn(out)
     }
@@ -319,8 +334,9 @@ fn columns(chart: &Chart, out: &mut String) {
     let top = axes(chart, chart.most(), out);
     for place in 0..chart.places.len() {
         let (x, next) = (left_of(place, chart.places.len()), left_of(place + 1, chart.places.len()));
-        // An eighth of the room stays free, so that columns stand apart.
-        let (x, width) = (percent(x + (next - x) / 16), percent((next - x) * 7 / 8));
+        // An eighth of the room stays free, so that columns stand apart; a few days are columns too, and not walls.
+        let width = ((next - x) * 7 / 8).min(COLUMN_MAX);
+        let (x, width) = (percent(x + (next - x - width) / 2), percent(width));
         let mut below = 0_u64;
         for (at, series) in chart.series.iter().enumerate().filter(|(_, series)| series.values[place] > 0) {
             let foot = scaled(below, top, PLOT);
@@ -489,7 +505,7 @@ mod tests {
         assert_eq!(sum(&drawn), sum(&chart));
         let html = chart.stacked().to_string();
         assert_eq!(between(&html, "<td class=\"num\">", "</td>").len(), 8_000);
-        assert!(html.contains("> others <"), "the rest is named");
+        assert!(html.contains(">others <"), "the rest is named");
     }
 
     #[test]

@@ -194,6 +194,30 @@
     one("a", next)?.focus();
     next.scrollIntoView({ block: "nearest" });
   };
+  // The queue: one item is chosen, and the key on one of its buttons opens the form of that decision in place.
+  const items = all("[data-item]");
+  let chosen = Math.max(items.findIndex((item) => one("form", item) || `#${item.id}` === location.hash), 0);
+  const mark = () => items.forEach((item, at) => item.classList.toggle("chosen", at === chosen));
+  const move = (step) => {
+    chosen = Math.min(Math.max(chosen + step, 0), items.length - 1);
+    mark();
+    items[chosen].focus();
+    items[chosen].scrollIntoView({ block: "nearest" });
+  };
+  const decide = (event) => {
+    const item = items[chosen];
+    const button = one(`[data-key="${CSS.escape(event.key)}"]`, item);
+    if (button) return () => button.click();
+    const cancel = one("[data-cancel]", item);
+    const onItem = !event.target.closest("a, button, summary");
+    return {
+      j: () => move(1),
+      k: () => move(-1),
+      Enter: onItem ? () => one("a.hash", item)?.click() : undefined,
+      Escape: cancel ? () => cancel.click() : undefined,
+    }[event.key];
+  };
+  mark();
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const field = event.target.closest("input, select, textarea, [contenteditable]");
@@ -215,8 +239,10 @@
       k: () => choose(-1),
       c: () => { const button = one("[data-copy]"); if (button) copy(button); },
     }[event.key];
-    if (!does || (body.dataset.page === "review" && event.key !== "/" && event.key !== "?" && event.key !== "g")) return;
+    const decides = items.length > 0 && !"/?g".includes(event.key);
+    const act = decides ? decide(event) : does;
+    if (!act) return;
     event.preventDefault();
-    does();
+    act();
   });
 })();

@@ -67,7 +67,7 @@ fn what_is_wrong_with_a_request_is_told_as_a_problem() {
     let all = program(acme, "all", "lookup,submit,review");
     let json = [("content-type", "application/json")];
     // One byte too long: whoever refuses it has read all of it but that.
-    let long = format!("{{\"hashes\":[\"{}\"]}}", "0".repeat((2 << 20) + 1 - 14));
+    let long = format!("{{\"hashes\":[\"{}\"]}}", "0".repeat((2 << 20) + 1 - 15));
     let text = [("content-type", "text/plain")];
     for (method, path, headers, body, status, reason) in [
         ("POST", "/v1/lookup", &json[..], "{", 400, "JSON"),

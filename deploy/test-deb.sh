@@ -57,9 +57,9 @@ grep -q 'joined no forum yet' "$work/apt.out" || fail 'the first installation do
 must staydown --version
 expect_mode /var/lib/staydown '700 staydown:staydown'
 expect_mode /etc/staydown/staydown.toml '644 root:root'
-[ "$(dpkg-query -W -f '${Conffiles}\n' staydown | awk '{ print $1 }')" = "
-/etc/staydown/staydown.toml" ] || [ "$(dpkg-query -W -f '${Conffiles}\n' staydown | awk 'NF { print $1 }')" = /etc/staydown/staydown.toml ] ||
-    fail "other configuration files than expected: $(dpkg-query -W -f '${Conffiles}' staydown)"
+# shellcheck disable=SC2016 # dpkg's own variables
+conffiles=$(dpkg-query -W -f '${Conffiles}\n' staydown | awk 'NF { print $1 }')
+[ "$conffiles" = /etc/staydown/staydown.toml ] || fail "other configuration files than expected: $conffiles"
 [ "$(getent passwd staydown | cut -d: -f6,7)" = /var/lib/staydown:/usr/sbin/nologin ] || fail "user: $(getent passwd staydown)"
 must bash -n /usr/share/bash-completion/completions/staydown
 for page in staydown.1 staydown-run.1 staydown.toml.5; do

@@ -34,7 +34,7 @@ pub(super) async fn run(args: &RunArgs, at: &Invocation) -> Outcome {
             let console = ready.console.map(|at| format!(", console on {at}/")).unwrap_or_default();
             let socket = ready.socket.display();
             terminal.talk(format!("ready: peers on {}, local service on {socket}{console}", ready.peer));
-            take_up_settings(&begun, || Ok(at.config_with(listen(args))?), ready.reloads.subscribe()).await;
+            take_up_settings(&begun, || at.config_with(listen(args)), ready.reloads.subscribe()).await;
         }
         std::future::pending().await
     };

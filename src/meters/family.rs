@@ -49,7 +49,7 @@ impl<K: Ord + ToOwned<Owned: Ord + Clone> + ?Sized, V: Default> Family<K, V> {
 }
 
 impl<V> Family<str, V> {
-    /// Every name with its cell, in their order, and [`OTHERS`] last.
+    /// Every name with its cell, in their order, and what they are beyond the limit last.
     pub fn cells(&self) -> Vec<(String, Arc<V>)> {
         let cells = self.cells.load();
         let named = cells.iter().map(|(name, cell)| (name.clone(), Arc::clone(cell)));

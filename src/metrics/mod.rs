@@ -33,7 +33,7 @@ pub fn render(service: &LocalService) -> String {
     plain::plain(&render_open(service))
 }
 
-/// The same as OpenMetrics, with units.
+/// The same as `OpenMetrics`, with units.
 pub fn render_open(service: &LocalService) -> String {
     let mut sheet = Sheet::default();
     standing::tell(service, &mut sheet);

@@ -1,4 +1,4 @@
-//! OpenMetrics as the older text format, which every Prometheus and `promtool check metrics` read: there the type of a
+//! `OpenMetrics` as the older text format, which every Prometheus and `promtool check metrics` read: there the type of a
 //! counter stands at the name with `_total`, an info is a gauge, and there are no units and no end.
 
 /// The same samples in the older format.

@@ -1,4 +1,4 @@
-//! What the service manager is told, over the socket that NOTIFY_SOCKET names: that the node serves, how it is, that it
+//! What the service manager is told, over the socket that `NOTIFY_SOCKET` names: that the node serves, how it is, that it
 //! reads its files again, that it ends, and that its engine lives. Without that variable nothing of this happens.
 
 use std::time::Duration;

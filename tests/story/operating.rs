@@ -143,7 +143,7 @@ struct Slow {
 }
 
 /// An empty message, as gRPC frames it.
-const EMPTY_MESSAGE: [u8; 5] = [0; 5];
+static EMPTY_MESSAGE: [u8; 5] = [0; 5];
 
 async fn connect(socket: &Path) -> Channel {
     let socket = socket.to_owned();

@@ -93,6 +93,9 @@ struct Page {
     /// Also what nobody stands behind any more.
     #[serde(default)]
     include_inactive: bool,
+    /// Only what was first seen then or later, in Unix milliseconds.
+    #[serde(default)]
+    since_ms: u64,
     /// Entries of the page; 0: 100.
     #[serde(default)]
     #[param(minimum = 0, maximum = 1000)]
@@ -112,6 +115,7 @@ impl From<Page> for l::ListEntriesRequest {
             member: page.member.unwrap_or_default(),
             include_inactive: page.include_inactive,
             language: page.language.unwrap_or_default(),
+            since_ms: page.since_ms,
         }
     }
 }
@@ -161,12 +165,16 @@ struct Which {
     /// Also what nobody stands behind any more.
     #[serde(default)]
     include_inactive: bool,
+    /// Only what was first seen then or later, in Unix milliseconds.
+    #[serde(default)]
+    since_ms: u64,
 }
 
 impl From<Which> for l::ListEntriesRequest {
     fn from(which: Which) -> Self {
-        let Which { r#type, status, label, member, language, include_inactive } = which;
-        let page = Page { r#type, status, label, member, language, include_inactive, page_size: 0, page_token: None };
+        let Which { r#type, status, label, member, language, include_inactive, since_ms } = which;
+        let (page_size, page_token) = (0, None);
+        let page = Page { r#type, status, label, member, language, include_inactive, since_ms, page_size, page_token };
         page.into()
     }
 }

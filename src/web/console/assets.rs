@@ -66,14 +66,14 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_names_of_this_release_are_served() {
-        for asset in ASSETS.iter() {
-            let name = asset.path.trim_start_matches("/assets/").to_owned();
-            let answer = super::asset(Path(name)).await;
+        for known in ASSETS.iter() {
+            let name = known.path.trim_start_matches("/assets/").to_owned();
+            let answer = asset(Path(name)).await;
             assert_eq!(answer.status(), StatusCode::OK);
             assert_eq!(answer.headers()[CACHE_CONTROL], FOR_GOOD);
         }
         for name in ["console.css", "../console.css", "console-000000000000.css", ""] {
-            assert_eq!(super::asset(Path(name.to_owned())).await.status(), StatusCode::NOT_FOUND, "{name}");
+            assert_eq!(asset(Path(name.to_owned())).await.status(), StatusCode::NOT_FOUND, "{name}");
         }
     }
 

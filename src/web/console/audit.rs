@@ -1,5 +1,5 @@
-//! `/audit`: who of our company did what by the network, for administrators. Local; it leaves the node only as a file that
-//! somebody asks for, which is an act of its own.
+//! `/audit`: who of our company did what by the network, for administrators. Local; it leaves the node only as a file
+//! that somebody asks for, which is an act of its own.
 
 use std::collections::VecDeque;
 

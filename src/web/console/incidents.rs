@@ -1,5 +1,5 @@
-//! `/incidents`: attacks in progress. Opening and closing one is a signed word; entries that are tied to it carry its label
-//! while it is open, and travel in the urgent lane.
+//! `/incidents`: attacks in progress. Opening and closing one is a signed word; entries that are tied to it carry its
+//! label while it is open, and travel in the urgent lane.
 
 use askama::Template;
 use axum::extract::{Query, State};

@@ -1,5 +1,5 @@
-//! `/members`: who belongs to the forum, and on what the trust in them rests: roles, groups, keys, certificates, what they
-//! contribute and how much of it is disputed; and the charter that says so.
+//! `/members`: who belongs to the forum, and on what the trust in them rests: roles, groups, keys, certificates, what
+//! they contribute and how much of it is disputed; and the charter that says so.
 
 use std::collections::BTreeMap;
 

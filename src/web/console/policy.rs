@@ -1,5 +1,5 @@
-//! `/policy`: what our company makes of matches: the text in force, how often each rule has decided, what is odd in it, and
-//! the flood breaker. It is changed in its file, which the node reads again on SIGHUP.
+//! `/policy`: what our company makes of matches: the text in force, how often each rule has decided, what is odd in
+//! it, and the flood breaker. It is changed in its file, which the node reads again on SIGHUP.
 
 use askama::Template;
 use axum::extract::{Query, State};

@@ -25,6 +25,9 @@ use crate::wire::local_service::forum_server::Forum as _;
 
 /// Quarters that are offered: two years.
 const QUARTERS_SHOWN: usize = 8;
+/// Records up to which the current quarter is reported to whoever opens the page: it takes a second or two. Of more, a
+/// person says first which period they want; the node makes one report at a time, and reads everything for it.
+const RECORDS_UNASKED_MAX: u64 = 200_000;
 /// Rows of a table that stand open; longer ones are folded away.
 const ROWS_OPEN_MAX: usize = 12;
 
@@ -124,6 +127,27 @@ struct Section {
     open: bool,
 }
 
+/// What the report says.
+struct Told {
+    new: u64,
+    at_end: u64,
+    disputes: u64,
+    referrals: u64,
+    sections: Vec<Section>,
+}
+
+impl Told {
+    fn of(report: &Report) -> Self {
+        Self {
+            new: report.entries.new,
+            at_end: report.entries.at_end,
+            disputes: report.disputes.disputes,
+            referrals: report.referrals.opened,
+            sections: tables(report).iter().map(section).collect(),
+        }
+    }
+}
+
 #[derive(Template)]
 #[template(path = "report.html")]
 struct ReportPage {
@@ -133,11 +157,7 @@ struct ReportPage {
     to: String,
     open: bool,
     query: String,
-    new: u64,
-    at_end: u64,
-    disputes: u64,
-    referrals: u64,
-    sections: Vec<Section>,
+    told: Option<Told>,
     local: Vec<(&'static str, String)>,
 }
 
@@ -149,7 +169,13 @@ pub(super) async fn show(
 ) -> Result<Response, Problem> {
     let page = Page::new(&web, &visitor, "Report", Nav::Report, &Said::of(&asked.said)).await?;
     let period = period(&asked, page.now)?;
-    let (report, local) = computed(&web, &visitor, period, true).await?;
+    let unasked = asked.quarter.is_empty() && asked.from.is_empty() && asked.to.is_empty();
+    let (told, local) = if unasked && is_long(&web, &visitor).await? {
+        (None, None)
+    } else {
+        let (report, local) = computed(&web, &visitor, period, true).await?;
+        (Some(Told::of(&report)), local)
+    };
     let chosen = Quarter::parse(&asked.quarter).unwrap_or_else(|| Quarter::of(page.now));
     let own = !asked.from.is_empty();
     let mut quarter = Quarter::of(page.now);
@@ -165,14 +191,16 @@ pub(super) async fn show(
         query: format!("from={}&to={}", encoded(&from), encoded(&to)),
         from: from.get(..10).unwrap_or_default().to_owned(),
         to: to.get(..10).unwrap_or_default().to_owned(),
-        new: report.entries.new,
-        at_end: report.entries.at_end,
-        disputes: report.disputes.disputes,
-        referrals: report.referrals.opened,
-        sections: tables(&report).iter().map(section).collect(),
+        told,
         local: local.map(|part| part.lines()).unwrap_or_default(),
         page,
     })
+}
+
+/// Whether a report takes long here.
+async fn is_long(web: &Web, visitor: &Visitor) -> Result<bool, Problem> {
+    let status = web.service.status(web.ask(visitor.caller(), l::StatusRequest {})).await?.into_inner();
+    Ok(status.records > RECORDS_UNASKED_MAX)
 }
 
 /// Asks the node, and reads what it answers.
@@ -339,11 +367,7 @@ mod tests {
             to: HOSTILE.into(),
             open: true,
             query: encoded(HOSTILE),
-            new: 1,
-            at_end: 1,
-            disputes: 0,
-            referrals: 0,
-            sections: vec![section(&table)],
+            told: Some(Told { new: 1, at_end: 1, disputes: 0, referrals: 0, sections: vec![section(&table)] }),
             local: vec![("lookups", HOSTILE.into())],
         });
         assert_eq!(posts(&text), 1);

@@ -1,5 +1,5 @@
-//! `/review`: what waits for a person of our company, the oldest first. The keyboard moves through it and opens the form
-//! of a decision in place; without scripts the same buttons are links to the same page with that form open.
+//! `/review`: what waits for a person of our company, the oldest first. The keyboard moves through it and opens the
+//! form of a decision in place; without scripts the same buttons are links to the same page with that form open.
 
 use askama::Template;
 use axum::extract::{Query, State};

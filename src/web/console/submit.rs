@@ -294,9 +294,10 @@ fn pasted(text: &str, quality: u32) -> Result<Vec<Carried>, Status> {
     }
     match all.len() {
         0 => Err(bad_field("pasted", "is empty")),
-        n if n > SIGNALS_MAX => {
-            Err(bad_field("pasted", format!("has {n} lines, at most {SIGNALS_MAX} at once: import a file instead")))
-        }
+        n if n > SIGNALS_MAX => Err(bad_field(
+            "pasted",
+            format!("has {n} lines, at most {SIGNALS_MAX} at once: use staydown submit --from FILE.csv"),
+        )),
         _ => Ok(all),
     }
 }

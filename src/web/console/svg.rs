@@ -1,9 +1,9 @@
 //! Charts, drawn here as SVG: no script, no style but classes, and the figures in a table beneath.
 //!
-//! All places are written in per cent of the width and in pixels of the height, so that a chart fills a phone and a wide
-//! screen alike while its letters keep their size. Colours come from the style sheet by class (`s0` to `s7`), which has
-//! them for light and dark. Nothing is told by colour alone: each part has its words as a title, the legend stands in
-//! the order of the parts, and the table has every figure.
+//! All places are written in per cent of the width and in pixels of the height, so that a chart fills a phone and a
+//! wide screen alike while its letters keep their size. Colours come from the style sheet by class (`s0` to `s7`),
+//! which has them for light and dark. Nothing is told by colour alone: each part has its words as a title, the legend
+//! stands in the order of the parts, and the table has every figure.
 
 use std::fmt;
 

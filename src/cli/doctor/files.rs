@@ -303,7 +303,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         assert_eq!(looked_at(|found| journal(&path, found))[0].0, "OK");
-        let (mut made, _) = crate::store::journal::Journal::open(&path).unwrap();
+        let (mut made, _) = store::journal::Journal::open(&path).unwrap();
         made.append(&[b"one", b"two"]).unwrap();
         assert_eq!(looked_at(|found| journal(&path, found)), [("OK", "it reads from end to end".to_owned())]);
         let mut bytes = fs::read(&path).unwrap();

@@ -69,8 +69,9 @@ pub fn count(n: u64) -> String {
 /// `1 peer`, `2 peers`, `3 entries`.
 pub fn counted(n: u64, thing: &str) -> String {
     let plural = match thing.strip_suffix('y') {
-        Some(stem) => format!("{stem}ies"),
-        None => format!("{thing}s"),
+        // An entry has entries, and a day has days.
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
+        _ => format!("{thing}s"),
     };
     format!("{} {}", count(n), if n == 1 { thing } else { &plural })
 }

@@ -97,17 +97,17 @@ impl Chart {
 
     /// Columns beside each other, in which the series stand on top of one another: for counts by day.
     pub fn stacked(&self) -> Drawn {
-        self.figure(|drawn, out| columns(drawn, out))
+        self.figure(columns)
     }
 
     /// A line for each series: for values that are no parts of a whole.
     pub fn lines(&self) -> Drawn {
-        self.figure(|drawn, out| polylines(drawn, out))
+        self.figure(polylines)
     }
 
     /// A bar for each place, the greatest first, in which the series stand behind one another: for counts by label.
     pub fn bars(&self) -> Drawn {
-        self.whole(&self.greatest(), |drawn, out| bars(drawn, out))
+        self.whole(&self.greatest(), bars)
     }
 
     fn figure(&self, draw: impl Fn(&Self, &mut String)) -> Drawn {

@@ -7,8 +7,9 @@ use std::time::Instant;
 use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, HeaderName,
-    LOCATION, ORIGIN, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST,
+    HeaderName, LOCATION, ORIGIN, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
@@ -40,6 +41,9 @@ pub const OPEN: [&str; 3] = ["/login", "/healthz", "/readyz"];
 pub const OPEN_FOLDER: &str = "/assets/";
 /// Paths whose forms bring files, and check [`CSRF_FIELD`] themselves where a request has no [`CSRF_HEADER`].
 const UPLOADS: [&str; 2] = ["/submit/file", "/batches/import"];
+
+/// What axum says of a request that it refuses: it repeats what was wrong.
+const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
 /// How often callers may ask.
 pub struct Rates {
@@ -82,6 +86,7 @@ pub async fn guard(State(web): State<Web>, mut request: Request, next: Next) -> 
     let door = Door::of(&request);
     let wants_html = door == Door::Page && accepts_html(request.headers());
     let is_asset = request.uri().path().starts_with(OPEN_FOLDER);
+    let is_chunked = request.headers().contains_key(TRANSFER_ENCODING);
     request.extensions_mut().insert(id.clone());
     let seen = Seen::of(&web, door, &id, &request);
     let answer = REQUEST.scope(id.clone(), async {
@@ -92,8 +97,15 @@ pub async fn guard(State(web): State<Web>, mut request: Request, next: Next) -> 
     });
     let (admitted, answer) = answer.instrument(seen.span.clone()).await;
     seen.answered(&answer, admitted);
+    let answer = REQUEST.scope(id.clone(), as_problem(answer)).await;
     let answer = if wants_html { as_page(answer) } else { answer };
-    dressed(answer, &web, &id, is_asset)
+    let mut answer = dressed(answer, &web, &id, is_asset);
+    if is_chunked {
+        // A length beside it was dropped before we saw it. A proxy that went by that length takes what follows for another
+        // request than we would: nothing follows (RFC 9112, 6.3).
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
 }
 
 /// What is kept of a request to count it and to log how it ended. Its route, never its path: that has what was looked up.
@@ -174,6 +186,7 @@ impl Refusal {
 
 async fn admit(web: &Web, door: Door, request: Request) -> Result<Request, Refusal> {
     check_host(web, &request)?;
+    check_length(web, request.headers())?;
     let (mut parts, body) = request.into_parts();
     let open = OPEN.contains(&parts.uri.path()) || parts.uri.path().starts_with(OPEN_FOLDER);
     let who = who(web, door, &parts.headers)?;
@@ -183,7 +196,7 @@ async fn admit(web: &Web, door: Door, request: Request) -> Result<Request, Refus
         (Who::Browser(session), false) => of_our_page(web, &parts.headers, &parts.uri, session, body).await?,
         // Signing in is a form, too: nobody is to be signed in as somebody else from another site.
         (Who::Nobody, false) if open => {
-            same_origin(&parts.headers)?;
+            same_origin(&parts.headers, &parts.uri)?;
             body
         }
         _ => body,
@@ -216,15 +229,32 @@ fn check_host(web: &Web, request: &Request) -> Result<(), Problem> {
     if request.headers().get_all(HOST).iter().count() > 1 {
         return Err(refused("there is more than one host"));
     }
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
-    let host = host.ok_or_else(|| refused("there is no host"))?;
+    let host = host_of(request.headers(), request.uri()).ok_or_else(|| refused("there is no host"))?;
     let name = host_name(host).to_ascii_lowercase();
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok();
     if address || name == "localhost" || web.hosts.contains(&name) {
         return Ok(());
     }
     Err(refused("this node is not reached under that name"))
+}
+
+/// Whoever announces more than any address takes is not listened to until it has come.
+fn check_length(web: &Web, headers: &HeaderMap) -> Result<(), Problem> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let max = web.limits.upload_bytes_max.max(web.limits.body_bytes_max);
+    match announced {
+        Some(length) if length > max => {
+            let detail = format!("the body has {length} bytes, expected at most {max}");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The host that a request is meant for: over HTTP/2 it has no header of its own.
+fn host_of<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    host.or_else(|| uri.authority().map(|authority| authority.as_str()))
 }
 
 /// Without the port.
@@ -327,7 +357,7 @@ async fn of_our_page(
     session: &Session,
     body: Body,
 ) -> Result<Body, Problem> {
-    same_origin(headers)?;
+    same_origin(headers, uri)?;
     let refused = |why: &str| {
         Problem::new(StatusCode::FORBIDDEN, "CSRF", why).with_fix("reload the page, and send the form again")
     };
@@ -362,13 +392,13 @@ async fn whole(body: Body, max: usize) -> Result<Bytes, Problem> {
 }
 
 /// Browsers say where a request comes from, and no page can make them lie. Old ones that say nothing are refused.
-fn same_origin(headers: &HeaderMap) -> Result<(), Problem> {
+fn same_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
     let refused = || Problem::new(StatusCode::FORBIDDEN, "ORIGIN", "the request comes from another site");
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     if site.is_some_and(|site| site != b"same-origin") {
         return Err(refused());
     }
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let host = host_of(headers, uri);
     let origin = headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
     // Forms of pages that tell nobody where they are (`Referrer-Policy: no-referrer`) come with `null`, ours too: then
     // what no page can set has said already that it is ours.
@@ -394,6 +424,17 @@ fn accepts_html(headers: &HeaderMap) -> bool {
     headers.get("accept").is_some_and(|accept| accept.to_str().is_ok_and(|accept| accept.contains("text/html")))
 }
 
+/// What axum itself refuses, as an address with a field that cannot be read, is a plain text: it becomes a problem as any.
+async fn as_problem(answer: Response) -> Response {
+    let is_text = answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    if !answer.status().is_client_error() || !is_text {
+        return answer;
+    }
+    let status = answer.status();
+    let text = whole(answer.into_body(), REFUSAL_BYTES_MAX).await.unwrap_or_default();
+    Problem::new(status, "REQUEST", String::from_utf8_lossy(&text).trim()).into_response()
+}
+
 /// A refusal that a person sees is a page.
 fn as_page(answer: Response) -> Response {
     let Some(problem) = answer.extensions().get::<Arc<Problem>>().cloned() else { return answer };
@@ -409,7 +450,8 @@ fn dressed(mut answer: Response, web: &Web, id: &RequestId, is_asset: bool) -> R
     let fixed = [
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (REFERRER_POLICY, "no-referrer"),
+        // Not no-referrer: with that, browsers call the origin of our own forms null. Other sites are told nothing.
+        (REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("x-frame-options"), "DENY"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
@@ -456,7 +498,7 @@ mod tests {
         let from = |pairs: &[(&'static str, &str)]| {
             let mut all = vec![("host", "127.0.0.1:7701")];
             all.extend(pairs);
-            same_origin(&headers(&all)).is_ok()
+            same_origin(&headers(&all), &Uri::from_static("/list")).is_ok()
         };
         assert!(from(&[("origin", "http://127.0.0.1:7701")]));
         assert!(from(&[("origin", "http://127.0.0.1:7701"), ("sec-fetch-site", "same-origin")]));
@@ -466,6 +508,9 @@ mod tests {
         for other in ["http://127.0.0.1:7702", "http://evil.example", "null", ""] {
             assert!(!from(&[("origin", other)]), "{other}");
         }
+        let over_http_2 = Uri::from_static("https://127.0.0.1:7701/logout");
+        let same = |origin: &str| same_origin(&headers(&[("origin", origin)]), &over_http_2).is_ok();
+        assert!(same("https://127.0.0.1:7701") && !same("https://evil.example"));
         assert!(!from(&[("origin", "http://127.0.0.1:7701"), ("sec-fetch-site", "cross-site")]));
         assert!(!from(&[("sec-fetch-site", "same-site")]) && !from(&[("sec-fetch-site", "none")]) && !from(&[]));
     }

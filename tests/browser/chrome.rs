@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
+use std::time::Duration;
 
 use chromiumoxide::cdp::browser_protocol::browser::BrowserContextId;
 use chromiumoxide::cdp::browser_protocol::dom::SetFileInputFilesParams;
@@ -18,11 +19,12 @@ use chromiumoxide::cdp::browser_protocol::log::{EventEntryAdded, LogEntryLevel};
 use chromiumoxide::cdp::browser_protocol::network::{
     Cookie, EnableParams, EventRequestWillBeSent, EventResponseReceived, GetCookiesParams,
 };
-use chromiumoxide::cdp::browser_protocol::page::{CaptureScreenshotFormat, NavigateParams};
+use chromiumoxide::cdp::browser_protocol::page::{CaptureScreenshotFormat, NavigateParams, Viewport};
 use chromiumoxide::cdp::browser_protocol::target::{CreateBrowserContextParams, CreateTargetParams};
 use chromiumoxide::cdp::js_protocol::runtime::{
     ConsoleApiCalledType, EvaluateParams, EventConsoleApiCalled, EventExceptionThrown,
 };
+use chromiumoxide::layout::Point;
 use chromiumoxide::listeners::EventStream;
 use chromiumoxide::page::ScreenshotParams;
 use chromiumoxide::{Browser, Page};
@@ -37,6 +39,8 @@ use crate::world::{DEADLINE, Reaped, wait_for};
 
 /// Where Debian puts it; `STAYDOWN_CHROMIUM` names another.
 const CHROMIUM: &str = "/usr/bin/chromium";
+/// Longest wait for anything that must come true on a page.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Width and height of a desk's window, and of a phone, in CSS pixels.
 pub const DESK: (i64, i64) = (1280, 900);
 pub const PHONE: (i64, i64) = (390, 844);
@@ -135,7 +139,7 @@ impl Drop for Chrome {
         self.process.signal("TERM");
         let begun = clock::instant();
         while matches!(self.process.0.try_wait(), Ok(None)) && begun.elapsed() < DEADLINE / 10 {
-            thread::sleep(std::time::Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(10));
         }
         drop(self.process.0.kill());
         drop(self.process.0.wait());
@@ -147,7 +151,7 @@ impl Drop for Chrome {
         let begun = clock::instant();
         while begun.elapsed() < DEADLINE / 10 {
             match fs::remove_dir_all(self.profile.path()) {
-                Err(e) if e.kind() != ErrorKind::NotFound => thread::sleep(std::time::Duration::from_millis(20)),
+                Err(e) if e.kind() != ErrorKind::NotFound => thread::sleep(Duration::from_millis(20)),
                 _ => break,
             }
         }
@@ -227,12 +231,6 @@ impl Visitor {
         }
     }
 
-    /// Goes through the page and all that hangs on it once more.
-    pub async fn reload(&self) {
-        self.page.reload().await.unwrap();
-        self.holds("the page is open again", "document.readyState === 'complete'").await;
-    }
-
     /// What an expression of the page is, or why it is nothing (a promise is waited for).
     pub async fn ask(&self, expression: &str) -> Result<Value, String> {
         let mut parameters = EvaluateParams::new(expression);
@@ -264,11 +262,11 @@ impl Visitor {
             if last == Ok(Value::Bool(true)) {
                 return;
             }
-            if begun.elapsed() > DEADLINE {
+            if begun.elapsed() > PATIENCE {
                 let page = self.ask("`${location.href}\n${document.body?.innerText}`").await;
                 panic!("never came true: {what} ({expression}: {last:?}) at {page:?}; {:?}", self.complaints());
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -305,11 +303,16 @@ impl Visitor {
         value.as_str().unwrap_or_else(|| panic!("there is no {selector}")).trim().to_owned()
     }
 
-    /// Clicks with the mouse, where the element is.
+    /// Clicks with the mouse, where the element is. Nothing in it waits for a script of the page: there may be none.
     pub async fn click(&self, selector: &str) {
-        let element = self.page.find_element(selector).await.unwrap_or_else(|e| panic!("{selector}: {e}"));
-        element.scroll_into_view().await.unwrap_or_else(|e| panic!("{selector}: {e}"));
-        element.click().await.unwrap_or_else(|e| panic!("{selector}: {e}"));
+        let expression = format!(
+            "(e => {{ e.scrollIntoView({{block: 'center', behavior: 'instant'}}); const box = e.getBoundingClientRect(); \
+             return [box.x + box.width / 2, box.y + box.height / 2]; }})(document.querySelector({}))",
+            Value::from(selector)
+        );
+        let at = self.ask(&expression).await.unwrap_or_else(|e| panic!("{selector}: {e}"));
+        let (x, y) = (at[0].as_f64().unwrap(), at[1].as_f64().unwrap());
+        self.page.click(Point { x, y }).await.unwrap_or_else(|e| panic!("{selector}: {e}"));
     }
 
     /// Writes into a field, in place of what stood there.
@@ -395,7 +398,13 @@ impl Visitor {
     pub async fn picture(&self, name: &str) {
         let folder = target_folder().join("screenshots");
         fs::create_dir_all(&folder).unwrap();
-        let parameters = ScreenshotParams::builder().format(CaptureScreenshotFormat::Png).full_page(true).build();
+        let size = "[document.documentElement.scrollWidth, document.documentElement.scrollHeight]";
+        let size = self.value(size).await;
+        let (width, height) = (size[0].as_f64().unwrap(), size[1].as_f64().unwrap());
+        // By its place, since asking for the full page would give the window another size for good.
+        let clip = Viewport { x: 0.0, y: 0.0, width, height, scale: 1.0 };
+        let parameters = ScreenshotParams::builder().format(CaptureScreenshotFormat::Png);
+        let parameters = parameters.clip(clip).capture_beyond_viewport(true).build();
         let bytes = self.page.screenshot(parameters).await.unwrap();
         fs::write(folder.join(format!("{name}.png")), bytes).unwrap();
     }
@@ -431,7 +440,7 @@ impl Visitor {
         let begun = clock::instant();
         while self.seen.lock().unwrap().mark != mark {
             assert!(begun.elapsed() < DEADLINE, "the browser never wrote the mark");
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 

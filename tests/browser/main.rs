@@ -8,4 +8,9 @@ mod chrome;
 #[expect(dead_code, reason = "the story's forum does more than a browser needs")]
 mod world;
 
+mod demo;
+mod encrypted;
 mod noticing;
+mod pages;
+mod stage;
+mod work;

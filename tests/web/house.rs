@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use staydown::access::token::Wanted;
@@ -13,7 +12,9 @@ use staydown::net::local::LocalService;
 use staydown::node;
 use staydown::replica::ids::TimeMs;
 use staydown::replica::proto::Charter;
+use staydown::taxonomy::TaxonomyFile;
 use staydown::web::{self, Limits, Web};
+use staydown::wire::files::Invitation;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -26,7 +27,6 @@ pub struct House {
     pub at: SocketAddr,
     pub service: LocalService,
     pub forum: Forum,
-    pub data: PathBuf,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
@@ -39,11 +39,23 @@ impl House {
 
     /// A member of a forum whose other members never come, under the charter that `change` makes.
     pub async fn with(members: usize, change: impl FnOnce(&mut Charter), limits: Limits) -> Self {
+        Self::named(members, change, limits, "").await
+    }
+
+    /// The same, where the charter names the taxonomy of this file, unless that is empty.
+    pub async fn named(members: usize, change: impl FnOnce(&mut Charter), limits: Limits, taxonomy: &str) -> Self {
         let mut forum = Forum::found(members);
-        forum.next_charter(change);
-        forum.invite(&forum.companies[0]);
+        forum.next_charter(|charter| {
+            change(charter);
+            if !taxonomy.is_empty() {
+                charter.taxonomy = TaxonomyFile::parse(taxonomy).unwrap().named.to_string();
+            }
+        });
         let data = forum.companies[0].data.clone();
-        let mut config = Config::default_in(data.clone());
+        let (charters, taxonomy) = (forum.charters.clone(), taxonomy.to_owned().into());
+        let invitation = Invitation { forum: forum.forum, charters, taxonomy };
+        invitation.write(&data.join(node::FORUM_FILE)).unwrap();
+        let mut config = Config::default_in(data);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         config.peer.listen = listener.local_addr().unwrap();
         config.web.listen = None;
@@ -54,7 +66,7 @@ impl House {
             node::run_on(listener, config, ready, until(stopped)).await.unwrap_or_else(|e| panic!("the node: {e}"));
         });
         let service = is_ready.await.expect("the node starts").service;
-        let mut house = Self { at: SocketAddr::from(([127, 0, 0, 1], 0)), service, forum, data, stop, tasks };
+        let mut house = Self { at: SocketAddr::from(([127, 0, 0, 1], 0)), service, forum, stop, tasks };
         house.at = house.serve(&WebConfig::default(), limits).await;
         house
     }
@@ -66,6 +78,11 @@ impl House {
         let web = Web::new(self.service.clone(), config, limits);
         self.tasks.spawn(async move { web::serve(listener, None, web, until(stopped)).await.unwrap() });
         at
+    }
+
+    /// Our own member id, as it is written.
+    pub fn member(&self) -> String {
+        self.forum.companies[0].id.to_string()
     }
 
     pub fn access(&self) -> &Arc<Access> {

@@ -22,7 +22,7 @@ use tonic::{Code, Request};
 use super::lately::Lately;
 use super::page::{State as Health, Visitor};
 use super::pieces::{count, entry_path, short};
-use crate::access::{Caller, Role, Via};
+use crate::access::{Caller, Role, Scope, Via};
 use crate::clock;
 use crate::net::local::LocalService;
 use crate::net::status::refuse;
@@ -163,6 +163,11 @@ impl Drop for Place {
 
 /// `GET /events`.
 pub(super) async fn stream(State(web): State<Web>, visitor: Visitor) -> Result<Response, Problem> {
+    // The watch behind it asks for everybody, so that nobody else looks who listens.
+    if !visitor.may(Scope::Lookup) {
+        let why = format!("the token {} does not allow lookup", visitor.caller().name);
+        return Err(refuse(Code::PermissionDenied, "SCOPE", why).into());
+    }
     let Some((receiver, place)) = web.hub().listen(&web) else {
         let why = format!("{LISTENERS_MAX} pages listen already: close some, or reload to see what is new");
         return Err(refuse(Code::ResourceExhausted, "STREAMS", why).into());

@@ -66,10 +66,9 @@ pub fn count(n: u64) -> String {
     tables::grouped(n, THIN_SPACE)
 }
 
-/// `1 peer`, `2 peers`, `3 entries`.
+/// `1 peer`, `2 peers`, `3 entries`, `4 days`.
 pub fn counted(n: u64, thing: &str) -> String {
     let plural = match thing.strip_suffix('y') {
-        // An entry has entries, and a day has days.
         Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
         _ => format!("{thing}s"),
     };
@@ -356,6 +355,7 @@ mod tests {
             (count(1_234_567), counted(1, "entry"), counted(2, "entry")),
             ("1\u{202f}234\u{202f}567".into(), "1 entry".into(), "2 entries".into())
         );
+        assert_eq!((counted(89, "day"), counted(3, "peer")), ("89 days".into(), "3 peers".into()));
         assert_eq!((short(&"ab".repeat(32)), short("abc")), ("abababababab…ababab".into(), "abc".into()));
     }
 }

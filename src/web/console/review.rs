@@ -286,10 +286,11 @@ fn form(decision: Decision, kind: &str) -> Form {
 
 /// What an item is about, in a tone and a sentence.
 fn told(kind: &str, by: &[String], deadline_ms: u64) -> (Tone, String) {
+    let disagree = if by.len() == 1 { "disagrees" } else { "disagree" };
     let by = by.join(", ");
     match kind {
-        "disputed-own" => (Tone::Bad, format!("We listed it, and {by} disagree")),
-        "disputed" => (Tone::Warn, format!("We stand behind it, and {by} disagree")),
+        "disputed-own" => (Tone::Bad, format!("We listed it, and {by} {disagree}")),
+        "disputed" => (Tone::Warn, format!("We stand behind it, and {by} {disagree}")),
         "conflict" => (Tone::Warn, format!("Certified and listed at once, by {by}")),
         "referral" => (Tone::Note, format!("Referred by {by}")),
         "expiring" => (Tone::Note, format!("Our word ends {}", super::pieces::absolute(TimeMs(deadline_ms)))),

@@ -62,9 +62,9 @@
         badge.textContent = text;
         badge.hidden = count === 0;
       });
-      const before = took.disputed;
+      const before = took.disputed ?? Number(body.dataset.disputed);
       took.disputed = disputed_own;
-      if (before !== undefined && disputed_own > before) say("Another member disputes an entry of ours.", "/review?kind=disputed-own");
+      if (disputed_own > before) say("Another member disputes an entry of ours.", "/review?kind=disputed-own");
     },
     entries: ({ count, entries }) => {
       const fresh = entries.filter((entry) => entry.new);

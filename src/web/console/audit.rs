@@ -36,7 +36,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    fn from_ms(&self) -> Result<u64, Status> {
+    fn since_ms(&self) -> Result<u64, Status> {
         match self.from.as_str() {
             "" => Ok(0),
             text => time::parse(text).map(|at| at.0).map_err(|why| bad_field("from", why)),
@@ -67,7 +67,7 @@ pub(super) async fn show(
     visitor: Visitor,
     Query(asked): Query<Asked>,
 ) -> Result<Response, Problem> {
-    let request = l::ListAuditRequest { from_ms: asked.from_ms()? };
+    let request = l::ListAuditRequest { from_ms: asked.since_ms()? };
     let mut trail = web.service.list_audit(web.ask(visitor.caller(), request)).await?.into_inner();
     let (mut acts, mut found) = (VecDeque::new(), 0);
     while let Some(act) = trail.next().await {
@@ -104,7 +104,7 @@ pub(super) async fn export(
     visitor: Visitor,
     Query(asked): Query<Asked>,
 ) -> Result<Response, Problem> {
-    let request = l::ListAuditRequest { from_ms: asked.from_ms()? };
+    let request = l::ListAuditRequest { from_ms: asked.since_ms()? };
     let trail = web.service.list_audit(web.ask(visitor.caller(), request)).await?.into_inner();
     let lines = trail.filter_map(move |act| {
         let line = match act {
@@ -151,7 +151,7 @@ mod tests {
         assert!(asked.fits(&act("anna", "token revoke")));
         assert!(!asked.fits(&act("annabel", "token revoke")) && !asked.fits(&act("anna", "submit")));
         assert!(Asked::default().fits(&act("anna", "submit")));
-        assert!(Asked { from: "soon".into(), ..Asked::default() }.from_ms().is_err());
+        assert!(Asked { from: "soon".into(), ..Asked::default() }.since_ms().is_err());
     }
 
     #[test]

@@ -87,9 +87,12 @@ struct Contribution {
 }
 
 impl Contribution {
-    /// `4 of 120 (3.3 %)`.
+    /// The share that is disputed: `3.3 %`.
     fn rate(&self) -> String {
-        let permille = (self.disputed * 1_000 + self.supports / 2) / self.supports.max(1);
+        if self.supports == 0 {
+            return "–".to_owned();
+        }
+        let permille = (self.disputed * 1_000 + self.supports / 2) / self.supports;
         format!("{}.{} %", permille / 10, permille % 10)
     }
 }
@@ -216,7 +219,8 @@ pub(super) async fn show(
             can_be_suspended: steward && member.is_active() && !us,
         }
     };
-    let rows: Vec<_> = law.charter.members.values().map(row).collect();
+    let mut rows: Vec<_> = law.charter.members.values().map(row).collect();
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
     html(&MembersPage {
         chart: chart(&rows, &contributed),
         counted: sampled(looked_at, more),
@@ -374,7 +378,7 @@ mod tests {
         assert_eq!(found["acme"], Contribution { supports: 3, disputed: 1, disputes: 0 });
         assert_eq!(found["bolt"], Contribution { supports: 1, disputed: 0, disputes: 1 });
         assert_eq!(found["acme"].rate(), "33.3 %");
-        assert_eq!(Contribution::default().rate(), "0.0 %");
+        assert_eq!(Contribution::default().rate(), "–");
     }
 
     #[test]

@@ -29,7 +29,7 @@ const QUARTERS_SHOWN: usize = 8;
 /// person says first which period they want; the node makes one report at a time, and reads everything for it.
 const RECORDS_UNASKED_MAX: u64 = 200_000;
 /// Rows of a table that stand open; longer ones are folded away.
-const ROWS_OPEN_MAX: usize = 12;
+const ROWS_OPEN_MAX: usize = 30;
 
 /// The period that is asked for.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -138,12 +138,15 @@ struct Told {
 
 impl Told {
     fn of(report: &Report) -> Self {
+        let mut sections: Vec<_> = tables(report).iter().map(section).collect();
+        // What it was computed from stands first in a file, and last on a page.
+        sections.rotate_left(1);
         Self {
             new: report.entries.new,
             at_end: report.entries.at_end,
             disputes: report.disputes.disputes,
             referrals: report.referrals.opened,
-            sections: tables(report).iter().map(section).collect(),
+            sections,
         }
     }
 }

@@ -90,6 +90,8 @@ struct Item {
     languages: Vec<String>,
     support: u32,
     disputes: u32,
+    /// Who disagrees, and why.
+    against: Vec<String>,
     flood: String,
     offers: Vec<Offer>,
     form: Option<Form>,
@@ -195,10 +197,14 @@ fn item(review: l::Review, asked: &Asked, us: &Us) -> Item {
     };
     let offers: Vec<_> = fitting.map(offer).collect();
     let form = open.filter(|_| offers.iter().any(|offer| offer.open)).map(|decision| form(decision, &review.kind));
+    let against = entry.said.iter().filter(|said| said.counts && said.what == "DISPUTE");
+    let reason = |said: &l::Said| if said.reason.is_empty() { "no reason".to_owned() } else { said.reason.clone() };
+    let against = against.map(|said| format!("{}: {}", said.member, reason(said))).collect();
     let (tone, what) = told(&review.kind, &review.by, review.deadline_ms);
     Item {
         tone,
         what,
+        against,
         flood: review.flood.map(|flood| flood_text(&flood)).unwrap_or_default(),
         id: review.id,
         kind: review.kind,
@@ -449,6 +455,24 @@ mod tests {
         let keep = Asked { decision: "keep".into(), ..asked };
         assert!(item(review("due"), &keep, &us(Roles::FULL, true)).form.is_none());
         assert!(item(review("due"), &keep, &us(Roles::FULL, false)).form.is_none());
+    }
+
+    #[test]
+    fn whoever_decides_reads_who_disagrees_and_why() {
+        let said = |reason: &str, counts| l::Said {
+            member: "bolt".into(),
+            what: "DISPUTE".into(),
+            reason: reason.into(),
+            counts,
+            ..Default::default()
+        };
+        let entry = l::Entry {
+            said: vec![said("news-reporting", true), said("", true), said("mistake", false)],
+            ..Default::default()
+        };
+        let shown =
+            item(l::Review { entry: Some(entry), ..review("disputed") }, &Asked::default(), &us(Roles::FULL, true));
+        assert_eq!(shown.against, ["bolt: news-reporting", "bolt: no reason"]);
     }
 
     #[test]

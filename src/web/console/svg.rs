@@ -97,17 +97,17 @@ impl Chart {
 
     /// Columns beside each other, in which the series stand on top of one another: for counts by day.
     pub fn stacked(&self) -> Drawn {
-        self.figure(|drawn, out| columns(drawn, out))
+        self.figure(columns)
     }
 
     /// A line for each series: for values that are no parts of a whole.
     pub fn lines(&self) -> Drawn {
-        self.figure(|drawn, out| polylines(drawn, out))
+        self.figure(polylines)
     }
 
     /// A bar for each place, the greatest first, in which the series stand behind one another: for counts by label.
     pub fn bars(&self) -> Drawn {
-        self.whole(&self.greatest(), |drawn, out| bars(drawn, out))
+        self.whole(&self.greatest(), bars)
     }
 
     fn figure(&self, draw: impl Fn(&Self, &mut String)) -> Drawn {
@@ -217,9 +217,9 @@ fn push(out: &mut String, line: fmt::Arguments<'_>) {
     fmt::Write::write_fmt(out, line).unwrap_or_default();
 }
 
-/// `1,234`.
+/// `1 234`, with narrow spaces, as everywhere on the pages.
 fn shown(count: u64) -> String {
-    crate::report::tables::grouped(count, ',')
+    super::pieces::count(count)
 }
 
 /// The part that `value` is of `most`, in `room`: rounded down, but what is there is seen.
@@ -432,7 +432,7 @@ fn bars(chart: &Chart, out: &mut String) {
 }
 
 /// Characters of a name that fit beside its figure on a phone.
-const NAME_CHARS_MAX: usize = 36;
+const NAME_CHARS_MAX: usize = 44;
 
 fn shortened(name: &str) -> String {
     if name.chars().count() <= NAME_CHARS_MAX {
@@ -463,9 +463,10 @@ mod tests {
         for drawn in [two().stacked(), two().lines(), two().bars()] {
             let html = drawn.to_string();
             let cells = between(&html, "<td class=\"num\">", "</td>");
-            assert_eq!(cells, ["0", "5", "3", "0", "1,200", "34", "7", "0"]);
+            assert_eq!(cells, ["0", "5", "3", "0", "1\u{202f}200", "34", "7", "0"]);
             let titles = between(&html, "><title>", "</title>");
-            for (place, member, value) in [(2, "acme", "3"), (3, "acme", "1,200"), (1, "bolt", "5"), (3, "bolt", "34")]
+            for (place, member, value) in
+                [(2, "acme", "3"), (3, "acme", "1\u{202f}200"), (1, "bolt", "5"), (3, "bolt", "34")]
             {
                 let words = format!("2026-11-0{place}: {member} {value}");
                 assert!(titles.contains(&words.as_str()), "{words} in {titles:?}");

@@ -62,7 +62,8 @@ struct SyncPage {
     page: Page,
     peers: Vec<Peer>,
     refused: Vec<Refused>,
-    refusals: Drawn,
+    /// By reason; none where nobody was refused.
+    refusals: Option<Drawn>,
     forks: Vec<Fork>,
     status: l::StatusResponse,
     digest: String,
@@ -103,7 +104,7 @@ async fn page(web: &Web, visitor: &Visitor, said: &Said, verified: Option<Verifi
     html(&SyncPage {
         peers: answer.peers.iter().map(|p| peer(p, page.now)).collect(),
         refused: answer.refused.iter().rev().take(REFUSED_SHOWN_MAX).map(refused).collect(),
-        refusals: refusals(&answer.refusals),
+        refusals: (!answer.refusals.is_empty()).then(|| refusals(&answer.refusals)),
         forks: forked.map(fork).collect(),
         digest: hex(&status.view_digest),
         reasons: saying::reasons(),
@@ -298,7 +299,7 @@ mod tests {
             page: page(role, Nav::Sync),
             peers: vec![peer(&state, NOW)],
             refused: vec![refused(&connection)],
-            refusals: refusals(&[l::RefusalCount { reason: words(), count: 1 }]),
+            refusals: Some(refusals(&[l::RefusalCount { reason: words(), count: 1 }])),
             forks: vec![Fork { member: words(), log_no: 0, lane: words(), at: 7 }],
             status: l::StatusResponse { health_reasons: vec![words()], ..Default::default() },
             digest: words(),

@@ -285,7 +285,7 @@ async fn a_viewers_forms_change_nothing() {
     ];
     let mine = ["/login", "/logout"];
     for path in routes().into_iter().filter(|path| !path.starts_with("/v1/") && !mine.contains(&path.as_str())) {
-        let asked = post(&path).html().session(&browser.key).from_page(house.at).form(&fields);
+        let asked = post(&path).html().session(&browser.key).of_our_page(house.at).form(&fields);
         let answer = asked.to(house.at).await;
         assert!(answer.status >= 300, "{path}: {answer:?}");
     }

@@ -67,7 +67,7 @@ async fn a_body_that_is_too_long_is_refused() {
         (
             post("/logout")
                 .session(&anna.key)
-                .from_page(house.at)
+                .of_our_page(house.at)
                 .with("content-type", "application/x-www-form-urlencoded"),
             "a form",
         ),
@@ -90,7 +90,7 @@ async fn a_body_that_is_too_long_is_refused() {
             assert_eq!(answer.status, 413, "{what} in pieces: {answer:?}");
         }
     }
-    let long = post("/logout").session(&anna.key).from_page(house.at).form(&[("csrf", &"a".repeat(8 << 10))]);
+    let long = post("/logout").session(&anna.key).of_our_page(house.at).form(&[("csrf", &"a".repeat(8 << 10))]);
     assert_eq!(long.to(house.at).await.status, 413);
     assert_eq!(get("/healthz").to(house.at).await.status, 200);
     house.close().await;
@@ -114,7 +114,7 @@ async fn files_are_few_and_not_too_long() {
     let anna = house.sign_in(&house.person("anna", Role::Reviewer)).await;
     let kind = "multipart/form-data; boundary=x";
     let api = || post("/v1/lookup").bearer(&token);
-    let page = || post("/submit/file").session(&anna.key).from_page(house.at).with("x-csrf-token", &anna.csrf);
+    let page = || post("/submit/file").session(&anna.key).of_our_page(house.at).with("x-csrf-token", &anna.csrf);
     for (name, asked) in [("the API", api()), ("the page", page())] {
         for (what, body) in [("too many", parts(2_000, 1)), ("too long", parts(2, UPLOAD_BYTES_MAX / 2))] {
             let answer = asked.clone().body(kind, body).to(house.at).await;
@@ -136,7 +136,7 @@ async fn files_are_few_and_not_too_long() {
     }
     // A part that proves the session comes first, or the file is not read.
     let forged =
-        post("/submit/file").session(&anna.key).from_page(house.at).body(kind, parts(1, 10)).to(house.at).await;
+        post("/submit/file").session(&anna.key).of_our_page(house.at).body(kind, parts(1, 10)).to(house.at).await;
     assert_eq!(forged.status, 403, "{forged:?}");
     assert_eq!(get("/healthz").to(house.at).await.status, 200);
     house.close().await;

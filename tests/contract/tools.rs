@@ -18,6 +18,8 @@ const PACKAGES: &str =
 pub fn python() -> Option<PathBuf> {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
     let python = std::env::var_os("STAYDOWN_PYTHON").map_or(ours, PathBuf::from);
+    // It is called from other folders.
+    let python = std::path::absolute(python).unwrap();
     let has_all = Command::new(&python).args(["-c", PACKAGES]).output().is_ok_and(|output| output.status.success());
     if has_all {
         return Some(python);

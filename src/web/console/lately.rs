@@ -96,13 +96,21 @@ impl Lately {
 }
 
 /// A figure, and until when it is good.
-#[derive(Default)]
-struct Kept<T>(Mutex<Option<(Instant, T)>>);
+struct Kept<T> {
+    last: Mutex<Option<(Instant, T)>>,
+    fresh_min: Duration,
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self { last: Mutex::new(None), fresh_min: FRESH_MIN }
+    }
+}
 
 impl<T: Clone> Kept<T> {
     /// The figure; counted by one caller for all who ask meanwhile.
     async fn fresh<F: Future<Output = Result<T, Status>>>(&self, count: impl FnOnce() -> F) -> Result<T, Status> {
-        let mut kept = self.0.lock().await;
+        let mut kept = self.last.lock().await;
         let began = clock::instant();
         if let Some((until, figure)) = kept.as_ref()
             && began < *until
@@ -111,12 +119,12 @@ impl<T: Clone> Kept<T> {
         }
         let figure = count().await?;
         let ended = clock::instant();
-        *kept = Some((ended + FRESH_MIN.max((ended - began) * FRESH_FACTOR), figure.clone()));
+        *kept = Some((ended + self.fresh_min.max((ended - began) * FRESH_FACTOR), figure.clone()));
         Ok(figure)
     }
 
     async fn forget(&self) {
-        *self.0.lock().await = None;
+        *self.last.lock().await = None;
     }
 }
 
@@ -216,7 +224,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_counted_is_kept_until_it_is_forgotten() {
-        let kept = Kept::<u32>::default();
+        let kept = Kept { fresh_min: Duration::from_secs(3_600), ..Kept::<u32>::default() };
         let long = async |figure: u32| kept.fresh(|| async move { Ok(figure) }).await.unwrap();
         assert_eq!((long(1).await, long(2).await), (1, 1));
         kept.forget().await;

@@ -60,6 +60,7 @@ pub struct Chrome {
 
 impl Chrome {
     /// The browser, or nothing where there is none and none is required.
+    #[expect(clippy::print_stdout, reason = "says what was skipped")]
     pub fn shared() -> Option<Arc<Self>> {
         let program = PathBuf::from(env::var_os("STAYDOWN_CHROMIUM").unwrap_or_else(|| CHROMIUM.into()));
         if !program.exists() {
@@ -169,6 +170,7 @@ fn target_folder() -> PathBuf {
 }
 
 /// The text of axe-core, or nothing where it is missing and not required. `.ci/run` puts it there.
+#[expect(clippy::print_stdout, reason = "says what was skipped")]
 pub fn axe() -> Option<String> {
     let usual = || target_folder().join("axe/axe.min.js").into_os_string();
     let path = PathBuf::from(env::var_os("STAYDOWN_AXE").unwrap_or_else(usual));

@@ -205,14 +205,14 @@ async fn after_signing_in_nobody_is_sent_to_another_site() {
         "evil.example",
         "",
     ] {
-        let asked = post("/login").from_page(house.at).form(&[("token", &token), ("next", next)]);
+        let asked = post("/login").of_our_page(house.at).form(&[("token", &token), ("next", next)]);
         let answer = asked.to(house.at).await;
         assert_eq!((answer.status, answer.header("location")), (303, Some("/")), "{next:?}: {answer:?}");
         assert_eq!(answer.headers.iter().filter(|(name, _)| name == "set-cookie").count(), 1, "{answer:?}");
         let page = get(&format!("/login?next={}", crate::wire::encoded(next))).html().to(house.at).await;
         assert!(!page.text().contains("evil.example") && !page.text().contains("javascript:"), "{page:?}");
     }
-    let asked = post("/login").from_page(house.at).form(&[("token", &token), ("next", "/list?q=a")]);
+    let asked = post("/login").of_our_page(house.at).form(&[("token", &token), ("next", "/list?q=a")]);
     assert_eq!(asked.to(house.at).await.header("location"), Some("/list?q=a"));
     // Whoever is sent to sign in comes back to where they were, on this site.
     let sent = get("//evil.example/x").html().to(house.at).await;

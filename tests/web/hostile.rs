@@ -220,7 +220,7 @@ async fn forms_that_hold_markup_come_back_as_text() {
     let mut fields: Vec<(&str, &str)> = keys.iter().map(|key| (*key, text.as_str())).collect();
     fields.push(("csrf", &browser.csrf));
     for path in routes().into_iter().filter(|path| !path.starts_with("/v1/") && path != "/logout") {
-        let asked = crate::wire::post(&path).html().session(&browser.key).from_page(house.at).form(&fields);
+        let asked = crate::wire::post(&path).html().session(&browser.key).of_our_page(house.at).form(&fields);
         let answer = asked.to(house.at).await;
         assert!(answer.status < 500, "{path}: {answer:?}");
         is_only_text(&path, &answer);
@@ -237,7 +237,7 @@ async fn forms_that_hold_markup_come_back_as_text() {
             "--x\r\ncontent-disposition: form-data; name=\"csrf\"\r\n\r\n{}\r\n--x\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{name}\"\r\ncontent-type: text/html\r\n\r\n{text}\r\n--x--\r\n",
             browser.csrf
         );
-        let asked = crate::wire::post("/submit/file").html().session(&browser.key).from_page(house.at);
+        let asked = crate::wire::post("/submit/file").html().session(&browser.key).of_our_page(house.at);
         let answer = asked.body("multipart/form-data; boundary=x", body).to(house.at).await;
         assert!(answer.status < 500, "{name}: {answer:?}");
         is_only_text(&name, &answer);

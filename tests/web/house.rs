@@ -124,7 +124,7 @@ impl House {
 }
 
 pub async fn sign_in_at(at: SocketAddr, token: &str) -> Answer {
-    post("/login").from_page(at).form(&[("token", token), ("next", "/")]).to(at).await
+    post("/login").of_our_page(at).form(&[("token", token), ("next", "/")]).to(at).await
 }
 
 /// A browser that is signed in.

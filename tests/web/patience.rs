@@ -52,14 +52,17 @@ async fn whoever_drips_is_let_go_and_others_are_served() {
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r".to_vec(),
         head(post("/v1/lookup").bearer(&token).with("content-type", "application/json")),
         head(post("/v1/lookup").bearer(&token).with("content-type", "multipart/form-data; boundary=x")),
-        head(post("/login").from_page(at).with("content-type", "application/x-www-form-urlencoded")),
+        head(post("/login").of_our_page(at).with("content-type", "application/x-www-form-urlencoded")),
         head(
-            post("/logout").session(&anna.key).from_page(at).with("content-type", "application/x-www-form-urlencoded"),
+            post("/logout")
+                .session(&anna.key)
+                .of_our_page(at)
+                .with("content-type", "application/x-www-form-urlencoded"),
         ),
         head(
             post("/submit/file")
                 .session(&anna.key)
-                .from_page(at)
+                .of_our_page(at)
                 .with("x-csrf-token", &anna.csrf)
                 .with("content-type", "multipart/form-data; boundary=x"),
         ),

@@ -20,7 +20,7 @@ async fn a_session_is_a_new_one_and_no_script_or_site_reads_it() {
     let token = house.person("anna", Role::Reviewer);
     // Whoever planted a cookie before does not hold the session afterwards.
     let planted = "A".repeat(43);
-    let asked = post("/login").from_page(house.at).session(&planted).form(&[("token", &token)]);
+    let asked = post("/login").of_our_page(house.at).session(&planted).form(&[("token", &token)]);
     let answer = asked.to(house.at).await;
     let (key, flags) = answer.cookie("staydown_session").unwrap();
     assert!(key != planted && key.len() == 43, "{answer:?}");
@@ -34,7 +34,7 @@ async fn a_session_is_a_new_one_and_no_script_or_site_reads_it() {
     // Behind a proxy that ends TLS, browsers send it over TLS only.
     let config = WebConfig { allow_plaintext: true, ..WebConfig::default() };
     let proxied = house.serve(&config, fast()).await;
-    let asked = post("/login").from_page(proxied).with("x-forwarded-proto", "https").form(&[("token", &token)]);
+    let asked = post("/login").of_our_page(proxied).with("x-forwarded-proto", "https").form(&[("token", &token)]);
     assert!(asked.to(proxied).await.cookie("staydown_session").unwrap().1.contains("Secure"));
     // Nobody is signed in twice under one key.
     let [one, two] = [sign_in_at(house.at, &token).await, sign_in_at(house.at, &token).await];
@@ -89,7 +89,7 @@ async fn sessions_end_with_their_token_and_there_are_only_so_many() {
     assert_eq!(get("/list").html().session(&others[0].key).to(house.at).await.status, 200);
 
     // Signing out ends one, and tells the browser.
-    let asked = post("/logout").session(&others[0].key).from_page(house.at).form(&[("csrf", &others[0].csrf)]);
+    let asked = post("/logout").session(&others[0].key).of_our_page(house.at).form(&[("csrf", &others[0].csrf)]);
     let answer = asked.to(house.at).await;
     assert!(answer.cookie("staydown_session").unwrap().1.contains("Max-Age=0"), "{answer:?}");
     assert!(refuses(&get("/list").html().session(&others[0].key).to(house.at).await));
@@ -128,7 +128,7 @@ async fn every_answer_wears_the_same_headers() {
     let browser = house.sign_in(&admin).await;
     let css = get("/login").html().to(house.at).await.text();
     let css = css.split('"').find(|text| text.starts_with("/assets/") && text.ends_with(".css")).unwrap().to_owned();
-    let too_much = post("/login").from_page(house.at).with("content-length", "999999999");
+    let too_much = post("/login").of_our_page(house.at).with("content-length", "999999999");
     for asked in [
         get("/").html().session(&browser.key),
         get("/login").html(),
@@ -140,7 +140,7 @@ async fn every_answer_wears_the_same_headers() {
         get("/v1/tokens").bearer(&token),
         get("/v1/nothing").bearer(&token),
         get("/nothing").html().session(&browser.key),
-        ask("DELETE", "/list").session(&browser.key).from_page(house.at).with("x-csrf-token", &browser.csrf),
+        ask("DELETE", "/list").session(&browser.key).of_our_page(house.at).with("x-csrf-token", &browser.csrf),
         get("/members").html(),
         get("/healthz").with("host", "evil.example"),
         post("/logout").session(&browser.key).form(&[]),

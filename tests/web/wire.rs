@@ -51,7 +51,7 @@ impl Ask {
     }
 
     /// As a browser sends a form of our own page.
-    pub fn from_page(self, at: SocketAddr) -> Self {
+    pub fn of_our_page(self, at: SocketAddr) -> Self {
         self.with("origin", &format!("http://{at}")).with("sec-fetch-site", "same-origin")
     }
 
@@ -130,15 +130,8 @@ impl Wire {
 
     /// More of what comes; false: the connection has ended.
     async fn more(&mut self) -> bool {
-        let mut part = [0; 16 << 10];
-        let read = timeout(DEADLINE, self.stream.read(&mut part)).await;
-        match read.expect("the other side says something, or goes") {
-            Ok(0) | Err(_) => false,
-            Ok(count) => {
-                self.read.extend(&part[..count]);
-                true
-            }
-        }
+        let read = timeout(DEADLINE, self.stream.read_buf(&mut self.read)).await;
+        !matches!(read.expect("the other side says something, or goes"), Ok(0) | Err(_))
     }
 
     /// Waits until the other side has closed, and returns what it said until then.

@@ -322,7 +322,7 @@ async fn dispatch(command: Command, at: &Invocation) -> Outcome {
 
 /// The document, as the node serves it under `/v1/openapi.json`.
 fn openapi(terminal: Terminal) -> Outcome {
-    let written = crate::web::api::document().to_pretty_json();
+    let written = crate::web::api::document();
     terminal.data(written.map_err(|error| Failure::new(Exit::Bug, error.to_string()))?)?;
     Ok(Exit::Ok)
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -15,6 +15,7 @@ use utoipa::openapi::{
 use utoipa::{PartialSchema as _, ToSchema as _};
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::net::request_id::REQUEST_ID;
 use crate::web::Web;
 use crate::web::problem::{PROBLEM_JSON, Problem};
 
@@ -53,12 +54,31 @@ pub(super) fn routes() -> OpenApiRouter<Web> {
 
 /// The document, for whoever has a token.
 async fn serve() -> Response {
-    static TEXT: LazyLock<String> = LazyLock::new(|| document().to_json().unwrap_or_default());
+    static TEXT: LazyLock<String> = LazyLock::new(|| document().unwrap_or_default());
     ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
 }
 
-/// The OpenAPI document.
-pub fn document() -> OpenApi {
+/// The OpenAPI document, as JSON that people can read.
+///
+/// # Errors
+/// It cannot be written, which is a mistake of ours.
+pub fn document() -> Result<String, serde_json::Error> {
+    // utoipa writes u-int64 where the registry of formats has uint64.
+    described().to_pretty_json().map(|text| text.replace("\"format\": \"u-int", "\"format\": \"uint"))
+}
+
+/// All operations, each with what is the same for all of them.
+fn described() -> OpenApi {
+    let mut document = assembled();
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        operations.into_iter().flatten().for_each(complete);
+    }
+    document
+}
+
+/// What the operations say of themselves, under one head.
+fn assembled() -> OpenApi {
     let (_, operations) = super::operations().split_for_parts();
     let info = InfoBuilder::new()
         .title("staydown")
@@ -83,12 +103,7 @@ pub fn document() -> OpenApi {
         .security_scheme("token", SecurityScheme::Http(scheme))
         .build();
     let head = OpenApiBuilder::new().info(info).tags(Some(tags)).components(Some(components)).build();
-    let mut document = head.merge_from(operations);
-    for item in document.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
-        operations.into_iter().flatten().for_each(complete);
-    }
-    document
+    head.merge_from(operations)
 }
 
 /// Adds what is the same for each operation.
@@ -99,6 +114,17 @@ fn complete(operation: &mut Operation) {
     let needed = format!("A token needs {scopes}.");
     let text = if description.is_empty() { needed } else { format!("{description}\n\n{needed}") };
     operation.description = Some(text);
+    let name = ParameterBuilder::new()
+        .name(REQUEST_ID)
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .schema(Some(String::schema()))
+        .description(Some(
+            "Names the request in the node's log and in what it is answered: 8 to 64 letters, digits, - and _; another one is \
+             replaced.",
+        ))
+        .build();
+    operation.parameters.get_or_insert_default().push(RefOr::T(name));
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         body.required = Some(Required::True);
     }
@@ -147,7 +173,7 @@ mod tests {
     /// Method, path and description of every operation.
     fn operations() -> Vec<(String, String, Operation)> {
         let mut all = Vec::new();
-        for (path, item) in document().paths.paths {
+        for (path, item) in described().paths.paths {
             let methods = [("get", item.get), ("post", item.post), ("put", item.put), ("delete", item.delete)];
             all.extend(methods.into_iter().filter_map(|(m, op)| Some((m.to_owned(), path.clone(), op?))));
         }
@@ -179,9 +205,10 @@ mod tests {
 
     #[test]
     fn every_schema_that_is_named_is_there() {
-        let text = document().to_json().unwrap();
+        let text = document().unwrap();
         let document: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(document["openapi"], "3.1.0");
+        assert!(text.contains("\"format\": \"uint64\"") && !text.contains("u-int"));
         let schemas = document["components"]["schemas"].as_object().unwrap();
         let named: BTreeSet<_> =
             text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()).collect();

@@ -279,7 +279,7 @@ pub enum ConfigError {
     },
     /// More than one mistake, by line.
     #[error("the settings have {} mistakes: {}", .0.len(), told(.0).join("; "))]
-    Several(Vec<ConfigError>),
+    Several(Vec<Self>),
     /// A value that the key cannot have.
     #[error("{at}: {key} is {got:?}, expected {expected}")]
     Value {

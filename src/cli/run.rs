@@ -36,7 +36,7 @@ pub(super) async fn run(args: &RunArgs, at: &Invocation) -> Outcome {
             terminal.talk(format!("ready: peers on {}, local service on {socket}{console}", ready.peer));
             take_up_settings(&begun, || at.config_with(listen(args)), ready.reloads.subscribe()).await;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         ended = Box::pin(node::run(config, ready, stop)) => {
@@ -149,8 +149,13 @@ fn stop_signals(
         }
         let _told = second.send(());
     };
-    tokio::spawn(first_word);
+    spawn(first_word);
     Ok((async move { drop(is_first.await) }, async move { drop(is_second.await) }))
+}
+
+#[expect(clippy::disallowed_methods, reason = "it waits for signals for as long as the process lives")]
+fn spawn(signals: impl Future<Output = ()> + Send + 'static) {
+    drop(tokio::spawn(signals));
 }
 
 /// A thread of its own: a read of stdin cannot be cancelled, and must not hold up the end of the runtime.

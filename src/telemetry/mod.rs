@@ -17,7 +17,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::JsonFields;
 use tracing_subscriber::layer::{Filter, Layer, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, fmt, reload};
 
 use crate::config::{Config, LogConfig, LogFormat};
@@ -58,20 +58,20 @@ pub fn start(config: &Config, colour: bool) -> Result<Telemetry, String> {
         let traces = log.otlp_endpoint.as_deref().map(otel::Traces::to).transpose()?;
         let layer = traces.as_ref().map(|traces| traces.layer().with_filter(harmless(asked(log))));
         let (lines, refilter) = lines(log, colour, io::stderr);
-        started(tracing_subscriber::registry().with(layer).with(lines).try_init(), refilter);
+        started(tracing_subscriber::registry().with(layer).with(lines).try_init().is_ok(), refilter);
         Ok(Telemetry { traces })
     }
     #[cfg(not(feature = "otel"))]
     {
         let (lines, refilter) = lines(log, colour, io::stderr);
-        started(tracing_subscriber::registry().with(lines).try_init(), refilter);
+        started(tracing_subscriber::registry().with(lines).try_init().is_ok(), refilter);
         Ok(Telemetry::default())
     }
 }
 
 /// Whoever was first goes on logging.
-fn started(started: Result<(), TryInitError>, refilter: Refilter) {
-    if started.is_ok() {
+fn started(started: bool, refilter: Refilter) {
+    if started {
         drop(LINES.set(refilter));
     }
 }

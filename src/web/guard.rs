@@ -140,7 +140,7 @@ impl Seen {
             self.meters.refused(&problem.reason);
         }
         let (status, reason, took_ms) =
-            (status.as_u16(), problem.map(|problem| problem.reason.as_str()), took.as_millis());
+            (status.as_u16(), problem.map(|problem| &*problem.reason), took.as_millis());
         let _in = self.span.enter();
         match status {
             // Said on purpose, and to probes again and again.

@@ -31,7 +31,7 @@ pub const UPLOADS_MAX: usize = 4;
 /// A form of the console without a file.
 pub const FORM_BYTES_MAX: usize = 64 << 10;
 /// All headers of one request.
-pub const HEADER_BYTES_MAX: usize = 16 << 10;
+pub const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Headers of one request.
 pub const HEADERS_MAX: usize = 100;
 /// Requests at once on one HTTP/2 connection.

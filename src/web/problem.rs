@@ -30,17 +30,22 @@ pub struct Problem {
     #[schema(minimum = 400, maximum = 599)]
     pub status: u16,
     /// What was wrong: what came, and what was expected.
-    pub detail: String,
+    #[schema(value_type = String)]
+    pub detail: Box<str>,
     /// Id of the request, as it stands in the node's log.
-    pub instance: String,
+    #[schema(value_type = String)]
+    pub instance: Box<str>,
     /// Short name, as in the gRPC trailer staydown-reason; FIELD: a field is wrong.
-    pub reason: String,
+    #[schema(value_type = String)]
+    pub reason: Box<str>,
     /// The field that is to blame.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub field: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub field: Option<Box<str>>,
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fix: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub fix: Option<Box<str>>,
 }
 
 /// What a status of gRPC is in HTTP.
@@ -61,14 +66,14 @@ pub fn http_status(code: Code) -> StatusCode {
 
 impl Problem {
     /// One that no call of the service has.
-    pub fn new(status: StatusCode, reason: &str, detail: impl Into<String>) -> Self {
+    pub fn new(status: StatusCode, reason: &str, detail: impl Into<Box<str>>) -> Self {
         Self {
             r#type: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             detail: detail.into(),
-            instance: request_id().to_string(),
-            reason: reason.to_owned(),
+            instance: request_id().as_str().into(),
+            reason: reason.into(),
             field: None,
             fix: None,
         }
@@ -76,13 +81,13 @@ impl Problem {
 
     /// The same with what to do about it.
     #[must_use]
-    pub fn with_fix(self, fix: impl Into<String>) -> Self {
+    pub fn with_fix(self, fix: impl Into<Box<str>>) -> Self {
         Self { fix: Some(fix.into()), ..self }
     }
 
     /// The same with the field that is to blame.
     #[must_use]
-    pub fn with_field(self, field: impl Into<String>) -> Self {
+    pub fn with_field(self, field: impl Into<Box<str>>) -> Self {
         Self { field: Some(field.into()), ..self }
     }
 }
@@ -96,8 +101,8 @@ impl From<Status> for Problem {
         let fix = info.and_then(|info| info.metadata.get("fix").cloned());
         let violation = details.bad_request().and_then(|bad| bad.field_violations.first());
         Self {
-            field: violation.map(|violation| violation.field.clone()),
-            fix: fix.filter(|fix| !fix.is_empty()),
+            field: violation.map(|violation| violation.field.as_str().into()),
+            fix: fix.filter(|fix| !fix.is_empty()).map(Into::into),
             ..Self::new(http_status(status.code()), &reason.unwrap_or_else(|| "BUG".to_owned()), status.message())
         }
     }
@@ -130,12 +135,12 @@ mod tests {
     fn a_refusal_keeps_its_reason_field_and_fix() {
         let status = bad_field_with_fix("signals[0].value", "has 3 digits, expected 64", "HASH", "give all of it");
         let problem = Problem::from(status);
-        assert_eq!((problem.status, problem.title, problem.reason.as_str()), (400, "Bad Request", "HASH"));
+        assert_eq!((problem.status, problem.title, &*problem.reason), (400, "Bad Request", "HASH"));
         assert_eq!(
             (problem.field.as_deref(), problem.fix.as_deref()),
             (Some("signals[0].value"), Some("give all of it"))
         );
-        assert_eq!(problem.detail, "signals[0].value: has 3 digits, expected 64");
+        assert_eq!(&*problem.detail, "signals[0].value: has 3 digits, expected 64");
         let plain = Problem::from(refuse(Code::NotFound, "NOT_FOUND", "no such entry"));
         assert_eq!((plain.status, plain.field, plain.fix), (404, None, None));
     }

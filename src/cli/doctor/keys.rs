@@ -130,7 +130,7 @@ fn seal(keys: &NodeKeys, member: &Member, found: &mut Findings) {
     match (ours, member.seal_key) {
         (Some(ours), Some(listed)) if ours == listed => found.ok("keys", "the seal key is the charter's"),
         (None, None) => {
-            found.warn("keys", "there is no seal key: accounts cannot be looked up here", "staydown key rotate --seal")
+            found.warn("keys", "there is no seal key: accounts cannot be looked up here", "staydown key rotate --seal");
         }
         (_, _) => found.warn(
             "keys",

@@ -203,7 +203,7 @@ fn told(dialled: Vec<(String, String, Result<(), ConnectError>)>, found: &mut Fi
     for (name, endpoint, outcome) in dialled {
         match outcome {
             Ok(()) => {
-                found.ok("peers", format!("{name} at {endpoint}: reached, and it has the key that the charter lists"))
+                found.ok("peers", format!("{name} at {endpoint}: reached, and it has the key that the charter lists"));
             }
             Err(error) => {
                 let refused = matches!(error, ConnectError::Refused { .. });

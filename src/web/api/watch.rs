@@ -76,7 +76,7 @@ async fn watch(asking: Asking, headers: HeaderMap, Filters(from): Filters<From>)
     // The first comes at once. A bookmark that is too old is refused as any request is.
     let first = events.next().await.transpose()?;
     let events = stream::iter(first.map(Ok)).chain(events);
-    let events = events.map(|event| Ok::<_, Infallible>(event.map_or_else(|status| farewell(status), told)));
+    let events = events.map(|event| Ok::<_, Infallible>(event.map_or_else(farewell, told)));
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
 }
 

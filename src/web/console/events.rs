@@ -139,7 +139,7 @@ impl Hub {
         let receiver = self.told.subscribe();
         let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::replace(&mut *watching, true) {
-            tokio::spawn(run(self.clone(), web.clone()));
+            spawn(run(self.clone(), web.clone()));
         }
         Some((receiver, place))
     }
@@ -150,6 +150,11 @@ impl Hub {
         *watching = self.told.receiver_count() > 0;
         !*watching
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the watch ends by itself when nobody listens any more")]
+fn spawn(watch: impl Future<Output = ()> + Send + 'static) {
+    drop(tokio::spawn(watch));
 }
 
 /// A listener's place, given back when its connection ends.

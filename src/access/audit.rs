@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -66,14 +66,7 @@ impl Audit {
     /// It cannot be opened for writing.
     pub fn open(data: &Path) -> Result<Self, AuditError> {
         let audit = Self { folder: Some(data.to_owned()), part_bytes_max: PART_BYTES_MAX, now: Mutex::default() };
-        let path = data.join(AUDIT_FILE);
-        let mut file = open_part(&path)?;
-        // A line that a crash has torn ends here, so that it takes no other with it.
-        let torn = fs::read(&path).is_ok_and(|bytes| bytes.last().is_some_and(|last| *last != b'\n'));
-        if torn {
-            file.write_all(b"\n").map_err(|source| AuditError { path, source })?;
-        }
-        *audit.current() = Some(file);
+        *audit.current() = Some(open_part(&data.join(AUDIT_FILE))?);
         Ok(audit)
     }
 
@@ -103,7 +96,7 @@ impl Audit {
         line.push(b'\n');
         let mut current = self.current();
         let long =
-            current.as_ref().and_then(|file| file.metadata().ok()).is_none_or(|m| m.len() >= self.part_bytes_max);
+            current.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|m| m.len() >= self.part_bytes_max);
         if long {
             *current = None;
             turn_over(folder).map_err(fail)?;
@@ -112,7 +105,12 @@ impl Audit {
             Some(file) => file,
             none => none.insert(open_part(&path)?),
         };
-        file.write_all(&line).and_then(|()| file.sync_data()).map_err(fail)
+        let written = file.write_all(&line).and_then(|()| file.sync_data());
+        if written.is_err() {
+            // What was half written is ended when the part is opened again.
+            *current = None;
+        }
+        written.map_err(fail)
     }
 
     /// Hands over every act since `from`, oldest first, until `take` has had enough (`false`). Lines that were torn by a
@@ -162,8 +160,20 @@ fn part(folder: &Path, number: usize) -> PathBuf {
 }
 
 fn open_part(path: &Path) -> Result<File, AuditError> {
-    let opened = File::options().create(true).append(true).mode(0o600).open(path);
-    opened.map_err(|source| AuditError { path: path.to_owned(), source })
+    let open = || -> io::Result<File> {
+        let mut file = File::options().create(true).read(true).append(true).mode(0o600).open(path)?;
+        let length = file.metadata()?.len();
+        let mut last = [b'\n'];
+        if length > 0 {
+            file.read_exact_at(&mut last, length - 1)?;
+        }
+        // A line that a crash or a full disk has torn ends here, so that it takes no other with it.
+        if last != [b'\n'] {
+            file.write_all(b"\n")?;
+        }
+        Ok(file)
+    };
+    open().map_err(|source| AuditError { path: path.to_owned(), source })
 }
 
 /// The part that is written becomes the first of the older ones; the oldest goes.
@@ -187,7 +197,7 @@ mod tests {
     use crate::access::{Scopes, Via};
 
     fn caller() -> Caller {
-        Caller { name: "anna".into(), scopes: Scopes::default(), via: Via::Console }
+        Caller { name: "anna".into(), scopes: Scopes::default(), via: Via::Console, token: None }
     }
 
     fn note(audit: &Audit, at: u64) {
@@ -234,6 +244,24 @@ mod tests {
         (1..=count).for_each(|at| note(&audit, at));
         assert_eq!(times(&audit, 0), (6..=count).collect::<Vec<_>>());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), PARTS_MAX);
+    }
+
+    #[test]
+    fn a_part_that_cannot_be_opened_costs_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Audit { part_bytes_max: 1, ..Audit::open(folder.path()).unwrap() };
+        note(&audit, 1);
+        let did = Did { action: "a", target: "", outcome: "OK" };
+        *audit.current() = None;
+        fs::rename(folder.path().join(AUDIT_FILE), folder.path().join("kept")).unwrap();
+        fs::create_dir(folder.path().join(AUDIT_FILE)).unwrap();
+        for _ in 0..PARTS_MAX {
+            assert!(audit.note(&caller(), "r", TimeMs(2), &did).is_err());
+        }
+        fs::remove_dir(folder.path().join(AUDIT_FILE)).unwrap();
+        fs::rename(folder.path().join("kept"), folder.path().join(AUDIT_FILE)).unwrap();
+        note(&audit, 3);
+        assert_eq!(times(&audit, 0), [1, 3]);
     }
 
     #[test]

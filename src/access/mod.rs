@@ -8,16 +8,28 @@ pub mod scope;
 pub mod session;
 pub mod token;
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use thiserror::Error;
+use tokio::sync::watch;
 
 pub use self::audit::{Act, Audit, AuditError};
 pub use self::scope::{Role, Scope, Scopes};
-pub use self::session::{Session, SessionKey};
-pub use self::token::{Secret, Token, TokenError, Tokens};
+pub use self::session::{Session, SessionId, SessionKey};
+pub use self::token::{Secret, Token, TokenError, TokenId, Tokens};
+use crate::clock;
 use crate::replica::ids::TimeMs;
+
+/// Acts that need no more than reading, and are noted all the same, such as exports: so many at once of one token, and one a
+/// second from then on. Whoever may only read must not push what others did out of the trail.
+const READERS_NOTES_BURST: NonZeroU32 = NonZeroU32::new(60).expect("60 is not 0");
+
+/// How often an open stream looks whether its token stands, whatever the clock does.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Who asks, as far as the node knows: from a token, or a session that one opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +40,8 @@ pub struct Caller {
     pub scopes: Scopes,
     /// By which door it came.
     pub via: Via,
+    /// Its token; none: the node asks itself.
+    pub token: Option<TokenId>,
 }
 
 /// The door that a caller came by.
@@ -59,6 +73,9 @@ pub struct Access {
     sessions: Mutex<session::Sessions>,
     audit: Audit,
     path: Option<PathBuf>,
+    /// Moves when a token or a session ends before its time.
+    ends: watch::Sender<u64>,
+    readers_notes: DefaultKeyedRateLimiter<TokenId>,
 }
 
 /// Why access could not be set up or changed.
@@ -80,19 +97,50 @@ impl Access {
     pub fn open(data: &Path) -> Result<Self, AccessError> {
         let path = data.join(token::TOKENS_FILE);
         let tokens = Tokens::read(&path)?;
-        Ok(Self { tokens: Mutex::new(tokens), sessions: Mutex::default(), audit: Audit::open(data)?, path: Some(path) })
+        Ok(Self { tokens: Mutex::new(tokens), audit: Audit::open(data)?, path: Some(path), ..Self::none() })
     }
 
     /// Without a token and without files: nobody gets in over a network.
     pub fn none() -> Self {
-        Self { tokens: Mutex::default(), sessions: Mutex::default(), audit: Audit::none(), path: None }
+        Self {
+            tokens: Mutex::default(),
+            sessions: Mutex::default(),
+            audit: Audit::none(),
+            path: None,
+            ends: watch::Sender::default(),
+            readers_notes: RateLimiter::keyed(Quota::per_second(NonZeroU32::MIN).allow_burst(READERS_NOTES_BURST)),
+        }
     }
 
     /// Who shows this token.
     pub fn bearer(&self, secret: &str, via: Via, now: TimeMs) -> Option<Caller> {
         let tokens = self.tokens();
         let token = tokens.of_secret(secret, now)?;
-        Some(Caller { name: token.name.as_str().into(), scopes: token.scopes, via })
+        Some(Caller { name: token.name.as_str().into(), scopes: token.scopes, via, token: Some(token.id) })
+    }
+
+    /// How much longer the token of a caller stands; none: it has ended, or was taken back.
+    pub fn time_left(&self, caller: &Caller, now: TimeMs) -> Option<Duration> {
+        let Some(id) = caller.token else { return Some(Duration::MAX) };
+        let tokens = self.tokens();
+        tokens.of_id(id, now).map(|token| Duration::from_millis(token.expires.since(now)))
+    }
+
+    /// Returns when the token of a caller has ended, or was taken back: what is open on it ends, too.
+    pub async fn ended(self: Arc<Self>, caller: Caller) {
+        let mut ends = self.ends.subscribe();
+        while let Some(left) = self.time_left(&caller, clock::now()) {
+            tokio::select! {
+                // The sender lives as long as we do.
+                _ = ends.changed() => {}
+                () = tokio::time::sleep(left.min(LOOK_AGAIN)) => {}
+            }
+        }
+    }
+
+    /// Whether a caller that only reads may do one more thing that is noted.
+    pub fn may_be_noted(&self, caller: &Caller) -> bool {
+        caller.token.is_none_or(|id| self.readers_notes.check_key(&id).is_ok())
     }
 
     /// Opens a session for whoever shows this token. Nothing that the browser sent before is kept: no session can be
@@ -107,6 +155,18 @@ impl Access {
     pub fn session(&self, key: &str, now: TimeMs) -> Option<Session> {
         let tokens = self.tokens();
         self.sessions().touch(key, now, |id| tokens.of_id(id, now).map(|token| token.scopes))
+    }
+
+    /// The same for what a browser does by itself: it keeps nothing open.
+    pub fn session_of_nobody_there(&self, key: &str, now: TimeMs) -> Option<Session> {
+        let tokens = self.tokens();
+        self.sessions().look(key, now, |id| tokens.of_id(id, now).map(|token| token.scopes))
+    }
+
+    /// Whether a session is still open.
+    pub fn is_open(&self, session: SessionId, now: TimeMs) -> bool {
+        let tokens = self.tokens();
+        self.sessions().is_open(session, now, |id| tokens.of_id(id, now).is_some())
     }
 
     /// Ends a session.
@@ -143,6 +203,7 @@ impl Access {
         self.write(&changed)?;
         *tokens = changed;
         self.sessions().close_all_of(token.id);
+        self.ends.send_modify(|n| *n += 1);
         Ok(Some(token))
     }
 

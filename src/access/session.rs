@@ -33,9 +33,15 @@ impl SessionKey {
     }
 }
 
+/// A session, for whoever must know whether it is still open. Nothing can be done with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionId(KeyHash);
+
 /// Who uses a browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
+    /// Which of all.
+    pub id: SessionId,
     /// Who, and what may they.
     pub caller: Caller,
     /// What every form of this session carries: no other site knows it.
@@ -83,10 +89,12 @@ impl Sessions {
             self.drop_idlest(|_| true);
         }
         let key = SessionKey(draw());
-        let caller = Caller { name: token.name.as_str().into(), scopes: token.scopes, via: Via::Console };
-        let session = Session { caller, csrf: draw().to_string() };
+        let (name, via) = (token.name.as_str().into(), Via::Console);
+        let caller = Caller { name, scopes: token.scopes, via, token: Some(token.id) };
+        let id = hash(key.reveal());
+        let session = Session { id: SessionId(id), caller, csrf: draw().to_string() };
         let open = Open { token: token.id, session: session.clone(), opened: now, used: now };
-        self.open.insert(hash(key.reveal()), open);
+        self.open.insert(id, open);
         (key, session)
     }
 
@@ -97,12 +105,30 @@ impl Sessions {
         now: TimeMs,
         scopes: impl Fn(TokenId) -> Option<Scopes>,
     ) -> Option<Session> {
+        let session = self.look(key, now, scopes)?;
+        if let Some(open) = self.open.get_mut(&session.id.0) {
+            open.used = now;
+        }
+        Some(session)
+    }
+
+    /// Whether a session has not ended.
+    pub(super) fn is_open(&self, id: SessionId, now: TimeMs, stands: impl Fn(TokenId) -> bool) -> bool {
+        self.open.get(&id.0).is_some_and(|open| !open.has_ended(now) && stands(open.token))
+    }
+
+    /// The same as [`touch`](Self::touch), but that it does not count as being used.
+    pub(super) fn look(
+        &mut self,
+        key: &str,
+        now: TimeMs,
+        scopes: impl Fn(TokenId) -> Option<Scopes>,
+    ) -> Option<Session> {
         let hash = hash(key);
         let open = self.open.get_mut(&hash)?;
         let allowed = scopes(open.token).filter(|_| !open.has_ended(now));
         match allowed {
             Some(scopes) => {
-                open.used = now;
                 open.session.caller.scopes = scopes;
                 Some(open.session.clone())
             }
@@ -171,6 +197,17 @@ mod tests {
         let (key, _) = sessions.open(&anna, NOW);
         assert!(sessions.touch(key.reveal(), NOW.plus(IDLE_MS), still).is_none());
         assert!(sessions.open.is_empty());
+    }
+
+    #[test]
+    fn what_a_browser_does_by_itself_keeps_no_session_open() {
+        let mut sessions = Sessions::default();
+        let (key, session) = sessions.open(&token(&mut Tokens::default(), "anna"), NOW);
+        let late = NOW.plus(IDLE_MS - 1);
+        assert!(sessions.look(key.reveal(), late, still).is_some() && sessions.is_open(session.id, late, |_| true));
+        assert!(!sessions.is_open(session.id, late, |_| false), "its token is gone");
+        assert!(sessions.look(key.reveal(), NOW.plus(IDLE_MS), still).is_none());
+        assert!(!sessions.is_open(session.id, late, |_| true), "and it does not come back");
     }
 
     #[test]

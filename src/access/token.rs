@@ -50,7 +50,7 @@ impl Secret {
 }
 
 /// What the node keeps of a token: SHA-256 of its text.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TokenId([u8; 32]);
 

@@ -11,7 +11,8 @@ use axum::http::header::{
     HeaderName, LOCATION, ORIGIN, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
     X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -27,8 +28,8 @@ use crate::meters::Meters;
 use crate::net::request_id::{REQUEST_ID, RequestId};
 use crate::net::status::refuse;
 
-/// Name of the cookie of a session.
-pub const SESSION_COOKIE: &str = "staydown_session";
+/// Beginning of the name of the cookie of a session; the port follows.
+pub const SESSION_COOKIE: &str = "staydown_session_";
 /// Header that proves that a script of our own pages sends a request.
 pub const CSRF_HEADER: &str = "x-csrf-token";
 /// Field of every form that proves that it is one of our own pages'.
@@ -39,8 +40,8 @@ pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self
 pub const OPEN: [&str; 3] = ["/login", "/healthz", "/readyz"];
 /// And everything below this.
 pub const OPEN_FOLDER: &str = "/assets/";
-/// Paths whose forms bring files, and check [`CSRF_FIELD`] themselves where a request has no [`CSRF_HEADER`].
-const UPLOADS: [&str; 2] = ["/submit/file", "/batches/import"];
+/// The path whose forms bring files, and which checks [`CSRF_FIELD`] itself where a request has no [`CSRF_HEADER`].
+const UPLOAD: &str = "/submit/file";
 
 /// What axum says of a request that it refuses: it repeats what was wrong.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
@@ -139,8 +140,7 @@ impl Seen {
         if let Some(problem) = problem {
             self.meters.refused(&problem.reason);
         }
-        let (status, reason, took_ms) =
-            (status.as_u16(), problem.map(|problem| &*problem.reason), took.as_millis());
+        let (status, reason, took_ms) = (status.as_u16(), problem.map(|problem| &*problem.reason), took.as_millis());
         let _in = self.span.enter();
         match status {
             // Said on purpose, and to probes again and again.
@@ -189,20 +189,24 @@ async fn admit(web: &Web, door: Door, request: Request) -> Result<Request, Refus
     check_length(web, request.headers())?;
     let (mut parts, body) = request.into_parts();
     let open = OPEN.contains(&parts.uri.path()) || parts.uri.path().starts_with(OPEN_FOLDER);
-    let who = who(web, door, &parts.headers)?;
-    let body = pace(web, door, body);
+    let who = who(web, door, &parts)?;
+    // Streams over gRPC live as long as they like. There are none over HTTP/1.1, and strangers have none.
+    let streams = door == Door::Grpc && parts.version == Version::HTTP_2 && matches!(who, Who::Program(_));
+    let body = if streams { body } else { paced(web, body) };
     let body = match (&who, parts.method.is_safe()) {
         (_, true) => body,
         (Who::Browser(session), false) => of_our_page(web, &parts.headers, &parts.uri, session, body).await?,
         // Signing in is a form, too: nobody is to be signed in as somebody else from another site.
         (Who::Nobody, false) if open => {
             same_origin(&parts.headers, &parts.uri)?;
-            body
+            limit_strangers(web)?;
+            // Whoever has no token is given no more room than a form needs.
+            Body::from(whole(body, web.limits.form_bytes_max).await?)
         }
         _ => body,
     };
     match who {
-        Who::Nobody if open => limit_strangers(web, &parts.method)?,
+        Who::Nobody if open => {}
         Who::Nobody => return Err(stranger(web, door, &parts.uri, &parts.headers)),
         Who::Program(caller) => {
             limit(web, &caller)?;
@@ -273,8 +277,8 @@ enum Who {
 }
 
 /// A token goes before a cookie. One that is shown and does not hold is refused, not overlooked.
-fn who(web: &Web, door: Door, headers: &HeaderMap) -> Result<Who, Problem> {
-    let now = clock::now();
+fn who(web: &Web, door: Door, parts: &Parts) -> Result<Who, Problem> {
+    let (now, headers) = (clock::now(), &parts.headers);
     if let Some(shown) = headers.get(AUTHORIZATION) {
         let via = if door == Door::Grpc { Via::Grpc } else { Via::Http };
         let token = shown.to_str().ok().and_then(|shown| shown.split_once(' '));
@@ -289,22 +293,38 @@ fn who(web: &Web, door: Door, headers: &HeaderMap) -> Result<Who, Problem> {
     if door == Door::Grpc {
         return Ok(Who::Nobody);
     }
-    let session = session_cookie(headers).and_then(|key| web.access().session(key, now));
+    let key = session_cookie(headers, &parts.uri);
+    let session = match parts.uri.path() {
+        // A page that is left open asks again and again, and nobody need be there.
+        "/events" => key.and_then(|key| web.access().session_of_nobody_there(key, now)),
+        _ => key.and_then(|key| web.access().session(key, now)),
+    };
     Ok(session.map_or(Who::Nobody, Who::Browser))
 }
 
+/// Name of the cookie of a session. Browsers do not keep the cookies of two ports of one host apart, so that signing in at
+/// one node would sign out of another one beside it: the name has the port that the browser came to, 0 if it is the usual.
+fn cookie_name(headers: &HeaderMap, uri: &Uri) -> String {
+    let host = host_of(headers, uri).unwrap_or_default();
+    let port = host.strip_prefix(host_name(host)).and_then(|rest| rest.strip_prefix(':'));
+    let port: u16 = port.and_then(|port| port.parse().ok()).unwrap_or_default();
+    format!("{SESSION_COOKIE}{port}")
+}
+
 /// The key of the session, as the browser sends it.
-pub fn session_cookie(headers: &HeaderMap) -> Option<&str> {
+pub fn session_cookie<'a>(headers: &'a HeaderMap, uri: &Uri) -> Option<&'a str> {
+    let ours = cookie_name(headers, uri);
     let cookies = headers.get_all(COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.filter(|(name, _)| *name == SESSION_COOKIE).map(|(_, key)| key).next()
+    pairs.filter(|(name, _)| *name == ours).map(|(_, key)| key).next()
 }
 
 /// The cookie of a session; an empty key ends it in the browser.
-pub fn set_cookie(web: &Web, headers: &HeaderMap, key: &str) -> String {
+pub fn set_cookie(web: &Web, headers: &HeaderMap, uri: &Uri, key: &str) -> String {
+    let name = cookie_name(headers, uri);
     let ended = if key.is_empty() { "; Max-Age=0" } else { "" };
     let secure = if is_secure(web, headers) { "; Secure" } else { "" };
-    format!("{SESSION_COOKIE}={key}; Path=/; HttpOnly; SameSite=Strict{secure}{ended}")
+    format!("{name}={key}; Path=/; HttpOnly; SameSite=Strict{secure}{ended}")
 }
 
 /// Whether the browser came over TLS: to us, or to the proxy that the settings speak of.
@@ -326,9 +346,9 @@ fn stranger(web: &Web, door: Door, uri: &Uri, headers: &HeaderMap) -> Refusal {
     problem.with_fix("make one: staydown token new").into()
 }
 
-fn limit_strangers(web: &Web, method: &Method) -> Result<(), Problem> {
-    // Pages and probes cost nothing; signing in does.
-    if method.is_safe() || web.rates.strangers.check().is_ok() { Ok(()) } else { Err(too_many()) }
+/// Signing in costs something; pages and probes do not.
+fn limit_strangers(web: &Web) -> Result<(), Problem> {
+    if web.rates.strangers.check().is_ok() { Ok(()) } else { Err(too_many()) }
 }
 
 fn limit(web: &Web, caller: &Caller) -> Result<(), Problem> {
@@ -366,7 +386,7 @@ async fn of_our_page(
         return if ours { Ok(body) } else { Err(refused("the request does not belong to this session")) };
     }
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if kind.starts_with("multipart/form-data") && UPLOADS.contains(&uri.path()) {
+    if kind.starts_with("multipart/form-data") && uri.path() == UPLOAD {
         return Ok(body);
     }
     if !kind.starts_with("application/x-www-form-urlencoded") {
@@ -411,11 +431,8 @@ fn same_origin(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
     }
 }
 
-/// Bodies of streams over gRPC live as long as their streams; any other has to come at some pace.
-fn pace(web: &Web, door: Door, body: Body) -> Body {
-    if door == Door::Grpc {
-        return body;
-    }
+/// A body that has to come at some pace.
+fn paced(web: &Web, body: Body) -> Body {
     let pace = Pace { grace: web.limits.body_grace, bytes_per_s: web.limits.body_bytes_per_s };
     Body::new(Paced::new(body, pace))
 }
@@ -517,8 +534,26 @@ mod tests {
 
     #[test]
     fn the_session_is_found_among_other_cookies() {
-        let found = |value: &str| session_cookie(&headers(&[("cookie", value)])).map(str::to_owned);
-        assert_eq!(found("a=b; staydown_session=KEY; c=d").as_deref(), Some("KEY"));
-        assert_eq!(found("xstaydown_session=KEY"), None);
+        let at = |host: &str, uri: &'static str, value: &str| {
+            let headers = headers(&[("host", host), ("cookie", value)]);
+            session_cookie(&headers, &Uri::from_static(uri)).map(str::to_owned)
+        };
+        let found = |value: &str| at("127.0.0.1:7701", "/", value);
+        assert_eq!(found("a=b; staydown_session_7701=KEY; c=d").as_deref(), Some("KEY"));
+        assert_eq!(found("staydown_session_7702=OTHER; staydown_session_7701=KEY").as_deref(), Some("KEY"));
+        assert_eq!(found("xstaydown_session_7701=KEY"), None);
+        assert_eq!(found("staydown_session_7702=KEY"), None, "another node's on the same host");
+        assert_eq!(at("[::1]:7701", "/", "staydown_session_7701=KEY").as_deref(), Some("KEY"));
+        assert_eq!(at("a.example", "/", "staydown_session_0=KEY").as_deref(), Some("KEY"));
+    }
+
+    #[test]
+    fn the_cookie_has_one_name_over_both_versions_of_http() {
+        let over_http_2 = Uri::from_static("https://127.0.0.1:7701/list");
+        assert_eq!(cookie_name(&headers(&[]), &over_http_2), "staydown_session_7701");
+        assert_eq!(
+            cookie_name(&headers(&[("host", "127.0.0.1:7701")]), &Uri::from_static("/list")),
+            "staydown_session_7701"
+        );
     }
 }

@@ -6,16 +6,21 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt as _;
+use futures_util::stream::{self, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::StatusExt as _;
+use tracing::{Instrument as _, Span};
 
-use super::{LocalService, batches, evidence, export, report, streams, watch};
+use super::{LocalService, batches, bug, evidence, export, report, streams, watch};
 use crate::access::audit::Did;
 use crate::access::{Access, Caller, Scope};
 use crate::clock;
+use crate::net::limits::SUBMISSIONS_AHEAD;
 use crate::net::request_id::RequestId;
-use crate::net::status::{REASON, refuse_with_fix};
+use crate::net::status::{REASON, refuse, refuse_with_fix};
 use crate::replica::ids::{MemberId, hex};
 use crate::wire::local as l;
 use crate::wire::local_service::forum_server::Forum;
@@ -61,23 +66,77 @@ impl Gate {
         Ok(acting)
     }
 
-    /// Notes what came of an act, and hands the answer on.
-    async fn noted<T>(
+    /// Does what somebody asked for, and notes what came of it before the answer is given. Both also happen where the caller
+    /// goes meanwhile: what was signed by then is signed.
+    async fn carried<T: Send + 'static>(
         &self,
-        acting: &Acting,
-        action: &str,
-        target: impl FnOnce(&T) -> String,
-        answer: Result<T, Status>,
+        acting: Acting,
+        action: impl Into<String>,
+        target: impl FnOnce(&T) -> String + Send + 'static,
+        act: impl Future<Output = Result<T, Status>> + Send + 'static,
     ) -> Result<T, Status> {
-        let Some(caller) = acting.caller.clone() else { return answer };
-        let (target, outcome) = match &answer {
-            Ok(answer) => (target(answer), "OK".to_owned()),
-            Err(status) => (String::new(), why(status)),
+        if acting.caller.is_none() {
+            return act.await;
+        }
+        let (access, action) = (Arc::clone(&self.service.access), action.into());
+        let whole = async move {
+            let answer = act.await;
+            noted(&access, &acting, action, target, answer).await
         };
-        let id = acting.id.as_ref().map_or_else(String::new, ToString::to_string);
-        note(&self.service.access, caller, id, action.to_owned(), target, outcome).await;
-        answer
+        spawn(whole.instrument(Span::current())).await.map_err(|_panicked| bug())?
     }
+
+    /// The same for what only reads, but much of it: it is noted when it is given, and only so often.
+    async fn handed_out<T: Send + 'static>(
+        &self,
+        acting: Acting,
+        action: &str,
+        what: String,
+        act: impl Future<Output = Result<T, Status>> + Send + 'static,
+    ) -> Result<T, Status> {
+        if acting.caller.as_ref().is_some_and(|caller| !self.service.access.may_be_noted(caller)) {
+            return Err(refuse(Code::ResourceExhausted, "RATE", "too many exports: wait, and ask again"));
+        }
+        let answer = act.await?;
+        noted(&self.service.access, &acting, action.to_owned(), |_| what, Ok(answer)).await
+    }
+
+    /// A stream that ends, and says why, when the token that it was opened with ends or is taken back.
+    fn while_it_stands<T: Send + 'static>(&self, acting: &Acting, stream: streams::Answers<T>) -> streams::Answers<T> {
+        let Some(caller) = acting.caller.clone() else { return stream };
+        let access = Arc::clone(&self.service.access);
+        let ended = Arc::clone(&access).ended(caller.clone());
+        let farewell = stream::once(async move { access.time_left(&caller, clock::now()).is_none() });
+        let farewell = farewell.filter_map(async |has_ended| has_ended.then(|| Err(token_ended())));
+        stream.take_until(Box::pin(ended)).chain(farewell).boxed()
+    }
+}
+
+fn token_ended() -> Status {
+    refuse(Code::Unauthenticated, "TOKEN", "the token has ended, or was taken back")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the task ends with the act that it carries out")]
+fn spawn<T: Send + 'static>(act: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    tokio::spawn(act)
+}
+
+/// Notes what came of an act, and hands the answer on.
+async fn noted<T>(
+    access: &Arc<Access>,
+    acting: &Acting,
+    action: String,
+    target: impl FnOnce(&T) -> String,
+    answer: Result<T, Status>,
+) -> Result<T, Status> {
+    let Some(caller) = acting.caller.clone() else { return answer };
+    let (target, outcome) = match &answer {
+        Ok(answer) => (target(answer), "OK".to_owned()),
+        Err(status) => (String::new(), why(status)),
+    };
+    let id = acting.id.as_ref().map_or_else(String::new, ToString::to_string);
+    note(access, caller, id, action, target, outcome).await;
+    answer
 }
 
 /// Notes an act, and returns when that is on stable storage.
@@ -107,7 +166,8 @@ impl Acting {
     }
 }
 
-fn refused(caller: &Caller, scope: Scope) -> Status {
+/// The refusal of a caller whose token allows less.
+pub(super) fn refused(caller: &Caller, scope: Scope) -> Status {
     let has = caller.scopes.names().join(", ");
     let message = format!("the token {} allows {has}; this needs {scope}", caller.name);
     refuse_with_fix(
@@ -193,8 +253,9 @@ impl Forum for Gate {
             self.may(&request, scope)?;
         }
         let (acting, action) = (Acting::of(&request), action_of(request.get_ref()));
-        let answer = self.service.submit(request).await;
-        self.noted(&acting, &action, |answer| places(answer.get_ref()), answer).await
+        let service = self.service.clone();
+        let act = async move { service.submit(request).await };
+        self.carried(acting, action, |answer| places(answer.get_ref()), act).await
     }
 
     async fn lookup(&self, request: Request<l::LookupRequest>) -> Result<Response<l::LookupResponse>, Status> {
@@ -241,8 +302,9 @@ impl Forum for Gate {
         request: Request<l::ApplyCharterRequest>,
     ) -> Result<Response<l::ApplyCharterResponse>, Status> {
         let acting = self.may(&request, Scope::Admin)?;
-        let answer = self.service.apply_charter(request).await;
-        self.noted(&acting, "charter apply", |answer| format!("charter {}", answer.get_ref().version), answer).await
+        let service = self.service.clone();
+        let act = async move { service.apply_charter(request).await };
+        self.carried(acting, "charter apply", |answer| format!("charter {}", answer.get_ref().version), act).await
     }
 
     async fn verify_log(
@@ -250,8 +312,9 @@ impl Forum for Gate {
         request: Request<l::VerifyLogRequest>,
     ) -> Result<Response<l::VerifyLogResponse>, Status> {
         let acting = self.may(&request, Scope::Admin)?;
-        let answer = self.service.verify_log(request).await;
-        self.noted(&acting, "log verify", |answer| answer.get_ref().first_break.clone(), answer).await
+        let service = self.service.clone();
+        let act = async move { service.verify_log(request).await };
+        self.carried(acting, "log verify", |answer| answer.get_ref().first_break.clone(), act).await
     }
 
     async fn rotate_logs(
@@ -259,14 +322,16 @@ impl Forum for Gate {
         request: Request<l::RotateLogsRequest>,
     ) -> Result<Response<l::RotateLogsResponse>, Status> {
         let acting = self.may(&request, Scope::Admin)?;
-        let answer = self.service.rotate_logs(request).await;
-        self.noted(&acting, "log rotate", |answer| format!("{} logs", answer.get_ref().logs.len()), answer).await
+        let service = self.service.clone();
+        let act = async move { service.rotate_logs(request).await };
+        self.carried(acting, "log rotate", |answer| format!("{} logs", answer.get_ref().logs.len()), act).await
     }
 
     async fn resubmit(&self, request: Request<l::ResubmitRequest>) -> Result<Response<l::ResubmitResponse>, Status> {
         let acting = self.may(&request, Scope::Admin)?;
-        let answer = self.service.resubmit(request).await;
-        self.noted(&acting, "log resubmit", |answer| format!("{} records", answer.get_ref().records), answer).await
+        let service = self.service.clone();
+        let act = async move { service.resubmit(request).await };
+        self.carried(acting, "log resubmit", |answer| format!("{} records", answer.get_ref().records), act).await
     }
 
     async fn close_logs(
@@ -274,8 +339,9 @@ impl Forum for Gate {
         request: Request<l::CloseLogsRequest>,
     ) -> Result<Response<l::CloseLogsResponse>, Status> {
         let acting = self.may(&request, Scope::Admin)?;
-        let answer = self.service.close_logs(request).await;
-        self.noted(&acting, "log close", |answer| format!("{} logs", answer.get_ref().logs.len()), answer).await
+        let service = self.service.clone();
+        let act = async move { service.close_logs(request).await };
+        self.carried(acting, "log close", |answer| format!("{} logs", answer.get_ref().logs.len()), act).await
     }
 
     async fn get_record(
@@ -305,8 +371,9 @@ impl Forum for Gate {
             0 => "the whole list".to_owned(),
             count => format!("{count} records"),
         };
-        let answer = self.service.export_evidence(request).await;
-        self.noted(&acting, "export evidence", |_| what, answer).await
+        let service = self.service.clone();
+        let act = async move { service.export_evidence(request).await };
+        self.handed_out(acting, "export evidence", what, act).await
     }
 
     async fn list_reviews(
@@ -355,16 +422,18 @@ impl Forum for Gate {
         let acting = self.may(&request, Scope::Review)?;
         // Only what is listed trips the breaker: its subject is no secret, but a name in clear would be.
         let what = request.get_ref().signal.as_ref().map(|signal| signal.r#type.clone()).unwrap_or_default();
-        let answer = self.service.reset_breaker(request).await;
-        self.noted(&acting, "breaker reset", |_| what, answer).await
+        let service = self.service.clone();
+        let act = async move { service.reset_breaker(request).await };
+        self.carried(acting, "breaker reset", |_| what, act).await
     }
 
     async fn import(&self, request: Request<l::ImportRequest>) -> Result<Response<l::ImportResponse>, Status> {
         let acting = self.may(&request, Scope::Submit)?;
         let batch = request.get_ref().rows.first().map(|row| hex(row.client_key.get(..8).unwrap_or_default()));
         let what = format!("batch {}, {} rows", batch.unwrap_or_default(), request.get_ref().rows.len());
-        let answer = self.service.import(request).await;
-        self.noted(&acting, "import", |_| what, answer).await
+        let service = self.service.clone();
+        let act = async move { service.import(request).await };
+        self.carried(acting, "import", |_| what, act).await
     }
 
     async fn list_batches(
@@ -383,11 +452,11 @@ impl Forum for Gate {
     ) -> Result<Response<Self::UndoBatchStream>, Status> {
         let acting = self.may(&request, Scope::Submit)?;
         let (what, dry_run) = (format!("batch {}", hex(&request.get_ref().batch)), request.get_ref().dry_run);
-        let answer = self.service.undo_batch(request).await;
         if dry_run {
-            return answer;
+            return self.service.undo_batch(request).await;
         }
-        self.noted(&acting, "batch undo", |_| what, answer).await
+        let service = self.service.clone();
+        self.carried(acting, "batch undo", |_| what, async move { service.undo_batch(request).await }).await
     }
 
     type ExportEntriesStream = export::Parts;
@@ -397,8 +466,9 @@ impl Forum for Gate {
         request: Request<l::ListEntriesRequest>,
     ) -> Result<Response<Self::ExportEntriesStream>, Status> {
         let acting = self.may(&request, Scope::Lookup)?;
-        let answer = self.service.export_entries(request).await;
-        self.noted(&acting, "export list", |_| String::new(), answer).await
+        let service = self.service.clone();
+        let act = async move { service.export_entries(request).await };
+        self.handed_out(acting, "export list", String::new(), act).await
     }
 
     async fn get_taxonomy(
@@ -418,10 +488,14 @@ impl Forum for Gate {
         let acting = self.may(&request, Scope::Submit)?;
         let (_, extensions, requests) = request.into_parts();
         let caller = extensions.get::<Caller>().cloned();
+        let access = Arc::clone(&self.service.access);
         // Who may not say one of them is told so, and the stream ends: a program with too small a token is set up wrongly.
         let checked = requests.map(move |request| {
             let request = request?;
             let Some(caller) = &caller else { return Ok(request) };
+            if access.time_left(caller, clock::now()).is_none() {
+                return Err(token_ended());
+            }
             let missing = scopes_of(&request).find(|scope| !caller.scopes.allow(*scope));
             missing.map_or(Ok(request), |scope| Err(refused(caller, scope)))
         });
@@ -429,12 +503,18 @@ impl Forum for Gate {
         if acting.caller.is_none() {
             return Ok(Response::new(answers));
         }
-        let gate = (self.clone(), Arc::new(acting));
-        let noted = answers.then(move |answer| {
-            let (gate, acting) = gate.clone();
-            async move { gate.noted(&acting, "submit", places, answer).await }
-        });
-        Ok(Response::new(Box::pin(noted)))
+        // Answers are taken, and noted, whether somebody reads them or not: what was read of the requests is signed.
+        let (heard, told) = mpsc::channel(SUBMISSIONS_AHEAD);
+        let (access, span) = (Arc::clone(&self.service.access), Span::current());
+        let taking = async move {
+            let mut answers = answers;
+            while let Some(answer) = answers.next().await {
+                let answer = noted(&access, &acting, "submit".into(), places, answer).await;
+                drop(heard.send(answer).await); // whoever asked may have gone
+            }
+        };
+        drop(spawn(taking.instrument(span)));
+        Ok(Response::new(ReceiverStream::new(told).boxed()))
     }
 
     type LookupStreamStream = streams::Answers<l::LookupResponse>;
@@ -443,8 +523,9 @@ impl Forum for Gate {
         &self,
         request: Request<Streaming<l::LookupRequest>>,
     ) -> Result<Response<Self::LookupStreamStream>, Status> {
-        self.may(&request, Scope::Lookup)?;
-        self.service.lookup_stream(request).await
+        let acting = self.may(&request, Scope::Lookup)?;
+        let answers = self.service.lookup_stream(request).await?;
+        Ok(answers.map(|answers| self.while_it_stands(&acting, answers)))
     }
 
     type LookupBulkStream = streams::Answers<l::LookupBulkResponse>;
@@ -453,15 +534,17 @@ impl Forum for Gate {
         &self,
         request: Request<Streaming<l::LookupBulkRequest>>,
     ) -> Result<Response<Self::LookupBulkStream>, Status> {
-        self.may(&request, Scope::Lookup)?;
-        self.service.lookup_bulk(request).await
+        let acting = self.may(&request, Scope::Lookup)?;
+        let answers = self.service.lookup_bulk(request).await?;
+        Ok(answers.map(|answers| self.while_it_stands(&acting, answers)))
     }
 
     type WatchStream = watch::Events;
 
     async fn watch(&self, request: Request<l::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        self.may(&request, Scope::Lookup)?;
-        self.service.watch(request).await
+        let acting = self.may(&request, Scope::Lookup)?;
+        let events = self.service.watch(request).await?;
+        Ok(events.map(|events| self.while_it_stands(&acting, events)))
     }
 
     async fn create_token(
@@ -470,8 +553,9 @@ impl Forum for Gate {
     ) -> Result<Response<l::CreateTokenResponse>, Status> {
         let acting = self.may(&request, Scope::Admin)?;
         let name = request.get_ref().name.clone();
-        let answer = self.service.create_token(request).await;
-        self.noted(&acting, "token new", |_| name, answer).await
+        let service = self.service.clone();
+        let act = async move { service.create_token(request).await };
+        self.carried(acting, "token new", |_| name, act).await
     }
 
     async fn list_tokens(
@@ -488,8 +572,9 @@ impl Forum for Gate {
     ) -> Result<Response<l::RevokeTokenResponse>, Status> {
         let acting = self.may(&request, Scope::Admin)?;
         let name = request.get_ref().name.clone();
-        let answer = self.service.revoke_token(request).await;
-        self.noted(&acting, "token revoke", |_| name, answer).await
+        let service = self.service.clone();
+        let act = async move { service.revoke_token(request).await };
+        self.carried(acting, "token revoke", |_| name, act).await
     }
 
     type ListAuditStream = streams::Answers<l::AuditedAct>;
@@ -499,14 +584,15 @@ impl Forum for Gate {
         request: Request<l::ListAuditRequest>,
     ) -> Result<Response<Self::ListAuditStream>, Status> {
         let acting = self.may(&request, Scope::Admin)?;
-        let answer = self.service.list_audit(request).await;
-        self.noted(&acting, "audit read", |_| String::new(), answer).await
+        let service = self.service.clone();
+        let act = async move { service.list_audit(request).await };
+        self.handed_out(acting, "audit read", String::new(), act).await
     }
 }
 
-/// Notes something that is no call: that somebody signed in, or out.
-pub async fn note_login(access: &Arc<Access>, caller: Caller, id: &RequestId, action: &str) {
-    note(access, caller, id.to_string(), action.to_owned(), String::new(), "OK".into()).await;
+/// Notes something that is no call, and went well: that somebody signed in, or took an export out of pages.
+pub async fn note_act(access: &Arc<Access>, caller: Caller, id: &RequestId, action: &str, target: String) {
+    note(access, caller, id.to_string(), action.to_owned(), target, "OK".into()).await;
 }
 
 #[cfg(test)]
@@ -519,7 +605,7 @@ mod tests {
     use crate::replica::testing::{TestForum, settings};
 
     fn caller(scopes: Scopes) -> Caller {
-        Caller { name: "anna".into(), scopes, via: Via::Http }
+        Caller { name: "anna".into(), scopes, via: Via::Http, token: None }
     }
 
     fn by<T>(message: T, scopes: Scopes) -> Request<T> {
@@ -597,7 +683,7 @@ mod tests {
         access.audit().read(crate::replica::ids::TimeMs(0), all).unwrap();
         let told: Vec<_> = acts.iter().map(|act| (act.action.as_str(), act.outcome.as_str())).collect();
         assert_eq!(told, [("submit", "OK"), ("token new", "OK")]);
-        assert!(acts[0].target.ends_with("/0@1#0") && acts[0].request_id == "request-1", "{:?}", acts[0]);
+        assert!(acts[0].target.ends_with("/0@1#1") && acts[0].request_id == "request-1", "{:?}", acts[0]);
         assert!(
             acts.iter().all(|act| !format!("{act:?}").contains("abab") && !format!("{act:?}").contains(&made.secret))
         );

@@ -83,7 +83,7 @@ impl Default for Lookups {
 struct Asked {
     sought: Sought,
     addresses: Addresses,
-    explain: bool,
+    manner: Manner,
     files: Vec<l::FileLookedUp>,
 }
 
@@ -101,8 +101,8 @@ impl LocalService {
     }
 
     async fn look_up_one(&self, request: l::LookupRequest) -> Result<l::LookupResponse, Status> {
-        let Asked { sought, addresses, explain, files } = self.understood(request).await?;
-        let answer = self.found(sought, self.judge(addresses, explain)).await?;
+        let Asked { sought, addresses, manner, files } = self.understood(request).await?;
+        let answer = self.found(sought, self.judge(addresses, manner)).await?;
         Ok(l::LookupResponse { files, ..answer })
     }
 
@@ -157,7 +157,7 @@ impl LocalService {
         let (mut items, mut judges, mut refused) = (Vec::new(), Vec::new(), Vec::with_capacity(requests.len()));
         for request in requests {
             refused.push(self.understood(request).await.map(|asked| {
-                judges.push(self.judge(asked.addresses, asked.explain));
+                judges.push(self.judge(asked.addresses, asked.manner));
                 items.push(asked.sought);
                 asked.files
             }));
@@ -188,7 +188,7 @@ impl LocalService {
         let begun = clock::instant();
         let bulk = Bulk::of(&request)?;
         let together = if bulk.alg == Alg::Pdq { BULK_PICTURES_TOGETHER } else { BULK_MAX };
-        let judge = Arc::new(self.judge(Addresses::default(), false));
+        let judge = Arc::new(self.judge(Addresses::default(), Manner::default()));
         let mut answer = l::LookupBulkResponse { looked_up: short(bulk.len()), ..Default::default() };
         for (part, begins) in bulk.parts(together).zip((0..).step_by(together)) {
             let (judge, mut rules) = (Arc::clone(&judge), std::mem::take(&mut answer.rules));
@@ -228,7 +228,8 @@ impl LocalService {
             queries.extend(subjects.into_iter().map(|subject| (FILES_FROM + n, subject)));
         }
         let sought = Sought { queries, threshold, share_min_permille };
-        Ok(Asked { sought, addresses, explain: request.explain, files })
+        let manner = Manner { explain: request.explain, browsing: request.browsing };
+        Ok(Asked { sought, addresses, manner, files })
     }
 
     /// What can be looked up of a file, the positions therein of what would list it, and the quality of its picture.
@@ -280,9 +281,9 @@ impl LocalService {
     }
 
     /// By what one lookup is judged.
-    fn judge(&self, addresses: Addresses, explain: bool) -> Judge {
+    fn judge(&self, addresses: Addresses, manner: Manner) -> Judge {
         let (policy, breaker) = (self.policy.in_force(), Arc::clone(&self.breaker));
-        Judge { policy, addresses, shadow: self.policy.shadow(), explain, breaker }
+        Judge { policy, addresses, shadow: self.policy.shadow(), manner, breaker }
     }
 }
 
@@ -348,13 +349,22 @@ struct Site {
     counters: Arc<Counters>,
 }
 
+/// How somebody asks.
+#[derive(Clone, Copy, Default)]
+struct Manner {
+    /// Also which rule decided, and why.
+    explain: bool,
+    /// A person looks around, and nothing was uploaded.
+    browsing: bool,
+}
+
 /// By what lookups are judged: a policy that is swapped meanwhile changes the next ones.
 struct Judge {
     policy: Arc<InForce>,
     /// Those that were asked for: what stands under their expressions may not count.
     addresses: Addresses,
     shadow: bool,
-    explain: bool,
+    manner: Manner,
     breaker: Arc<Breaker>,
 }
 
@@ -404,7 +414,9 @@ impl Judge {
     /// The answer where nothing is listed. The replica is not asked for it.
     fn nothing(&self, counters: &Counters) -> l::LookupResponse {
         let decision = self.policy.decide(&[], false);
-        counters.looked_up(0, decision.verdict);
+        if !self.manner.browsing {
+            counters.looked_up(0, decision.verdict);
+        }
         self.worded(&decision, &[], false)
     }
 
@@ -415,10 +427,16 @@ impl Judge {
         let charter = replica.charters().effective();
         let listed = Listed::of(replica, &self.addresses, found, now);
         let entries = || listed.entries.iter().map(|(_, entry)| entry);
-        let flooding = floods::count(replica, &self.breaker, self.policy.policy.breaker(), entries(), now);
+        let limits = self.policy.policy.breaker();
+        let flooding = match self.manner.browsing {
+            true => floods::look(replica, &self.breaker, limits, entries(), now),
+            false => floods::count(replica, &self.breaker, limits, entries(), now),
+        };
         let weighed = listed.weighed(replica, &flooding, now);
         let decision = self.decide(&weighed, listed.truncated);
-        on.counters.looked_up(weighed.len(), decision.verdict);
+        if !self.manner.browsing {
+            on.counters.looked_up(weighed.len(), decision.verdict);
+        }
         let answer = self.worded(&decision, &weighed, listed.truncated);
         let offers = |n: usize, entry: &Entry| {
             if n < OFFERED_MATCHES_MAX { reviews::offers(replica, entry, &labels, now) } else { Vec::new() }
@@ -453,7 +471,7 @@ impl Judge {
     /// The answer but for its matches.
     fn worded(&self, decision: &Decision, found: &[Found<'_>], truncated: bool) -> l::LookupResponse {
         let policy: &Policy = &self.policy.policy;
-        let explained = if self.explain { policy.explain(found, truncated) } else { Vec::new() };
+        let explained = if self.manner.explain { policy.explain(found, truncated) } else { Vec::new() };
         let explained = explained.into_iter().map(|rule| l::RuleExplained {
             rule: rule.rule,
             verdict: verdict_to_proto(rule.verdict).into(),

@@ -30,16 +30,6 @@ impl LocalService {
         self.state()
     }
 
-    /// Why this node should be asked nothing at the moment; none: it answers.
-    pub fn unready(&self) -> Option<String> {
-        if let Some(failed) = self.shared().failure() {
-            return Some(failed.to_string());
-        }
-        let replica = self.shared().replica();
-        let version = replica.charters().effective().version;
-        (!replica.understands()).then(|| format!("charter {version} needs a newer release: upgrade"))
-    }
-
     /// What the list and the review queue hold, in numbers. It may go through a short list for this.
     pub fn survey(&self) -> Arc<Survey> {
         self.surveys.now(self.shared(), self.tripped())

@@ -22,7 +22,7 @@ use tonic::{Code, Request};
 use super::lately::Lately;
 use super::page::{State as Health, Visitor};
 use super::pieces::{count, entry_path, short};
-use crate::access::{Caller, Role, Scope, Via};
+use crate::access::{Caller, Role, Scope, SessionId, Via};
 use crate::clock;
 use crate::net::local::LocalService;
 use crate::net::status::refuse;
@@ -39,8 +39,8 @@ const BEHIND_MAX: usize = 64;
 const TICK: Duration = Duration::from_secs(1);
 /// After so many ticks a page's session is looked at again, and everything is said once more.
 const AGAIN_TICKS: u64 = 15;
-/// A stream ends after so many messages or signs of life; the browser opens another, and shows its session again.
-const STREAM_TICKS_MAX: usize = 600;
+/// A stream ends after so many messages; the browser opens another, and shows its session again.
+const STREAM_MESSAGES_MAX: usize = 600;
 /// Entries that one message names; of the others it says how many they are.
 const NAMED_MAX: usize = 8;
 
@@ -177,29 +177,30 @@ pub(super) async fn stream(State(web): State<Web>, visitor: Visitor) -> Result<R
         let why = format!("{LISTENERS_MAX} pages listen already: close some, or reload to see what is new");
         return Err(refuse(Code::ResourceExhausted, "STREAMS", why).into());
     };
-    let caller = visitor.caller().clone();
-    let events = stream::unfold((receiver, place, web, caller), next).take(STREAM_TICKS_MAX);
+    let session = visitor.session();
+    let events = stream::unfold((receiver, place, web, session), next).take(STREAM_MESSAGES_MAX);
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEPALIVE)).into_response())
 }
 
-type Listener = (broadcast::Receiver<Told>, Place, Web, Caller);
+type Listener = (broadcast::Receiver<Told>, Place, Web, SessionId);
 
-/// The next message; the end when the token of the session was revoked.
-async fn next((mut receiver, place, web, caller): Listener) -> Option<(Result<Event, Infallible>, Listener)> {
+/// The next message; the end when the session has ended, or its token was taken back.
+async fn next((mut receiver, place, web, session): Listener) -> Option<(Result<Event, Infallible>, Listener)> {
     let told = match receiver.recv().await {
         Ok(told) if told.event == END => return None,
         Ok(told) => told,
         Err(RecvError::Lagged(_)) => Told::new("missed", &()),
         Err(RecvError::Closed) => return None,
     };
-    let stands = told.event != "state" || web.access().list().iter().any(|token| *token.name == *caller.name);
+    // Asked with each message: nobody hears an entry after signing out.
+    let stands = web.access().is_open(session, clock::now());
     let event = Event::default().event(told.event).data(&*told.json);
-    stands.then_some((Ok(event), (receiver, place, web, caller)))
+    stands.then_some((Ok(event), (receiver, place, web, session)))
 }
 
 /// Watches while anybody listens.
 async fn run(hub: Hub, web: Web) {
-    let caller = Caller { name: "console".into(), scopes: Role::Viewer.scopes(), via: Via::Console };
+    let caller = Caller { name: "console".into(), scopes: Role::Viewer.scopes(), via: Via::Console, token: None };
     let mut watched = watch(&hub.service).await;
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

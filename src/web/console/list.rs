@@ -16,7 +16,7 @@ use super::pieces::{Pager, encoded};
 use crate::access::Caller;
 use crate::answers;
 use crate::net::local::PAGE_MAX;
-use crate::net::status::bad_field;
+use crate::net::status::{bad_field, refuse};
 use crate::replica::signal::{self, Alg, PDQ_DISTANCE_MAX};
 use crate::report::csv;
 use crate::report::time;
@@ -282,7 +282,12 @@ async fn found(
     signals: Vec<l::Signal>,
     distance: u32,
 ) -> Result<l::LookupResponse, Status> {
-    let request = l::LookupRequest { signals: signals.clone(), distance_max: Some(distance), ..Default::default() };
+    let request = l::LookupRequest {
+        signals: signals.clone(),
+        distance_max: Some(distance),
+        browsing: true,
+        ..Default::default()
+    };
     let mut answer = web.service.lookup(web.ask(caller, request)).await?.into_inner();
     for signal in signals {
         let request = l::GetEntryRequest { signal: Some(signal), receipts: false, verify: false };
@@ -380,7 +385,10 @@ pub(super) async fn export(
     let page_size = u32::try_from(PAGE_MAX).unwrap_or(0);
     let request = Filter { after: String::new(), ..filter.trimmed() }.request(page_size)?;
     let first = web.service.list_entries(web.ask(visitor.caller(), request.clone())).await?.into_inner();
-    super::note(&web, visitor.caller(), "export", &format!("list as {format:?}"));
+    if !web.access().may_be_noted(visitor.caller()) {
+        return Err(refuse(Code::ResourceExhausted, "RATE", "too many exports: wait, and ask again").into());
+    }
+    super::note(&web, visitor.caller(), "export", format!("list as {format:?}")).await;
     let (mime, ending, head) = match format {
         Format::Csv => ("text/csv; charset=utf-8", "csv", csv_line(COLUMNS.map(str::to_owned))),
         Format::Json => ("application/x-ndjson", "jsonl", String::new()),

@@ -6,7 +6,7 @@
 use askama::Template;
 use axum::extract::{Query, State};
 use axum::http::header::SET_COOKIE;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use serde::Deserialize;
 
@@ -75,23 +75,28 @@ pub(super) async fn show(Query(wanted): Query<Wanted>) -> Result<Response, Probl
 }
 
 /// `POST /login`.
-pub(super) async fn sign_in(State(web): State<Web>, headers: HeaderMap, fields: Fields) -> Result<Response, Problem> {
+pub(super) async fn sign_in(
+    State(web): State<Web>,
+    headers: HeaderMap,
+    uri: Uri,
+    fields: Fields,
+) -> Result<Response, Problem> {
     let (now, next) = (clock::now(), within(fields.one("next")));
     let Some((key, session)) = web.access().login(token_of(fields.one("token")), now) else {
         let refused = page::html(&Login { wrong: true, left: false, next: next.to_owned() })?;
         return Ok((StatusCode::UNAUTHORIZED, refused).into_response());
     };
-    note(&web, &session.caller, "sign in", "");
-    Ok(([(SET_COOKIE, set_cookie(&web, &headers, key.reveal()))], Redirect::to(next)).into_response())
+    note(&web, &session.caller, "sign in", String::new()).await;
+    Ok(([(SET_COOKIE, set_cookie(&web, &headers, &uri, key.reveal()))], Redirect::to(next)).into_response())
 }
 
 /// `POST /logout`.
-pub(super) async fn sign_out(State(web): State<Web>, visitor: Visitor, headers: HeaderMap) -> Response {
-    if let Some(key) = session_cookie(&headers) {
+pub(super) async fn sign_out(State(web): State<Web>, visitor: Visitor, headers: HeaderMap, uri: Uri) -> Response {
+    if let Some(key) = session_cookie(&headers, &uri) {
         web.access().logout(key);
     }
-    note(&web, visitor.caller(), "sign out", "");
-    ([(SET_COOKIE, set_cookie(&web, &headers, ""))], Redirect::to("/login?said=left")).into_response()
+    note(&web, visitor.caller(), "sign out", String::new()).await;
+    ([(SET_COOKIE, set_cookie(&web, &headers, &uri, ""))], Redirect::to("/login?said=left")).into_response()
 }
 
 /// A path of this console; anything that might lead elsewhere is the first page.

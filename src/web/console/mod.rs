@@ -36,8 +36,7 @@ use axum::routing::{get, post};
 
 pub use self::events::Hub;
 use crate::access::Caller;
-use crate::access::audit::Did;
-use crate::clock;
+use crate::net::local::gate::note_act;
 use crate::web::limits::UPLOAD_BYTES_MAX;
 use crate::web::{Problem, Web, request_id};
 
@@ -86,9 +85,6 @@ pub fn refusal(problem: &Problem) -> Option<String> {
 }
 
 /// Notes what the service does not note itself, because it is not asked for it: signing in and out, and exports.
-fn note(web: &Web, caller: &Caller, action: &str, target: &str) {
-    let did = Did { action, target, outcome: "OK" };
-    if let Err(error) = web.access().audit().note(caller, request_id().as_str(), clock::now(), &did) {
-        tracing::warn!(%error, "the audit trail lacks an act");
-    }
+async fn note(web: &Web, caller: &Caller, action: &str, target: String) {
+    note_act(web.access(), caller.clone(), &request_id(), action, target).await;
 }

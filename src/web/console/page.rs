@@ -11,7 +11,7 @@ use tonic::Status;
 
 use super::assets;
 use super::pieces::{Html, count, counted, relative};
-use crate::access::{Caller, Scope, Scopes, Session};
+use crate::access::{Caller, Scope, Scopes, Session, SessionId};
 use crate::clock;
 use crate::replica::ids::TimeMs;
 use crate::web::{Problem, Web};
@@ -179,7 +179,7 @@ pub struct Flash {
 }
 
 /// What `?said=KEY` shows. Keys are never reused for something else.
-const FLASHES: [(&str, Tone, &str); 16] = [
+const FLASHES: [(&str, Tone, &str); 14] = [
     ("signed", Tone::Ok, "Signed and shared. It is durable here and on its way to the other members."),
     ("queued", Tone::Note, "Taken up. It is signed as soon as the start-up guard has its answers."),
     ("withdrawn", Tone::Ok, "Withdrawn: our company says nothing of it any more."),
@@ -193,9 +193,7 @@ const FLASHES: [(&str, Tone, &str); 16] = [
     ("outcome", Tone::Ok, "The outcome is signed."),
     ("referred", Tone::Ok, "The referral is open. It is a request, and an order to nobody."),
     ("referral-closed", Tone::Ok, "The referral is closed."),
-    ("imported", Tone::Ok, "The file was taken up."),
     ("decided", Tone::Ok, "Decided. The next one is shown."),
-    ("saved", Tone::Ok, "Done."),
 ];
 
 /// The message of a key; none for anything that is not in the table.
@@ -238,6 +236,11 @@ impl Visitor {
     /// Whether this is the text that every form of theirs carries. The middleware has checked it, but for uploads.
     pub fn is_csrf(&self, text: &str) -> bool {
         self.0.is_csrf(text)
+    }
+
+    /// Their session.
+    pub fn session(&self) -> SessionId {
+        self.0.id
     }
 
     /// Whether they may do what needs `scope`.

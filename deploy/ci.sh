@@ -33,7 +33,7 @@ if [ ! -x "$program" ]; then
     exit
 fi
 # Half the time of an optimised one, and it runs for a minute.
-command -v cargo-deb >/dev/null || cargo install cargo-deb --locked --debug --quiet --target-dir "$folder/cargo-deb"
+command -v cargo-deb >/dev/null || cargo install cargo-deb --version 3.8.0 --locked --debug --quiet --target-dir "$folder/cargo-deb"
 deploy/package.sh --no-build --profile dev -o "$folder/package"
 if ! "${as_root[@]}" unshare --mount true 2>/dev/null; then
     printf 'left out: this machine gives no mounts of our own, so neither package nor composition is tried\n'

@@ -17,7 +17,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 command -v cargo-deb >/dev/null || {
-    printf 'package.sh: cargo-deb is missing; fix: cargo install cargo-deb --locked\n' >&2
+    printf 'package.sh: cargo-deb is missing; fix: cargo install cargo-deb --version 3.8.0 --locked\n' >&2
     exit 1
 }
 

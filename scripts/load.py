@@ -133,7 +133,7 @@ def sign_in(console, token):
     answer = connection.getresponse()
     body = answer.read()
     cookie = answer.headers.get("set-cookie", "").split(";")[0]
-    if not cookie.startswith("staydown_session="):
+    if not cookie.startswith("staydown_session"):
         raise RuntimeError(f"no session: {answer.status} {body[:200]!r}")
     return caller, cookie
 

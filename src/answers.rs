@@ -783,7 +783,7 @@ pub struct CheckedFigures {
     pub peers_total: u32,
     /// Subjects on the list.
     pub entries: u64,
-    /// Blocks that the peer that is furthest ahead has, and this node lacks.
+    /// Blocks that half of the connected peers or more say that they have, and this node lacks.
     pub blocks_missing: u64,
     /// Submissions that wait.
     pub outbox: u64,

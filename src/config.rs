@@ -631,11 +631,14 @@ fn known(key: &str, source: &Source) -> Result<&'static str, ConfigError> {
 
 /// What a misspelt key may stand for: the one with a near name, or those with the same name in another section.
 fn meant<'a>(key: &str, separator: char, known: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
-    if let Some(near) = near(key, known.clone()) {
-        return vec![near.to_owned()];
-    }
     let last = |key: &str| key.rsplit(separator).next().unwrap_or_default().to_owned();
-    known.filter(|known| last(known) == last(key)).map(str::to_owned).collect()
+    let near = near(key, known.clone());
+    let elsewhere: Vec<_> = known.filter(|known| last(known) == last(key)).map(str::to_owned).collect();
+    match near {
+        Some(near) if elsewhere.is_empty() || last(near) == last(key) => vec![near.to_owned()],
+        // A name that is right says more than a section that is.
+        _ => elsewhere,
+    }
 }
 
 /// The end of a message about a key that nobody knows.

@@ -817,6 +817,8 @@ impl Engine {
         let me = shared.replica().me();
         let mut lapsed = BTreeMap::new();
         let mut look = |bytes: &[u8]| {
+            // A journal may be long, and whoever watches over us must not take the work for a standstill.
+            shared.beat();
             let Ok(frame) = Frame::decode(Bytes::copy_from_slice(bytes)) else { return };
             let (header, replica) = (frame.header.header(), shared.replica());
             let held = replica.logs().get(&header.id.origin).and_then(|log| log.hash_at(header.id.seq));
@@ -834,6 +836,7 @@ impl Engine {
         let mut read = read.map(drop).map_err(|e| e.to_string());
         if from_peers && read.is_ok() {
             let own = |id: BlockId, bytes: &[u8]| {
+                shared.beat();
                 if id.origin.member == me {
                     look(bytes);
                 }

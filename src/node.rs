@@ -25,7 +25,7 @@ use tokio_stream::StreamExt as _;
 pub use self::reloads::{Reload, Reloads, Underway};
 use crate::access::{Access, AccessError};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, WebConfig};
 use crate::engine::{self, Handle, OpenError};
 pub use crate::keys::KEYS_FOLDER;
 use crate::keys::{
@@ -195,7 +195,6 @@ struct Ours {
     policy: Arc<PolicyStanding>,
     harmless: Arc<Harmless>,
     never_listed: BTreeSet<Subject>,
-    access: Arc<Access>,
     web_tls: Option<WebTls>,
 }
 
@@ -204,12 +203,11 @@ impl Ours {
         let policy = Arc::new(PolicyStanding::load(config)?);
         let harmless = Arc::new(Harmless::of(config.guard.harmless.clone()));
         let never_listed = harmless.read()?;
-        let access = Arc::new(Access::open(&config.data)?);
         let web_tls = match (&config.web.certificate, &config.web.key) {
             (Some(certificate), Some(key)) => Some(WebTls::read(certificate, key)?),
             _ => None,
         };
-        Ok(Self { policy, harmless, never_listed, access, web_tls })
+        Ok(Self { policy, harmless, never_listed, web_tls })
     }
 }
 
@@ -255,8 +253,9 @@ pub async fn run(
 ) -> Result<(), NodeError> {
     let begun = Begun::with(config)?;
     let address = begun.config.peer.listen;
-    let listener = TcpListener::bind(address).await.map_err(|source| NodeError::Listen { address, source })?;
-    run_locked(begun, listener, ready, shutdown).await
+    let peer = TcpListener::bind(address).await.map_err(|source| NodeError::Listen { address, source })?;
+    let web = bind_web(&begun.config).await?;
+    run_locked(begun, Listeners { peer, web }, ready, shutdown).await
 }
 
 /// As [`run`], with a listener that is bound already.
@@ -269,7 +268,21 @@ pub async fn run_on(
     ready: oneshot::Sender<Ready>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    run_locked(Begun::with(config)?, listener, ready, shutdown).await
+    let begun = Begun::with(config)?;
+    let web = bind_web(&begun.config).await?;
+    run_locked(begun, Listeners { peer: listener, web }, ready, shutdown).await
+}
+
+/// Where others come in by TCP, bound before the store is opened: that may take minutes, and a port that is taken is told
+/// at once.
+struct Listeners {
+    peer: TcpListener,
+    web: Option<TcpListener>,
+}
+
+async fn bind_web(config: &Config) -> Result<Option<TcpListener>, NodeError> {
+    let Some(address) = config.web.listen else { return Ok(None) };
+    TcpListener::bind(address).await.map(Some).map_err(|source| NodeError::Web { address, source })
 }
 
 /// What is read and held before anything is bound: two nodes in one folder have one address too, and the folder is what
@@ -277,6 +290,7 @@ pub async fn run_on(
 struct Begun {
     config: Config,
     ours: Ours,
+    access: Arc<Access>,
     plan: Plan,
     lock: DirectoryLock,
 }
@@ -286,19 +300,20 @@ impl Begun {
         let ours = Ours::read(&config)?;
         let plan = plan(&config.data)?;
         let lock = lock_directory(&config.data)?;
-        Ok(Self { config, ours, plan, lock })
+        let access = Arc::new(Access::open(&config.data)?);
+        Ok(Self { config, ours, access, plan, lock })
     }
 }
 
 async fn run_locked(
     begun: Begun,
-    listener: TcpListener,
+    listeners: Listeners,
     ready: oneshot::Sender<Ready>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let Begun { config, ours, plan, lock: _lock } = begun;
+    let Begun { config, ours, access, plan, lock: _lock } = begun;
     let fail = |source| NodeError::Listen { address: config.peer.listen, source };
-    refuse_example_keys(plan.keys.tls.pin(), listener.local_addr().map_err(fail)?)?;
+    refuse_example_keys(plan.keys.tls.pin(), listeners.peer.local_addr().map_err(fail)?)?;
     // From here on SIGHUP asks for a reload; it would end the process otherwise, and a start may take minutes.
     let hangups = signal(SignalKind::hangup()).map_err(|e| NodeError::Serve(format!("cannot await SIGHUP: {e}")))?;
     let plan = renew_certificate(plan, &config.data)?;
@@ -317,7 +332,7 @@ async fn run_locked(
         tracing::warn!(healed, "healed at start");
     }
     tracing::info!(blocks = started.blocks, "replica rebuilt");
-    let served = serve(listener, (&config, ours), &plan, &engine, ready, (hangups, shutdown)).await;
+    let served = serve(listeners, (&config, ours, access), &plan, &engine, ready, (hangups, shutdown)).await;
     stopped(engine, thread).await?;
     served
 }
@@ -651,8 +666,8 @@ fn take_invited(engine: &Handle, invitation: &Invitation) {
 }
 
 async fn serve(
-    listener: TcpListener,
-    (config, Ours { policy, harmless, never_listed, access, web_tls }): (&Config, Ours),
+    Listeners { peer: listener, web: web_listener }: Listeners,
+    (config, Ours { policy, harmless, never_listed, web_tls }, access): (&Config, Ours, Arc<Access>),
     plan: &Plan,
     engine: &Handle,
     ready: oneshot::Sender<Ready>,
@@ -668,15 +683,11 @@ async fn serve(
     let address = listener.local_addr().map_err(|source| NodeError::Listen { address: config.peer.listen, source })?;
     let socket = bind_socket(config)?;
     write_address(&config.data, PEER_ADDRESS_FILE, address)?;
-    let web_listener = match config.web.listen {
-        Some(address) => Some(TcpListener::bind(address).await.map_err(|source| NodeError::Web { address, source })?),
-        None => None,
-    };
     let web_address = web_listener.as_ref().and_then(|listener| listener.local_addr().ok());
     if let Some(address) = web_address {
         write_address(&config.data, WEB_ADDRESS_FILE, address)?;
     }
-    let console = web_address.map(|address| format!("{}://{}", config.web.scheme(), shown_host(config, address)));
+    let console = web_address.map(|address| console_at(&config.web, address));
 
     let (stop, stopped) = watch::channel(false);
     let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
@@ -820,12 +831,15 @@ fn group_number(name: &str, groups: &Path) -> io::Result<u32> {
     number.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, missing()))
 }
 
-/// How people on this machine, or those whom the settings name first, reach an address.
-fn shown_host(config: &Config, address: SocketAddr) -> String {
-    match config.web.hosts.first() {
-        Some(host) => format!("{host}:{}", address.port()),
-        None if address.ip().is_unspecified() => format!("127.0.0.1:{}", address.port()),
-        None => address.to_string(),
+/// How people on this machine, or those whom the settings name first, reach the console on `address`.
+fn console_at(web: &WebConfig, address: SocketAddr) -> String {
+    let (scheme, port) = (web.scheme(), address.port());
+    match web.hosts.first() {
+        // The name is that of the proxy that ends TLS, and our port is none of its.
+        Some(host) if web.allow_plaintext && web.certificate.is_none() => format!("https://{host}"),
+        Some(host) => format!("{scheme}://{host}:{port}"),
+        None if address.ip().is_unspecified() => format!("{scheme}://127.0.0.1:{port}"),
+        None => format!("{scheme}://{address}"),
     }
 }
 
@@ -1015,6 +1029,37 @@ fn targets(engine: &Handle, config: &Config) -> Vec<Target> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_is_told_with_its_address() {
+        let mut config = Config::default_in("/nowhere".into());
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        config.web.listen = taken.local_addr().ok();
+        let error = bind_web(&config).await.unwrap_err();
+        assert!(matches!(error, NodeError::Web { address, .. } if Some(address) == config.web.listen), "{error}");
+        config.web.listen = None;
+        assert!(bind_web(&config).await.unwrap().is_none(), "off");
+    }
+
+    #[test]
+    fn the_console_is_where_people_reach_it() {
+        let hosts = vec!["hashes.example.org".to_owned(), "acme.example.org".to_owned()];
+        let plain = WebConfig::default();
+        let named = WebConfig { hosts: hosts.clone(), ..WebConfig::default() };
+        let proxied = WebConfig { hosts, allow_plaintext: true, ..WebConfig::default() };
+        let nameless = WebConfig { allow_plaintext: true, ..WebConfig::default() };
+        let own_tls = WebConfig { certificate: Some("console.cert.pem".into()), ..proxied.clone() };
+        for (web, address, expected) in [
+            (&plain, "127.0.0.1:7701", "http://127.0.0.1:7701"),
+            (&plain, "[::1]:7701", "http://[::1]:7701"),
+            (&named, "127.0.0.1:7701", "http://hashes.example.org:7701"),
+            (&proxied, "0.0.0.0:7701", "https://hashes.example.org"),
+            (&nameless, "0.0.0.0:7701", "http://127.0.0.1:7701"),
+            (&own_tls, "0.0.0.0:7701", "https://hashes.example.org:7701"),
+        ] {
+            assert_eq!(console_at(web, address.parse().unwrap()), expected);
+        }
+    }
 
     #[test]
     fn a_group_is_known_by_name_or_number() {

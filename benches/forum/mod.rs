@@ -390,6 +390,8 @@ impl Process {
             .arg(&company.data)
             .args(["run", "--exit-with-stdin", "--listen", &company.address.to_string()])
             .env("STAYDOWN_PEER_ENDPOINTS", endpoints)
+            // Many nodes on one machine, and nobody looks at their consoles.
+            .env("STAYDOWN_WEB_LISTEN", "off")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(File::options().create(true).append(true).open(&stderr).unwrap());

@@ -91,7 +91,7 @@ pub(super) async fn undo(args: &UndoArgs, at: &Invocation) -> Outcome {
     if !told.stopped.is_empty() {
         return Err(goes_on(Failure::new(Exit::Refused, told.stopped.clone()), &told));
     }
-    if told.looked_at < told.records {
+    if told.records == 0 || told.looked_at < told.records {
         return Err(goes_on(Failure::new(Exit::Failed, "the node ended its answer before the end"), &told));
     }
     if at.terminal.json {

@@ -113,7 +113,7 @@ pub const DOCUMENTED: &[Documented] = &[
     setting(
         "web.hosts",
         Unset::Words("loopback's names and the listening address", "[\"hashes.example.org\"]"),
-        "Further names under which the console is reached; requests for any other are refused. As a variable: names separated by commas.",
+        "Further names under which the console is reached; requests for any other are refused. Links to the console have the first; with allow_plaintext they lead to the proxy, with https and without a port. As a variable: names separated by commas.",
     ),
     Documented {
         on_hangup: true,

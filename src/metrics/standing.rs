@@ -3,6 +3,7 @@
 use super::sheet::{Labels, Sheet, flag, labels, number, seconds};
 use crate::clock;
 use crate::net::local::LocalService;
+use crate::net::readiness::readiness;
 use crate::net::survey::Survey;
 use crate::replica::charter::Charter;
 use crate::replica::exchange::{Exchange, State};
@@ -13,8 +14,8 @@ use crate::wire::local as l;
 
 pub(super) fn tell(service: &LocalService, sheet: &mut Sheet) {
     // Each of these takes the replica's lock by itself, and before the one that is held below.
-    let (state, unready) = (service.status_now(), service.unready());
-    node(&state, unready.is_none(), sheet);
+    let state = service.status_now();
+    node(&state, sheet);
     let survey = service.survey();
     list(&survey, &state, sheet);
     reviews(&survey, sheet);
@@ -27,7 +28,7 @@ pub(super) fn tell(service: &LocalService, sheet: &mut Sheet) {
     evidence(&replica, sheet);
 }
 
-fn node(state: &l::StatusResponse, is_ready: bool, sheet: &mut Sheet) {
+fn node(state: &l::StatusResponse, sheet: &mut Sheet) {
     let version = labels([("version", state.version.as_str())]);
     sheet.fact("build", "The release that runs.", version);
     let names = labels([("forum", state.forum_name.as_str()), ("member", state.member.as_str())]);
@@ -43,8 +44,8 @@ fn node(state: &l::StatusResponse, is_ready: bool, sheet: &mut Sheet) {
     );
     sheet.gauge(
         "ready",
-        "1 while the node answers; 0 after a failure of its storage, or where it must be upgraded.",
-        flag(is_ready),
+        "1 while lookups may be sent to the node, as /readyz says; 0 while its list is being fetched, or is empty with no peer reached, and while it stops.",
+        flag(readiness(state).is_ok()),
     );
 }
 

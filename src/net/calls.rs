@@ -25,6 +25,8 @@ use crate::meters::Meters;
 
 /// Trailer with the number of a call's outcome.
 const GRPC_STATUS: &str = "grpc-status";
+/// What a log line has of a call's name at most: a caller may ask for any, and ours are shorter.
+const CALL_BYTES_MAX: usize = 64;
 /// What the reason of a refusal may be at most: it comes from this program.
 const REASON_BYTES_MAX: usize = 64;
 
@@ -96,7 +98,7 @@ fn id_of<B>(request: &mut http::Request<B>) -> RequestId {
 
 /// A span of the highest level: whatever the filter leaves of the log lines in it, they have the name.
 fn span(side: Side, id: &RequestId, method: &str, peer: Option<&PeerIdentity>) -> Span {
-    let call = method.rsplit('/').next().unwrap_or(method);
+    let call = cut(method.rsplit('/').next().unwrap_or(method));
     match (side, peer) {
         (Side::Peer, Some(peer)) => {
             tracing::error_span!("peer_call", request_id = %id, call, member = %peer.member)
@@ -104,6 +106,12 @@ fn span(side: Side, id: &RequestId, method: &str, peer: Option<&PeerIdentity>) -
         (Side::Peer, None) => tracing::error_span!("peer_call", request_id = %id, call),
         (Side::Local, _) => tracing::error_span!("call", request_id = %id, call),
     }
+}
+
+/// The beginning of a call's name, of whole characters.
+fn cut(name: &str) -> &str {
+    let end = (0..=CALL_BYTES_MAX.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    name.get(..end).unwrap_or_default()
 }
 
 /// A call that is under way. It ends with its outcome, or when its caller goes away.
@@ -273,6 +281,16 @@ mod tests {
         let frames = futures_util::stream::poll_fn(move |cx| Pin::new(&mut body).poll_frame(cx));
         let frames: Vec<_> = frames.collect().await;
         frames.into_iter().find_map(|frame| frame.unwrap().into_trailers().ok()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_log_line_has_the_beginning_of_a_name_that_is_too_long() {
+        let whole = "a".repeat(CALL_BYTES_MAX);
+        for name in ["", "Submit", "prüfe", &whole] {
+            assert_eq!(cut(name), name);
+        }
+        assert_eq!(cut(&format!("{whole}a")), whole);
+        assert_eq!(cut(&format!("{}ü", &whole[1..])), &whole[1..], "no half of a character");
     }
 
     #[tokio::test]

@@ -1125,7 +1125,7 @@ impl LocalService {
         });
         let connected: Vec<_> = replica.exchanges().values().filter(|e| e.is_connected()).collect();
         let ours = replica.have();
-        let ahead = connected.iter().map(|peer| peer.theirs().blocks_beyond(&ours)).max();
+        let ahead = connected.iter().map(|peer| peer.theirs().blocks_beyond(&ours));
         l::StatusResponse {
             forum_name: charter.name.clone(),
             forum_id: replica.charters().forum().0.to_vec().into(),
@@ -1151,7 +1151,7 @@ impl LocalService {
             version: env!("CARGO_PKG_VERSION").into(),
             suspended: suspended.collect(),
             draining: self.streams.is_stopping(),
-            blocks_missing: ahead.unwrap_or(0),
+            blocks_missing: super::readiness::missing(ahead),
             lookups: Some(lookup_counts(&self.counters, now)),
             certificate_until_ms: self.lines.as_ref().map_or(0, |(tls, _)| tls.facts().not_after.0),
         }

@@ -19,10 +19,19 @@ pub fn readiness(status: &l::StatusResponse) -> Result<(), String> {
         return Err("the list is empty and no peer has been reached yet".to_owned());
     }
     if status.blocks_missing > status.blocks {
-        let [here, all] = [status.blocks, status.blocks + status.blocks_missing].map(count);
+        let [here, all] = [status.blocks, status.blocks.saturating_add(status.blocks_missing)].map(count);
         return Err(format!("the list is being fetched: {here} of {all} blocks are here"));
     }
     Ok(())
+}
+
+/// How many blocks are missing here, where each connected peer claims that it has so many more. Nothing has proven a claim
+/// until its blocks are here, and one member may claim any number: it must not make every other node look unready. So it
+/// is the middle claim that counts, of two the lower. A single peer is believed: there is nobody else to ask.
+pub fn missing(claims: impl IntoIterator<Item = u64>) -> u64 {
+    let mut claims: Vec<_> = claims.into_iter().collect();
+    claims.sort_unstable();
+    claims.get(claims.len().saturating_sub(1) / 2).copied().unwrap_or(0)
 }
 
 /// The state in one sentence: what is wrong, if something is, else how far the node is.
@@ -91,6 +100,24 @@ mod tests {
         ] {
             assert_eq!(readiness(&not_ready).unwrap_err(), why);
             assert_eq!(sentence(&not_ready), why);
+        }
+        assert!(readiness(&status(|s| s.blocks_missing = u64::MAX)).is_err(), "whatever is claimed can be told");
+    }
+
+    #[test]
+    fn what_one_peer_claims_does_not_decide_what_is_missing() {
+        let liar = 1_000_000_000_000;
+        for (claims, expected) in [
+            (vec![], 0),
+            (vec![7], 7),
+            (vec![liar, 0], 0),
+            (vec![3, liar], 3),
+            (vec![0, liar, 5], 5),
+            (vec![u64::MAX, 900, 1_000, 2], 900),
+        ] {
+            assert_eq!(missing(claims.iter().copied()), expected, "{claims:?}");
+            let claimed = status(|s| s.blocks_missing = missing(claims.iter().copied()));
+            assert_eq!(readiness(&claimed).is_ok(), expected <= 40, "{claims:?}");
         }
     }
 

@@ -62,9 +62,10 @@ impl Have {
         sha256(&[&bytes])
     }
 
-    /// Number of blocks that this vector has and `other` lacks.
+    /// Number of blocks that this vector has and `other` lacks; at most `u64::MAX`, whatever a peer claims.
     pub fn blocks_beyond(&self, other: &Self) -> u64 {
-        self.iter().map(|(origin, head)| head.seq.0.saturating_sub(other.seq(origin).0)).sum()
+        let beyond = self.iter().map(|(origin, head)| head.seq.0.saturating_sub(other.seq(origin).0));
+        beyond.fold(0, u64::saturating_add)
     }
 
     /// As it travels.
@@ -206,5 +207,7 @@ mod tests {
         assert_eq!(ours.blocks_beyond(&have(&[])), 8);
         assert_eq!(ours.blocks_beyond(&have(&[(1, 0, 3, 1), (1, 1, 9, 1)])), 3);
         assert_eq!(have(&[]).blocks_beyond(&ours), 0);
+        let claimed = have(&[(1, 0, u64::MAX, 1), (1, 1, u64::MAX, 1)]);
+        assert_eq!(claimed.blocks_beyond(&ours), u64::MAX, "a peer may claim any place");
     }
 }

@@ -17,9 +17,11 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::service::Routes;
 
 pub use self::limits::Limits;
+use self::limits::UPLOADS_MAX;
 pub use self::problem::Problem;
 pub use self::server::serve;
 pub use self::tls::WebTls;
@@ -63,6 +65,8 @@ pub struct Web {
     /// A proxy ends TLS, and says so in its headers.
     behind_proxy: bool,
     rates: Arc<guard::Rates>,
+    /// Files are whole in memory before they are hashed: so many requests with files are taken in at once, in all.
+    uploads: Arc<Semaphore>,
     hub: console::Hub,
 }
 
@@ -71,6 +75,7 @@ impl Web {
     pub fn new(service: LocalService, config: &WebConfig, limits: Limits) -> Self {
         Self {
             rates: Arc::new(guard::Rates::new(&limits)),
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             limits: Arc::new(limits),
             hosts: config.hosts.clone().into(),
             secure: config.certificate.is_some(),
@@ -86,6 +91,18 @@ impl Web {
         request.extensions_mut().insert(caller.clone());
         request.extensions_mut().insert(request_id());
         request
+    }
+
+    /// A place for a request with files, until they are hashed. Whoever finds none comes again: those who wait would hold
+    /// connections.
+    ///
+    /// # Errors
+    /// All are taken.
+    pub fn upload_place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.uploads).try_acquire_owned().map_err(|_taken| {
+            let why = format!("{UPLOADS_MAX} requests with files are being taken in: wait, and ask again");
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "RATE", why)
+        })
     }
 
     /// Tokens, sessions and the audit trail.
@@ -143,7 +160,8 @@ async fn healthz(State(web): State<Web>) -> Response {
 
 /// Lookups are worth asking.
 async fn readyz(State(web): State<Web>) -> Response {
-    let probe = Caller { name: "probe".into(), scopes: crate::access::Role::Viewer.scopes(), via: Via::Http };
+    let probe =
+        Caller { name: "probe".into(), scopes: crate::access::Role::Viewer.scopes(), via: Via::Http, token: None };
     match web.service.status(web.ask(&probe, l::StatusRequest {})).await {
         // The reasons name members and addresses, and whoever asks here shows no token.
         Ok(status) if readiness(status.get_ref()).is_ok() => "ready\n".into_response(),

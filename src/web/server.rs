@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -112,11 +112,19 @@ where
 {
     let begun = Arc::new(AtomicBool::new(false));
     let first = Arc::clone(&begun);
-    let service = router.map_request(move |request: Request<hyper::body::Incoming>| {
+    let unanswered = Arc::new(AtomicUsize::new(0));
+    let moving = Moving::new(stream, limits.stall, Arc::clone(&unanswered));
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         first.store(true, Ordering::Relaxed);
+        let until_answered = Unanswered::one_more(&unanswered);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(From(address));
-        request
+        let answer = router.clone().oneshot(request);
+        async move {
+            let answer = answer.await;
+            drop(until_answered);
+            answer
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -132,8 +140,7 @@ where
         .max_pending_accept_reset_streams(PENDING_ACCEPT_RESETS_MAX)
         .keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-    let stream = TokioIo::new(Moving::new(stream, limits.stall));
-    let connection = builder.serve_connection(stream, TowerToHyperService::new(service)).into_owned();
+    let connection = builder.serve_connection(TokioIo::new(moving), service).into_owned();
     let connection = watcher.watch(connection);
     tokio::pin!(connection);
     // Which version of HTTP it is shows with the first bytes; whoever sends one of them and no more is not waited for.
@@ -152,16 +159,35 @@ where
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct From(pub SocketAddr);
 
-/// A stream that fails when nothing has moved for a while, in either direction.
+/// A request to which no answer has begun.
+struct Unanswered(Arc<AtomicUsize>);
+
+impl Unanswered {
+    fn one_more(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A stream that fails when nothing has moved for a while, in either direction. Whoever waits for our answer need not send
+/// anything meanwhile: how long a body may take is [`Paced`]'s to say.
 struct Moving<S> {
     stream: S,
     stall: Duration,
     stalled: Pin<Box<Sleep>>,
+    /// Requests to which no answer has begun.
+    unanswered: Arc<AtomicUsize>,
 }
 
 impl<S> Moving<S> {
-    fn new(stream: S, stall: Duration) -> Self {
-        Self { stream, stall, stalled: Box::pin(sleep(stall)) }
+    fn new(stream: S, stall: Duration, unanswered: Arc<AtomicUsize>) -> Self {
+        Self { stream, stall, stalled: Box::pin(sleep(stall)), unanswered }
     }
 
     /// Puts the end off when something moved; without that, fails once it has come.
@@ -179,6 +205,9 @@ impl<S> Moving<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for Moving<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if polled.is_pending() && self.unanswered.load(Ordering::Relaxed) > 0 {
+            return Poll::Pending;
+        }
         self.judge(cx, polled)
     }
 }
@@ -232,14 +261,14 @@ impl Pace {
 pub(super) struct Paced {
     body: Body,
     pace: Pace,
-    since: Instant,
     read: u64,
-    late: Pin<Box<Sleep>>,
+    /// When somebody first asked for some of it, and when it is late: whoever waits to be read is not.
+    begun: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl Paced {
     pub(super) fn new(body: Body, pace: Pace) -> Self {
-        Self { body, pace, since: Instant::now(), read: 0, late: Box::pin(sleep(pace.grace)) }
+        Self { body, pace, read: 0, begun: None }
     }
 }
 
@@ -248,17 +277,18 @@ impl HttpBody for Paced {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        let Self { body, pace, read, begun } = &mut *self;
+        let (since, late) = begun.get_or_insert_with(|| (Instant::now(), Box::pin(sleep(pace.grace))));
+        match Pin::new(body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 if let Some(Ok(frame)) = &frame {
-                    self.read += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
-                    let until = self.since + self.pace.time_for(self.read);
-                    self.late.as_mut().reset(until);
+                    *read += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                    late.as_mut().reset(*since + pace.time_for(*read));
                 }
                 Poll::Ready(frame)
             }
             Poll::Pending => {
-                ready!(self.late.as_mut().poll(cx));
+                ready!(late.as_mut().poll(cx));
                 let slow = io::Error::new(io::ErrorKind::TimedOut, "the body comes too slowly");
                 Poll::Ready(Some(Err(axum::Error::new(slow))))
             }
@@ -276,6 +306,7 @@ impl HttpBody for Paced {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use http_body_util::{BodyExt as _, StreamBody};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -288,7 +319,7 @@ mod tests {
     #[tokio::test]
     async fn a_stream_lives_as_long_as_something_moves() {
         let (ours, mut theirs) = tokio::io::duplex(64);
-        let mut moving = Moving::new(ours, LONG);
+        let mut moving = Moving::new(ours, LONG, Arc::default());
         for _ in 0..3 {
             let before = moving.stalled.deadline();
             theirs.write_u8(1).await.unwrap();
@@ -296,14 +327,29 @@ mod tests {
             assert!(moving.stalled.deadline() > before, "the end is put off");
         }
         let (ours, _theirs) = tokio::io::duplex(64);
-        let mut moving = Moving::new(ours, SHORT);
+        let mut moving = Moving::new(ours, SHORT, Arc::default());
+        assert_eq!(moving.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_our_answer_need_not_send_but_has_to_read() {
+        let unanswered = Arc::default();
+        let waits = Unanswered::one_more(&unanswered);
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let mut moving = Moving::new(ours, SHORT, unanswered);
+        let (beside, _theirs) = tokio::io::duplex(64);
+        let mut other = Moving::new(beside, SHORT, Arc::default());
+        assert_eq!(other.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(moving.read_u8().now_or_never().is_none(), "its time was over before the other's");
+        assert_eq!(moving.write_all(&[0; 65]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(waits);
         assert_eq!(moving.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
     async fn a_reader_that_does_not_read_is_let_go() {
         let (ours, _theirs) = tokio::io::duplex(64);
-        let mut moving = Moving::new(ours, SHORT);
+        let mut moving = Moving::new(ours, SHORT, Arc::default());
         assert_eq!(moving.write_all(&[0; 65]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
@@ -327,7 +373,10 @@ mod tests {
         let whole = Paced::new(Body::new(StreamBody::new(pieces())), Pace { grace: LONG, bytes_per_s: 1_000 });
         assert_eq!(whole.collect().await.unwrap().to_bytes().len(), 50_000);
         let never = futures_util::stream::pending::<Result<Frame<Bytes>, io::Error>>();
-        let late = Paced::new(Body::new(StreamBody::new(never)), Pace { grace: SHORT, bytes_per_s: 1_000 });
+        let hasty = Pace { grace: SHORT, bytes_per_s: 1_000 };
+        let waits = Paced::new(Body::new(StreamBody::new(pieces())), hasty);
+        let late = Paced::new(Body::new(StreamBody::new(never)), hasty);
         assert!(late.collect().await.is_err());
+        assert!(waits.begun.is_none(), "a body that nobody has asked for is not late");
     }
 }

@@ -68,7 +68,8 @@ pub fn forum(count: usize, settings: &str) -> Forum {
     for company in &forum.companies {
         let path = company.data.join("staydown.toml");
         let text = fs::read_to_string(&path).unwrap();
-        fs::write(&path, format!("{text}\n[web]\nlisten = \"127.0.0.1:0\"\n{settings}")).unwrap();
+        // Its last section is that of the web listener.
+        fs::write(&path, format!("{text}{settings}")).unwrap();
     }
     forum.join();
     forum

@@ -19,6 +19,7 @@ const OPEN: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const DIGITS: usize = 24;
 
 /// Debian's package `prometheus` has it; CI must have it.
+#[expect(clippy::print_stderr, reason = "says what was skipped")]
 fn promtool() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join("promtool")).find(|tool| tool.is_file());

@@ -424,7 +424,8 @@ fn nothing_that_was_looked_up_is_stored_logged_or_sent() {
     hays.extend(files(&at_bolt));
     let needles = Needles::new(&values.into_iter().map(|(_, digest)| digest).collect::<Vec<_>>());
     let log = forum.companies[0].log().into_bytes();
-    assert!(log.len() - logged_before > 1_000_000, "it talks as much as it can: {}", log.len());
+    // Of the libraries below, which would write down what passes through them, no more than this comes at any filter.
+    assert!(log.len() - logged_before > 50_000, "it talks as much as it can: {}", log.len());
     // Matches are in no log and in nothing that was sent since, though the list itself is at both nodes.
     let mut since = BTreeMap::from([("log of acme since".to_owned(), log[logged_before..].to_vec())]);
     for (n, said) in from_acme.connections().into_iter().enumerate() {

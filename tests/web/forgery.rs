@@ -9,7 +9,7 @@ use tonic::transport::Endpoint;
 use tower::{Service as _, ServiceExt as _};
 
 use crate::house::{Browser, House, fast, sign_in_at};
-use crate::wire::{Ask, ask, get, post};
+use crate::wire::{Ask, ask, cookie_at, get, post};
 
 /// What ends the session, if it gets through.
 fn leave(browser: &Browser, at: SocketAddr) -> Ask {
@@ -100,7 +100,7 @@ async fn a_request_from_another_site_is_refused_whatever_it_shows() {
     {
         let answer = asked.to(at).await;
         assert_eq!(answer.status, 403, "{answer:?}");
-        assert!(answer.cookie("staydown_session").is_none(), "{answer:?}");
+        assert!(answer.session_cookie().is_none(), "{answer:?}");
     }
     assert!(is_open(&house, &anna));
     house.close().await;
@@ -176,7 +176,7 @@ async fn forms_over_http_2_are_judged_by_the_same_rules() {
         let body = http_body_util::Full::new(bytes::Bytes::from(format!("csrf={csrf}")));
         let request = http::Request::post("/logout")
             .header("content-type", "application/x-www-form-urlencoded")
-            .header("cookie", format!("staydown_session={}", anna.key))
+            .header("cookie", format!("{}={}", cookie_at(house.at), anna.key))
             .header("origin", origin)
             .header("sec-fetch-site", "same-origin");
         let request = request.body(tonic::body::Body::new(body)).unwrap();

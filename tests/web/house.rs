@@ -109,7 +109,7 @@ impl House {
     pub async fn sign_in(&self, token: &str) -> Browser {
         let answer = sign_in_at(self.at, token).await;
         assert_eq!(answer.status, 303, "{answer:?}");
-        let (key, _) = answer.cookie("staydown_session").unwrap();
+        let (key, _) = answer.session_cookie().unwrap();
         let csrf = self.access().session(&key, clock::now()).unwrap().csrf;
         Browser { key, csrf }
     }

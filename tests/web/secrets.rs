@@ -86,7 +86,7 @@ async fn tokens_and_what_is_looked_up_are_written_down_nowhere() {
             .await,
     ];
     let login = sign_in_at(at, &person).await;
-    let (key, _) = login.cookie("staydown_session").unwrap();
+    let (key, _) = login.session_cookie().unwrap();
     for path in [
         format!("/list?q={}", values[4]),
         format!("/entry/sha256/{}", values[5]),

@@ -6,9 +6,11 @@ use staydown::access::{Role, Scope, Scopes, Via};
 use staydown::clock;
 use staydown::config::WebConfig;
 use staydown::replica::ids::TimeMs;
+use tokio::time::timeout;
 
+use crate::forum::DEADLINE;
 use crate::house::{House, fast, sign_in_at};
-use crate::wire::{Answer, ask, get, post};
+use crate::wire::{Answer, Wire, ask, cookie_at, get, post};
 
 fn refuses(answer: &Answer) -> bool {
     answer.status == 401 || answer.status == 303 && answer.header("location").unwrap().starts_with("/login")
@@ -22,8 +24,10 @@ async fn a_session_is_a_new_one_and_no_script_or_site_reads_it() {
     let planted = "A".repeat(43);
     let asked = post("/login").of_our_page(house.at).session(&planted).form(&[("token", &token)]);
     let answer = asked.to(house.at).await;
-    let (key, flags) = answer.cookie("staydown_session").unwrap();
+    let (key, flags) = answer.session_cookie().unwrap();
     assert!(key != planted && key.len() == 43, "{answer:?}");
+    let named = answer.header("set-cookie").unwrap().starts_with(&format!("{}=", cookie_at(house.at)));
+    assert!(named, "browsers keep cookies of two ports apart by their names only: {answer:?}");
     for flag in ["HttpOnly", "SameSite=Strict", "Path=/"] {
         assert!(flags.contains(flag), "{flags}");
     }
@@ -35,10 +39,10 @@ async fn a_session_is_a_new_one_and_no_script_or_site_reads_it() {
     let config = WebConfig { allow_plaintext: true, ..WebConfig::default() };
     let proxied = house.serve(&config, fast()).await;
     let asked = post("/login").of_our_page(proxied).with("x-forwarded-proto", "https").form(&[("token", &token)]);
-    assert!(asked.to(proxied).await.cookie("staydown_session").unwrap().1.contains("Secure"));
+    assert!(asked.to(proxied).await.session_cookie().unwrap().1.contains("Secure"));
     // Nobody is signed in twice under one key.
     let [one, two] = [sign_in_at(house.at, &token).await, sign_in_at(house.at, &token).await];
-    assert_ne!(one.cookie("staydown_session"), two.cookie("staydown_session"));
+    assert_ne!(one.session_cookie(), two.session_cookie());
     house.close().await;
 }
 
@@ -63,7 +67,9 @@ async fn a_token_is_taken_where_it_belongs_and_nowhere_else() {
         get("/v1/status").bearer(&format!("{token}A")),
         get("/v1/status").bearer(&token.to_uppercase()),
         get("/v1/status").session(&format!("{}A", browser.key)),
-        get("/v1/status").with("cookie", "staydown_session="),
+        get("/v1/status").with("cookie", &format!("{}=", cookie_at(house.at))),
+        // Another node's on the same host.
+        get("/v1/status").with("cookie", &format!("staydown_session_{}={}", house.at.port() ^ 1, browser.key)),
     ] {
         let answer = asked.to(house.at).await;
         assert_eq!(answer.status, 401, "{asked:?}: {answer:?}");
@@ -91,18 +97,21 @@ async fn sessions_end_with_their_token_and_there_are_only_so_many() {
     // Signing out ends one, and tells the browser.
     let asked = post("/logout").session(&others[0].key).of_our_page(house.at).form(&[("csrf", &others[0].csrf)]);
     let answer = asked.to(house.at).await;
-    assert!(answer.cookie("staydown_session").unwrap().1.contains("Max-Age=0"), "{answer:?}");
+    assert!(answer.session_cookie().unwrap().1.contains("Max-Age=0"), "{answer:?}");
     assert!(refuses(&get("/list").html().session(&others[0].key).to(house.at).await));
     assert_eq!(get("/list").html().session(&others[1].key).to(house.at).await.status, 200);
 
-    // Taking the token back ends all, and a stream that is open hears no more of it.
-    let events = get("/events").session(&others[1].key).to(house.at).await;
-    assert_eq!(events.status, 200, "{events:?}");
+    // Taking the token back ends all, and what is open on it.
+    let mut events = Wire::to(house.at).await;
+    events.send(&get("/events").session(&others[1].key).bytes(house.at)).await;
+    let opened = events.answer(false).await.expect("the stream is opened");
+    assert_eq!(opened.status, 200, "{opened:?}");
     house.access().revoke("anna").unwrap().unwrap();
     for browser in &others {
         assert!(refuses(&get("/list").html().session(&browser.key).to(house.at).await));
     }
     assert_eq!(sign_in_at(house.at, &token).await.status, 401);
+    timeout(DEADLINE, events.end()).await.expect("the stream ends with its token");
     house.close().await;
 }
 

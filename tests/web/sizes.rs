@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 
 use staydown::access::{Role, Scope};
 use staydown::web::Limits;
-use staydown::web::limits::UPLOAD_BYTES_MAX;
+use staydown::web::limits::{UPLOAD_BYTES_MAX, UPLOADS_MAX};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use crate::house::{House, fast};
+use crate::forum::DEADLINE;
+use crate::house::{Browser, House, fast};
 use crate::wire::{Wire, ask, get, post};
 
 /// What the files of the data directory begin with or hold: none of it may ever be answered.
@@ -71,6 +74,10 @@ async fn a_body_that_is_too_long_is_refused() {
                 .with("content-type", "application/x-www-form-urlencoded"),
             "a form",
         ),
+        (
+            post("/login").of_our_page(house.at).with("content-type", "application/x-www-form-urlencoded"),
+            "a stranger's form",
+        ),
     ] {
         // It is announced and never sent: nobody waits for it.
         let mut wire = Wire::to(house.at).await;
@@ -91,6 +98,8 @@ async fn a_body_that_is_too_long_is_refused() {
         }
     }
     let long = post("/logout").session(&anna.key).of_our_page(house.at).form(&[("csrf", &"a".repeat(8 << 10))]);
+    assert_eq!(long.to(house.at).await.status, 413);
+    let long = post("/login").of_our_page(house.at).form(&[("token", &"a".repeat(8 << 10))]);
     assert_eq!(long.to(house.at).await.status, 413);
     assert_eq!(get("/healthz").to(house.at).await.status, 200);
     house.close().await;
@@ -135,10 +144,56 @@ async fn files_are_few_and_not_too_long() {
         assert!((400..500).contains(&unnamed.status), "no boundary for {name}: {unnamed:?}");
     }
     // A part that proves the session comes first, or the file is not read.
-    let forged =
-        post("/submit/file").session(&anna.key).of_our_page(house.at).body(kind, parts(1, 10)).to(house.at).await;
-    assert_eq!(forged.status, 403, "{forged:?}");
+    let proof = format!("--x\r\ncontent-disposition: form-data; name=\"csrf\"\r\n\r\n{}\r\n", anna.csrf).into_bytes();
+    let file = parts(1, 10);
+    let last = [&file[..file.len() - b"--x--\r\n".len()], &proof, b"--x--\r\n"].concat();
+    let form = |body: Vec<u8>| post("/submit/file").session(&anna.key).of_our_page(house.at).body(kind, body);
+    for forged in [file.clone(), last] {
+        let answer = form(forged).to(house.at).await;
+        assert_eq!((answer.status, answer.reason().as_str()), (403, "CSRF"), "{answer:?}");
+    }
+    let answer = form([proof, file].concat()).to(house.at).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(get("/healthz").to(house.at).await.status, 200);
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn few_files_are_taken_in_at_once_and_whoever_may_not_send_any_takes_no_place() {
+    // Whoever holds a place here is not late before the test is over.
+    let house = House::with(1, |_| {}, Limits { body_grace: 10 * DEADLINE, ..fast() }).await;
+    let (program, metrics) = (house.token("program", &[Scope::Lookup]), house.token("metrics", &[Scope::Metrics]));
+    let vera = house.sign_in(&house.person("vera", Role::Viewer)).await;
+    let anna = house.sign_in(&house.person("anna", Role::Reviewer)).await;
+    let kind = "multipart/form-data; boundary=x";
+    let page = |browser: &Browser| {
+        let asked = post("/submit/file").session(&browser.key).of_our_page(house.at);
+        asked.with("x-csrf-token", &browser.csrf)
+    };
+    let api = |token: &str| post("/v1/lookup").bearer(token);
+    let mut held = JoinSet::new();
+    for _ in 0..=UPLOADS_MAX {
+        let mut wire = Wire::to(house.at).await;
+        let begun = api(&program).with("content-type", kind).with("content-length", "100000");
+        wire.send(&begun.bytes(house.at)).await;
+        held.spawn(async move { wire.answer(false).await });
+    }
+    let last = timeout(DEADLINE, held.join_next()).await.expect("one of them finds no place");
+    let last = last.unwrap().unwrap().expect("it is told so");
+    assert_eq!((last.status, last.reason().as_str()), (429, "RATE"), "{last:?}");
+    let full = page(&anna).body(kind, parts(1, 10)).to(house.at).await;
+    assert_eq!((full.status, full.reason().as_str()), (429, "RATE"), "the page and the API share them: {full:?}");
+    for asked in [page(&vera), api(&metrics)] {
+        let answer = asked.body(kind, parts(1, 10)).to(house.at).await;
+        assert_eq!((answer.status, answer.reason().as_str()), (403, "SCOPE"), "{answer:?}");
+    }
+    held.shutdown().await;
+    let served = async {
+        while api(&program).body(kind, parts(1, 10)).to(house.at).await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, served).await.expect("places that are left are given to the next");
     house.close().await;
 }
 

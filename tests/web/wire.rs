@@ -16,11 +16,17 @@ pub struct Ask {
     method: String,
     path: String,
     headers: Vec<(String, String)>,
+    session: Option<String>,
     body: Vec<u8>,
 }
 
+/// Name of the cookie of a session at a listener.
+pub fn cookie_at(at: SocketAddr) -> String {
+    format!("staydown_session_{}", at.port())
+}
+
 pub fn ask(method: &str, path: &str) -> Ask {
-    Ask { method: method.into(), path: path.into(), headers: Vec::new(), body: Vec::new() }
+    Ask { method: method.into(), path: path.into(), headers: Vec::new(), session: None, body: Vec::new() }
 }
 
 pub fn get(path: &str) -> Ask {
@@ -41,8 +47,9 @@ impl Ask {
         self.with("authorization", &format!("Bearer {token}"))
     }
 
-    pub fn session(self, key: &str) -> Self {
-        self.with("cookie", &format!("staydown_session={key}"))
+    pub fn session(mut self, key: &str) -> Self {
+        self.session = Some(key.to_owned());
+        self
     }
 
     /// As a browser asks that shows a page.
@@ -86,6 +93,9 @@ impl Ask {
         let has_length = has("content-length") || has("transfer-encoding");
         if !has_length && (!self.body.is_empty() || !matches!(self.method.as_str(), "GET" | "HEAD")) {
             head.push_str(&format!("content-length: {}\r\n", self.body.len()));
+        }
+        if let Some(key) = &self.session {
+            head.push_str(&format!("cookie: {}={key}\r\n", cookie_at(at)));
         }
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -239,13 +249,13 @@ impl Answer {
         problem["reason"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The value of a cookie that is set.
-    pub fn cookie(&self, name: &str) -> Option<(String, String)> {
+    /// The cookie of a session that is set: its value, and its flags.
+    pub fn session_cookie(&self) -> Option<(String, String)> {
         let mut set = self.headers.iter().filter(|(n, _)| n == "set-cookie");
         set.find_map(|(_, value)| {
             let (pair, flags) = value.split_once(';').unwrap_or((value, ""));
             let (n, v) = pair.split_once('=')?;
-            (n == name).then(|| (v.to_owned(), flags.trim().to_owned()))
+            n.starts_with("staydown_session_").then(|| (v.to_owned(), flags.trim().to_owned()))
         })
     }
 }

@@ -120,6 +120,11 @@ async fn undo_batch(asking: Asking, Place(which): Place<Which>, Given(given): Gi
         let why = format!("{} ({} of {} withdrawn)", told.stopped, told.withdrawn, told.records);
         return Err(unfit(StatusCode::TOO_MANY_REQUESTS, "RATE", &why));
     }
+    // The first word tells how many there are: without one, a node that stops would have "undone" nothing.
+    if told.records == 0 || told.looked_at < told.records {
+        let why = "the node ended its answer before the end: ask again";
+        return Err(unfit(StatusCode::SERVICE_UNAVAILABLE, "DRAINING", why));
+    }
     Ok(Json(Undone {
         batch: hex(&which.batch.0),
         records: told.records,

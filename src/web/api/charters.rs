@@ -13,6 +13,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 use super::asking::{Answer, Asking, Filters, Given, unfit, unfit_field};
+use crate::access::Scope;
 use crate::answers::{Charter, Member};
 use crate::replica::charter::{self, charter_hash, charter_signature_holds};
 use crate::replica::ids::{KeyId, hex};
@@ -140,6 +141,7 @@ struct Applied {
     responses((status = 200, description = "It is in force here.", body = Applied)),
 )]
 async fn apply_charter(asking: Asking, Given(given): Given<CharterGiven>) -> Answer<Applied> {
+    asking.needs(Scope::Admin)?;
     let wrong = |why: String| unfit_field("file", &why);
     let file = CharterFile::parse(&given.file).map_err(|error| wrong(error.to_string()))?;
     let body = file.body().map_err(|error| wrong(error.to_string()))?;

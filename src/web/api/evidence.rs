@@ -169,17 +169,10 @@ impl Draft {
     fn take(&mut self, piece: &l::EvidencePiece) -> io::Result<()> {
         let kind = u8::try_from(piece.kind).ok().and_then(Kind::from_letter).filter(|kind| *kind != Kind::Trailer);
         let kind = kind.ok_or_else(|| io::Error::other(format!("a piece of kind {}", piece.kind)))?;
-        let counts = &mut self.claim.counts;
-        match kind {
-            Kind::Charter => counts.charters += 1,
-            Kind::Proof => counts.proofs += 1,
-            Kind::Block | Kind::Record => counts.main += 1,
-            Kind::Attested => counts.inner += 1,
-            Kind::Trailer => {}
-        }
+        self.claim.counts.add(kind);
         if self.what == Evidence::Bundle && kind == Kind::Block {
             let frame = Frame::decode(piece.item.clone()).map_err(|error| io::Error::other(error.to_string()))?;
-            counts.inner += frame.slots.len() as u64;
+            self.claim.counts.inner += frame.slots.len() as u64;
         }
         self.writer.item(kind, &piece.item)
     }

@@ -2,28 +2,27 @@
 
 use axum::Json;
 use axum::extract::multipart::{Field, Multipart, MultipartError, MultipartRejection};
-use axum::extract::{DefaultBodyLimit, FromRequest, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts as _, Request};
 use axum::http::{StatusCode, header};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::ToSchema;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt as _};
 use utoipa_axum::routes;
 
 use super::asking::{Answer, Asking, Given, unfit, unfit_field};
 use super::given::{Binary, SignalGiven, only};
+use crate::access::Scope;
 use crate::answers::{self, LookedUp};
 use crate::net::local::{BULK_MAX, FILES_MAX};
 use crate::replica::signal::{Alg, Subject};
 use crate::web::Web;
-use crate::web::limits::{UPLOAD_BYTES_MAX, UPLOADS_MAX};
+use crate::web::limits::UPLOAD_BYTES_MAX;
 use crate::web::problem::Problem;
 use crate::wire::local as l;
 use crate::wire::local_service::forum_server::Forum as _;
 
-/// Files are whole in memory before they are hashed: so many requests with files are taken in at once, in all.
-static UPLOADS: Semaphore = Semaphore::const_new(UPLOADS_MAX);
 /// Bytes of a batch: the longest hashes, each with its quotation marks and comma.
 const BATCH_BYTES_MAX: usize = 2 << 20;
 /// Characters of a form's field that is no file: a web address, or the digits of a video's frames.
@@ -103,22 +102,25 @@ async fn lookup(asking: Asking, LookupRequest { request, place }: LookupRequest)
 /// A lookup in either form. One with files keeps its place until they are hashed.
 struct LookupRequest {
     request: l::LookupRequest,
-    place: Option<SemaphorePermit<'static>>,
+    place: Option<OwnedSemaphorePermit>,
 }
 
-impl<S: Send + Sync> FromRequest<S> for LookupRequest {
+impl FromRequest<Web> for LookupRequest {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, web: &Web) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        // Before anything of theirs is read.
+        Asking::from_request_parts(&mut parts, web).await?.needs(Scope::Lookup)?;
+        let request = Request::from_parts(parts, body);
         let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media_type = media_type.unwrap_or_default().to_ascii_lowercase();
         if media_type.starts_with("multipart/form-data") {
-            let closed = |_closed| unfit(StatusCode::SERVICE_UNAVAILABLE, "DRAINING", "this node stops");
-            let place = UPLOADS.acquire().await.map_err(closed)?;
-            let form = Multipart::from_request(request, state).await.map_err(|rejection| of_form(&rejection))?;
+            let place = web.upload_place()?;
+            let form = Multipart::from_request(request, web).await.map_err(|rejection| of_form(&rejection))?;
             return Ok(Self { request: read_form(form).await?, place: Some(place) });
         }
-        let Given(given) = Given::<LookupGiven>::from_request(request, state).await?;
+        let Given(given) = Given::<LookupGiven>::from_request(request, web).await?;
         let request = l::LookupRequest {
             signals: given.signals.into_iter().map(l::Signal::from).collect(),
             distance_max: given.distance_max,

@@ -11,9 +11,11 @@ use utoipa_axum::routes;
 use super::asking::{Answer, Asking, Filters, Given, Place, unfit, unfit_field};
 use super::given::{self, Reason};
 use super::submissions::say;
+use crate::access::Scope;
 use crate::answers::{KeptBlocking, Review, Signal, Submitted};
 use crate::clock;
-use crate::replica::record;
+use crate::net::deciding::{self, Choice, FLOOD, KINDS, Undecided};
+use crate::replica::ids::TimeMs;
 use crate::web::Web;
 use crate::web::problem::Problem;
 use crate::wire::local as l;
@@ -47,9 +49,6 @@ enum ReviewKind {
 }
 
 impl ReviewKind {
-    const ALL: [Self; 7] =
-        [Self::DisputedOwn, Self::Disputed, Self::Conflict, Self::Referral, Self::Expiring, Self::Due, Self::Flood];
-
     fn name(self) -> &'static str {
         match self {
             Self::DisputedOwn => "disputed-own",
@@ -58,15 +57,15 @@ impl ReviewKind {
             Self::Referral => "referral",
             Self::Expiring => "expiring",
             Self::Due => "due",
-            Self::Flood => "flood",
+            Self::Flood => FLOOD,
         }
     }
+}
 
-    /// Of the item with this id.
-    fn of(id: &str) -> Option<Self> {
-        let (name, _) = id.rsplit_once('-')?;
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
+/// The kind of the item with this id.
+fn kind_of(id: &str) -> Option<&'static str> {
+    let (name, _) = id.rsplit_once('-')?;
+    KINDS.into_iter().find(|kind| *kind == name)
 }
 
 /// Which items, and which page of them.
@@ -147,9 +146,17 @@ enum Decision {
     Keep,
 }
 
-impl Decision {
-    fn needs_reason(self) -> bool {
-        matches!(self, Self::Dispute | Self::Withdraw | Self::Retract | Self::Reject)
+impl From<Decision> for deciding::Decision {
+    fn from(decision: Decision) -> Self {
+        match decision {
+            Decision::Endorse => Self::Endorse,
+            Decision::Dispute => Self::Dispute,
+            Decision::Withdraw => Self::Withdraw,
+            Decision::Retract => Self::Retract,
+            Decision::Allow => Self::Allow,
+            Decision::Reject => Self::Reject,
+            Decision::Keep => Self::Keep,
+        }
     }
 }
 
@@ -201,24 +208,33 @@ async fn decide_review(
     Place(which): Place<Which>,
     Given(given): Given<DecisionGiven>,
 ) -> Result<Response, Problem> {
-    if given.decision.needs_reason() && given.reason.is_none() {
-        return Err(unfit_field("reason", "is missing: others read why"));
+    // An opinion alone needs no more than `submit`: to work off the queue needs this, whatever is decided.
+    asking.needs(Scope::Review)?;
+    let choice = Choice {
+        decision: given.decision.into(),
+        reason: given::reason(given.reason),
+        labels: given.labels,
+        expires: TimeMs(given.expires_ms),
+        review: TimeMs(given.review_ms),
+    };
+    if choice.decision.needs_reason() && choice.reason.is_empty() {
+        return Err(undecided(&Undecided::ReasonMissing));
     }
     let (kind, entry) = found(&asking, &which.id).await?;
     let signal = entry.signal.clone().unwrap_or_default();
-    if given.decision == Decision::Keep {
-        return keep(&asking, kind, signal).await;
+    if choice.decision == deciding::Decision::Keep && choice.decision.answers(kind) {
+        return keep(&asking, signal).await;
     }
-    let statement = statement(&asking, kind, &entry, given).await?;
+    let statement = statement(&asking, &choice, kind, &entry).await?;
     let statements = vec![l::Statement { signal: Some(signal), ..statement }];
     say(&asking, l::SubmitRequest { statements, ..Default::default() }).await
 }
 
 /// The entry that waits under `id`.
-async fn found(asking: &Asking, id: &str) -> Result<(ReviewKind, l::Entry), Problem> {
+async fn found(asking: &Asking, id: &str) -> Result<(&'static str, l::Entry), Problem> {
     let absent = || unfit(StatusCode::NOT_FOUND, "NOT_FOUND", "nothing waits under this id, or no longer");
-    let kind = ReviewKind::of(id).ok_or_else(absent)?;
-    let mut request = l::ListReviewsRequest { kind: kind.name().into(), page_size: PAGE, ..Default::default() };
+    let kind = kind_of(id).ok_or_else(absent)?;
+    let mut request = l::ListReviewsRequest { kind: kind.into(), page_size: PAGE, ..Default::default() };
     let mut found = Vec::new();
     loop {
         let page = asking.node().list_reviews(asking.with(request.clone())).await?.into_inner();
@@ -237,11 +253,7 @@ async fn found(asking: &Asking, id: &str) -> Result<(ReviewKind, l::Entry), Prob
 }
 
 /// Lets a signal that floods have its verdict back.
-async fn keep(asking: &Asking, kind: ReviewKind, signal: l::Signal) -> Result<Response, Problem> {
-    if kind != ReviewKind::Flood {
-        let why = format!("keep answers a flood, got {:?}; endorse says that we stand behind it", kind.name());
-        return Err(unfit_field("decision", &why));
-    }
+async fn keep(asking: &Asking, signal: l::Signal) -> Result<Response, Problem> {
     let request = l::ResetBreakerRequest { signal: Some(signal.clone()) };
     let kept = asking.node().reset_breaker(asking.with(request)).await?.into_inner();
     let signal = Signal { r#type: signal.r#type, value: signal.value, quality: None };
@@ -249,99 +261,67 @@ async fn keep(asking: &Asking, kind: ReviewKind, signal: l::Signal) -> Result<Re
 }
 
 /// What our company says, but for the signal.
-async fn statement(
-    asking: &Asking,
-    kind: ReviewKind,
-    entry: &l::Entry,
-    given: DecisionGiven,
-) -> Result<l::Statement, Problem> {
-    let reason = given::reason(given.reason);
-    let opinion = |stance: l::Stance| l::Statement {
-        stance: stance.into(),
-        reason: reason.clone(),
-        client_key: clock::random::<16>().to_vec().into(),
-        ..Default::default()
-    };
-    Ok(match (given.decision, kind) {
-        (Decision::Endorse, _) => endorsement(asking, entry, given).await?,
-        (Decision::Dispute, _) | (Decision::Reject, ReviewKind::Referral) => opinion(l::Stance::Dispute),
-        (Decision::Withdraw, _) => opinion(l::Stance::Neutral),
-        (Decision::Retract, _) => {
-            l::Statement { retract: Some(l::RetractVote { yes: true, reason }), ..Default::default() }
-        }
-        (Decision::Allow, _) => {
-            let allow = l::Certification { yes: true, expires_ms: given.expires_ms, certificate: 0 };
-            l::Statement { allow: Some(allow), ..Default::default() }
-        }
-        (Decision::Reject, ReviewKind::Conflict) => {
-            l::Statement { allow: Some(l::Certification::default()), ..Default::default() }
-        }
-        (Decision::Reject | Decision::Keep, _) => {
-            let why = format!("reject answers a referral or a conflict, got {:?}", kind.name());
-            return Err(unfit_field("decision", &why));
-        }
-    })
-}
-
-/// Our own opinion, said anew as it was; where we have none, an endorsement with the labels that are there.
-async fn endorsement(asking: &Asking, entry: &l::Entry, given: DecisionGiven) -> Result<l::Statement, Problem> {
-    let said = said_before(asking, entry).await?;
-    let labels = if given.labels.is_empty() { sayable(asking, &said.labels).await? } else { given.labels };
-    if labels.is_empty() {
-        let why = "is empty, and the entry has none that can be said: see GET /v1/taxonomy";
-        return Err(unfit_field("labels", why));
+async fn statement(asking: &Asking, choice: &Choice, kind: &str, entry: &l::Entry) -> Result<l::Statement, Problem> {
+    let wrong = |why: Undecided| undecided(&why);
+    let now = clock::now();
+    if choice.decision != deciding::Decision::Endorse {
+        return deciding::statement(choice, kind, entry, &[], |_| false, now).map_err(wrong);
     }
-    Ok(l::Statement {
-        labels,
-        client_key: clock::random::<16>().to_vec().into(),
-        expires_ms: given.expires_ms,
-        review_ms: given.review_ms,
-        ..said
-    })
-}
-
-async fn said_before(asking: &Asking, entry: &l::Entry) -> Result<l::Statement, Problem> {
     let me = asking.node().status(asking.with(l::StatusRequest {})).await?.into_inner().member_id;
     let request = l::GetEntryRequest { signal: entry.signal.clone(), receipts: false, ..Default::default() };
     let full = asking.node().get_entry(asking.with(request)).await?.into_inner().entry.unwrap_or_default();
-    let stands = |said: &l::Said| said.counts && matches!(said.what.as_str(), "SUBMIT" | "ENDORSE");
-    let Some(said) = full.said.into_iter().find(|said| said.member_id == me && stands(said)) else {
-        let (stance, labels) = (l::Stance::Endorse.into(), entry.labels.clone());
-        return Ok(l::Statement { stance, labels, languages: entry.languages.clone(), ..Default::default() });
-    };
-    let details = said.details.unwrap_or_default();
-    let stance = if said.what == "SUBMIT" { l::Stance::Submit } else { l::Stance::Endorse };
-    Ok(l::Statement {
-        stance: stance.into(),
-        labels: details.labels,
-        languages: details.languages,
-        severity: said.severity,
-        confidence: details.confidence,
-        incident_id: details.incident_id,
-        item_id: details.item_id,
-        quality: details.quality,
-        basis: record::code(&record::BASES, &details.basis).unwrap_or(0),
-        ..Default::default()
-    })
+    let taxonomy = asking.node().get_taxonomy(asking.with(l::GetTaxonomyRequest {})).await?.into_inner();
+    let sayable = |label: &str| taxonomy.labels.iter().any(|known| known.name == label && !known.retired);
+    deciding::statement(choice, kind, &full, &me, sayable, now).map_err(wrong)
 }
 
-/// Labels that the forum's taxonomy lets us say: others stay their author's.
-async fn sayable(asking: &Asking, labels: &[String]) -> Result<Vec<String>, Problem> {
-    let taxonomy = asking.node().get_taxonomy(asking.with(l::GetTaxonomyRequest {})).await?.into_inner();
-    let sayable = |label: &&String| taxonomy.labels.iter().any(|known| known.name == **label && !known.retired);
-    Ok(labels.iter().filter(sayable).cloned().collect())
+/// Why a choice cannot be said, with the field as a request calls it.
+fn undecided(why: &Undecided) -> Problem {
+    let field = match why.field() {
+        "expires" => "expires_ms",
+        same => same,
+    };
+    unfit_field(field, &why.to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+    use utoipa::PartialSchema as _;
+
     use super::*;
+
+    fn read<T: DeserializeOwned>(name: &str) -> T {
+        serde_json::from_value(Value::from(name)).unwrap()
+    }
+
+    #[test]
+    fn the_document_names_the_kinds_and_decisions_that_there_are() {
+        for kind in KINDS {
+            assert_eq!(read::<ReviewKind>(kind).name(), kind);
+        }
+        for decision in deciding::Decision::ALL {
+            assert_eq!(deciding::Decision::from(read::<Decision>(decision.name())), decision);
+        }
+        let named = |schema: Value| schema["enum"].as_array().map_or(0, Vec::len);
+        assert_eq!(named(json!(ReviewKind::schema())), KINDS.len());
+        assert_eq!(named(json!(Decision::schema())), deciding::Decision::ALL.len());
+    }
 
     #[test]
     fn an_id_tells_its_kind() {
-        for kind in ReviewKind::ALL {
-            assert_eq!(ReviewKind::of(&format!("{}-0011223344556677", kind.name())), Some(kind));
-            assert_eq!(serde_json::from_str::<ReviewKind>(&format!("{:?}", kind.name())).unwrap(), kind);
+        for kind in KINDS {
+            assert_eq!(kind_of(&format!("{kind}-0011223344556677")), Some(kind));
         }
-        assert!(["", "flood", "-", "floods-00", "conflict"].iter().all(|id| ReviewKind::of(id).is_none()));
+        assert!(["", "flood", "-", "floods-00", "conflict"].iter().all(|id| kind_of(id).is_none()));
+    }
+
+    #[test]
+    fn a_decision_that_cannot_be_said_names_the_field_of_the_request() {
+        let field = |why: &Undecided| json!(undecided(why))["field"].clone();
+        assert_eq!(field(&Undecided::End), "expires_ms");
+        assert_eq!(field(&Undecided::ReasonMissing), "reason");
+        assert_eq!(field(&Undecided::LabelMissing), "labels");
     }
 }

@@ -69,10 +69,14 @@ pub(super) async fn undo(State(web): State<Web>, visitor: Visitor, fields: Field
     while let Some(word) = words.next().await {
         told = word?;
     }
+    // Also a part of it changes what waits.
+    if !dry_run {
+        web.hub().lately.forget().await;
+    }
     if !told.stopped.is_empty() {
         return Ok(see_other("/batches", "undone-part"));
     }
-    if told.looked_at < told.records {
+    if told.records == 0 || told.looked_at < told.records {
         let what = "the node ended its answer before the end: undo it again to go on";
         return Err(refuse(Code::Unavailable, "UNDO", what).into());
     }

@@ -246,8 +246,12 @@ async fn near(web: &Web, caller: &Caller, signal: &l::Signal) -> Result<Vec<l::M
     if !COMPARED.contains(&signal.r#type.as_str()) {
         return Ok(Vec::new());
     }
-    let request =
-        l::LookupRequest { signals: vec![signal.clone()], distance_max: Some(PDQ_DISTANCE_MAX), ..Default::default() };
+    let request = l::LookupRequest {
+        signals: vec![signal.clone()],
+        distance_max: Some(PDQ_DISTANCE_MAX),
+        browsing: true,
+        ..Default::default()
+    };
     let answer = web.service.lookup(web.ask(caller, request)).await?.into_inner();
     let other = |found: &l::Match| found.entry.as_ref().is_some_and(|entry| entry.signal.as_ref() != Some(signal));
     Ok(answer.matches.into_iter().filter(other).take(NEAR_MAX).collect())
@@ -294,7 +298,7 @@ pub(super) struct RecordAsked {
     index: u32,
 }
 
-/// `GET /entry/{type}/{value}/receipt.sde`: for a court, or for `staydown receipt check`.
+/// `GET /entry/{type}/{value}/receipt.sde`: for a court, or for `staydown verify`.
 pub(super) async fn receipt(
     State(web): State<Web>,
     visitor: Visitor,

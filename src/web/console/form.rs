@@ -63,22 +63,15 @@ impl Fields {
         self.one(name).split(split).filter(|word| !word.is_empty()).map(str::to_owned).collect()
     }
 
-    /// A moment: empty or `never` is 0, `90d` or `12h` is counted from `now`, else a date or an hour of UTC.
+    /// A moment to come, as [`time::moment`] reads it: `2027-01-31`, `90d` or `12h` from `now`; empty or `never` is 0.
     ///
     /// # Errors
-    /// It is none of them.
+    /// It is none, or past.
     pub fn moment(&self, name: &str, now: TimeMs) -> Result<u64, Status> {
-        let text = self.one(name);
-        if text.is_empty() || text == "never" {
-            return Ok(0);
+        match self.one(name) {
+            "" => Ok(0),
+            text => time::moment(text, now).map(|at| at.0).map_err(|why| bad_field(name, why)),
         }
-        for (unit, ms) in [('d', TimeMs::DAY_MS), ('h', TimeMs::DAY_MS / 24)] {
-            let count = text.strip_suffix(unit).and_then(|count| count.parse::<u32>().ok());
-            if let Some(count) = count {
-                return Ok(now.plus(u64::from(count) * ms).0);
-            }
-        }
-        time::parse(text).map(|at| at.0).map_err(|why| bad_field(name, why))
     }
 }
 
@@ -115,10 +108,11 @@ mod tests {
             ("never", Some(0)),
             ("90d", Some(NOW.0 + 90 * TimeMs::DAY_MS)),
             ("12h", Some(NOW.0 + 12 * 3_600_000)),
-            ("1970-01-02", Some(TimeMs::DAY_MS)),
+            ("2030-01-02", Some(1_893_542_400_000)),
+            ("1970-01-02", None),
             ("soon", None),
             ("-1d", None),
-            ("99999999999d", None),
+            ("99999999999999999999d", None),
         ] {
             let fields = Fields::parse(format!("at={text}").as_bytes()).unwrap();
             assert_eq!(fields.moment("at", NOW).ok(), expected, "{text}");

@@ -27,8 +27,9 @@ use crate::wire::files::{self, CharterFile, Invitation, Kind};
 use crate::wire::local as l;
 use crate::wire::local_service::forum_server::Forum as _;
 
-/// Entries that are looked at for what members contribute. They are in the order of their hashes, so that the first
-/// ones are as good a sample of a long list as any others, and a page is made in a tenth of a second.
+/// Entries that are looked at for what members contribute, so that a page is made in a tenth of a second. The list is in
+/// the order of types, and within a type in that of hashes: of a long list these are a fair sample of the first types
+/// only. A filter by type would walk over all entries before them, at every click.
 const SAMPLED_MAX: usize = 10_000;
 
 /// The charter in force, as the node holds it.
@@ -237,7 +238,10 @@ pub(super) async fn show(
 fn sampled(looked_at: usize, more: bool) -> String {
     let entries = counted(looked_at as u64, "entry");
     if more {
-        format!("Counted over the first {entries} of the list, in the order of their hashes. The report counts all.")
+        format!(
+            "Counted over the first {entries} of the list only. The list goes by type (pdq first), then by hash: who \
+             lists mostly later types is counted too low. The report counts all."
+        )
     } else {
         format!("Counted over all {entries} of the list.")
     }

@@ -12,9 +12,10 @@ use super::members;
 use super::page::{Nav, Page, Said, Tone, Visitor, html, see_other};
 use super::pieces::{Pager, count, counted, encoded};
 use super::saying::{self, LabelGroup, say, span};
+use crate::access::Scope;
 use crate::clock;
 use crate::net::deciding::{self, Choice, Decision, FLOOD, KINDS, Undecided};
-use crate::net::status::{bad_field, refuse_with_fix};
+use crate::net::status::{bad_field, refuse, refuse_with_fix};
 use crate::replica::charter::Roles;
 use crate::replica::ids::TimeMs;
 use crate::replica::taxonomy::is_name;
@@ -312,6 +313,11 @@ fn flood_text(flood: &l::Flood) -> String {
 
 /// Takes a decision.
 pub(super) async fn decide(State(web): State<Web>, visitor: Visitor, fields: Fields) -> Result<Response, Problem> {
+    // An opinion alone needs no more than `submit`: to work off the queue needs this, whatever is decided.
+    if !visitor.may(Scope::Review) {
+        let why = format!("{} may not decide what waits; this needs {}", visitor.caller().name, Scope::Review);
+        return Err(refuse(Code::PermissionDenied, "SCOPE", why).into());
+    }
     let back = Asked { kind: fields.one("kind").into(), language: fields.one("language").into(), ..Asked::default() };
     let (id, name) = (fields.one("id"), fields.one("decision"));
     let decision = Decision::from_name(name).ok_or_else(|| bad_field("decision", format!("{name:?} is none")))?;
@@ -321,6 +327,7 @@ pub(super) async fn decide(State(web): State<Web>, visitor: Visitor, fields: Fie
     if decision == Decision::Keep && decision.answers(&kind) {
         let request = l::ResetBreakerRequest { signal: Some(signal) };
         web.service.reset_breaker(web.ask(visitor.caller(), request)).await?;
+        web.hub().lately.forget().await;
         return Ok(see_other(&back.path(&[]), "kept"));
     }
     let choice = choice(decision, &fields)?;

@@ -55,6 +55,7 @@ pub(super) async fn say_all(
 ) -> Result<&'static str, Problem> {
     let request = l::SubmitRequest { statements, lane: lane as i32, ..Default::default() };
     let answer = web.service.submit(web.ask(visitor.caller(), request)).await?.into_inner();
+    web.hub().lately.forget().await;
     Ok(if answer.state() == l::SubmitState::Queued { "queued" } else { done })
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use askama::Template;
+use axum::extract::multipart::MultipartError;
 use axum::extract::{Multipart, Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
@@ -118,10 +119,7 @@ pub(super) async fn show(
 }
 
 async fn draw(web: &Web, visitor: &Visitor, said: &Said, found: Option<Found>) -> Result<Response, Problem> {
-    if !visitor.may(Scope::Submit) {
-        let why = format!("{} may not submit", visitor.caller().name);
-        return Err(refuse(Code::PermissionDenied, "SCOPE", why).into());
-    }
+    may_submit(visitor)?;
     let page = Page::new(web, visitor, "Submit", Nav::Submit, said).await?;
     page::html(&Submit {
         page,
@@ -132,6 +130,14 @@ async fn draw(web: &Web, visitor: &Visitor, said: &Said, found: Option<Found>) -
         files_max: FILES_MAX,
         file_mib_max: FILES_BYTES_MAX >> 20,
     })
+}
+
+fn may_submit(visitor: &Visitor) -> Result<(), Status> {
+    if visitor.may(Scope::Submit) {
+        return Ok(());
+    }
+    let why = format!("{} may not submit", visitor.caller().name);
+    Err(refuse(Code::PermissionDenied, "SCOPE", why))
 }
 
 /// The labels that may be said, by facet, with their titles in English where they have one.
@@ -168,62 +174,58 @@ pub(super) async fn file(
     headers: HeaderMap,
     parts: Multipart,
 ) -> Result<Response, Problem> {
-    let Upload { files, csrf } = Upload::read(parts).await?;
+    may_submit(&visitor)?;
+    let place = web.upload_place()?;
     // Forms with files come past the guard's own check, which has seen to those that have the header.
-    if !headers.contains_key(CSRF_HEADER) && !visitor.is_csrf(&csrf) {
-        return Err(
-            refuse(Code::PermissionDenied, "CSRF", "the form does not belong to this session: reload it").into()
-        );
-    }
+    let files = read(parts, &visitor, headers.contains_key(CSRF_HEADER)).await?;
     if files.is_empty() {
         return Err(bad_field("file", "is missing: choose at least one").into());
     }
-    let request = l::LookupRequest { files, ..Default::default() };
+    let request = l::LookupRequest { files, browsing: true, ..Default::default() };
     let answer = web.service.lookup(web.ask(visitor.caller(), request)).await?.into_inner();
+    drop(place);
     draw(&web, &visitor, &Said::default(), Some(of_files(answer))).await
 }
 
-/// What an upload brings: the bytes of files, and nothing of what they are called.
-struct Upload {
-    files: Vec<Bytes>,
-    csrf: String,
-}
-
-impl Upload {
-    async fn read(mut parts: Multipart) -> Result<Self, Problem> {
-        let wrong = |error: axum::extract::multipart::MultipartError| {
-            Problem::new(error.status(), "UPLOAD", format!("the upload did not come whole: {}", error.body_text()))
-        };
-        let mut upload = Self { files: Vec::new(), csrf: String::new() };
-        let mut room = FILES_BYTES_MAX;
-        while let Some(mut part) = parts.next_field().await.map_err(wrong)? {
-            let is_file = part.name() == Some("file");
-            let is_csrf = part.name() == Some(CSRF_FIELD);
-            let most = if is_file { room } else { FIELD_BYTES_MAX };
-            let mut bytes = BytesMut::new();
-            while let Some(chunk) = part.chunk().await.map_err(wrong)? {
-                if bytes.len() + chunk.len() > most {
-                    let why = format!("has more than {most} bytes: submit longer files with staydown submit");
-                    return Err(bad_field(if is_file { "file" } else { "form" }, why).into());
-                }
-                bytes.extend_from_slice(&chunk);
-            }
-            match (is_file, is_csrf) {
-                // A form whose file was left empty has an empty file.
-                (true, _) if bytes.is_empty() => {}
-                (true, _) => {
-                    room -= bytes.len();
-                    upload.files.push(bytes.freeze());
-                }
-                (_, true) => upload.csrf = String::from_utf8_lossy(&bytes).into_owned(),
-                _ => {}
-            }
-            if upload.files.len() > FILES_MAX {
-                return Err(bad_field("file", format!("is more than {FILES_MAX} files at once")).into());
-            }
+/// What an upload brings: the bytes of files, and nothing of what they are called. Of a form that is not proven to be this
+/// session's no file is read.
+async fn read(mut parts: Multipart, visitor: &Visitor, mut proven: bool) -> Result<Vec<Bytes>, Problem> {
+    let wrong = |error: MultipartError| {
+        Problem::new(error.status(), "UPLOAD", format!("the upload did not come whole: {}", error.body_text()))
+    };
+    let forged = || refuse(Code::PermissionDenied, "CSRF", "the form does not belong to this session: reload it");
+    let mut files = Vec::new();
+    let mut room = FILES_BYTES_MAX;
+    while let Some(mut part) = parts.next_field().await.map_err(wrong)? {
+        let is_file = part.name() == Some("file");
+        let is_csrf = part.name() == Some(CSRF_FIELD);
+        if is_file && !proven {
+            return Err(forged().into());
         }
-        Ok(upload)
+        let most = if is_file { room } else { FIELD_BYTES_MAX };
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = part.chunk().await.map_err(wrong)? {
+            if bytes.len() + chunk.len() > most {
+                let why = format!("has more than {most} bytes: submit longer files with staydown submit");
+                return Err(bad_field(if is_file { "file" } else { "form" }, why).into());
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        match (is_file, is_csrf) {
+            // A form whose file was left empty has an empty file.
+            (true, _) if bytes.is_empty() => {}
+            (true, _) => {
+                room -= bytes.len();
+                files.push(bytes.freeze());
+            }
+            (_, true) => proven |= visitor.is_csrf(&String::from_utf8_lossy(&bytes)),
+            _ => {}
+        }
+        if files.len() > FILES_MAX {
+            return Err(bad_field("file", format!("is more than {FILES_MAX} files at once")).into());
+        }
     }
+    if proven { Ok(files) } else { Err(forged().into()) }
 }
 
 /// What can be signed of files that were looked up.
@@ -270,7 +272,7 @@ fn found(answer: l::LookupResponse) -> Found {
 pub(super) async fn look(State(web): State<Web>, visitor: Visitor, fields: Fields) -> Result<Response, Problem> {
     let carried = pasted(fields.one("pasted"), fields.number("quality")?)?;
     let signals = carried.iter().map(|carried| carried.signal.clone()).collect();
-    let request = l::LookupRequest { signals, ..Default::default() };
+    let request = l::LookupRequest { signals, browsing: true, ..Default::default() };
     let answer = web.service.lookup(web.ask(visitor.caller(), request)).await?.into_inner();
     let items = vec![Item { name: "Pasted".to_owned(), signals: carried }];
     draw(&web, &visitor, &Said::default(), Some(Found { items, ..found(answer) })).await

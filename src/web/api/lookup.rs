@@ -18,7 +18,7 @@ use crate::answers::{self, LookedUp};
 use crate::net::local::{BULK_MAX, FILES_MAX};
 use crate::replica::signal::{Alg, Subject};
 use crate::web::Web;
-use crate::web::limits::UPLOAD_BYTES_MAX;
+use crate::web::limits::{BODY_BYTES_MAX, UPLOAD_BYTES_MAX};
 use crate::web::problem::Problem;
 use crate::wire::local as l;
 use crate::wire::local_service::forum_server::Forum as _;
@@ -120,6 +120,9 @@ impl FromRequest<Web> for LookupRequest {
             let form = Multipart::from_request(request, web).await.map_err(|rejection| of_form(&rejection))?;
             return Ok(Self { request: read_form(form).await?, place: Some(place) });
         }
+        let mut request = request;
+        // The room of files is for files.
+        DefaultBodyLimit::max(BODY_BYTES_MAX).apply(&mut request);
         let Given(given) = Given::<LookupGiven>::from_request(request, web).await?;
         let request = l::LookupRequest {
             signals: given.signals.into_iter().map(l::Signal::from).collect(),

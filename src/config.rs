@@ -894,7 +894,7 @@ mod tests {
             ("[web]\ncertificate = \"a.pem\"", "line 2: web.certificate is set and web.key is not"),
             ("[web]\nkey = \"a.pem\"", "line 2: web.key is set and web.certificate is not"),
             ("[web]\nhosts = [\"a b\"]", "expected host names without a port"),
-            ("[web]\nhosts = \"a\"", "expected a list of host names"),
+            ("[web]\nhosts = 1", "expected a list of host names"),
             ("[web]\nallow_plaintext = \"yes\"", "expected true or false"),
             ("[log\n", "line 1: "),
             ("data = \"/elsewhere\"", "this file lies in the data directory"),

@@ -9,6 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::asking::{Asking, Filters, unfit};
+use crate::access::Scope;
 use crate::clock;
 use crate::replica::ids::TimeMs;
 use crate::report::{Report, csv, html, time};
@@ -72,6 +73,7 @@ struct Period {
     ))),
 )]
 async fn make_report(asking: Asking, Filters(period): Filters<Period>) -> Result<Response, Problem> {
+    asking.needs(Scope::Lookup)?;
     let now = clock::now().hour().plus(if period.open { TimeMs::HOUR_MS } else { 0 });
     let to = if period.to == "now" { now } else { moment("to", &period.to)? };
     let from = moment("from", &period.from)?;

@@ -64,6 +64,8 @@ struct Open {
     session: Session,
     opened: TimeMs,
     used: TimeMs,
+    /// Grows with each use of any session: a millisecond has many.
+    turn: u64,
 }
 
 impl Open {
@@ -76,6 +78,7 @@ impl Open {
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     open: BTreeMap<KeyHash, Open>,
+    turns: u64,
 }
 
 impl Sessions {
@@ -93,7 +96,8 @@ impl Sessions {
         let caller = Caller { name, scopes: token.scopes, via, token: Some(token.id) };
         let id = hash(key.reveal());
         let session = Session { id: SessionId(id), caller, csrf: draw().to_string() };
-        let open = Open { token: token.id, session: session.clone(), opened: now, used: now };
+        let turn = self.next_turn();
+        let open = Open { token: token.id, session: session.clone(), opened: now, used: now, turn };
         self.open.insert(id, open);
         (key, session)
     }
@@ -106,8 +110,9 @@ impl Sessions {
         scopes: impl Fn(TokenId) -> Option<Scopes>,
     ) -> Option<Session> {
         let session = self.look(key, now, scopes)?;
+        let turn = self.next_turn();
         if let Some(open) = self.open.get_mut(&session.id.0) {
-            open.used = now;
+            (open.used, open.turn) = (now, turn);
         }
         Some(session)
     }
@@ -152,8 +157,13 @@ impl Sessions {
         self.open.len()
     }
 
+    fn next_turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
+    }
+
     fn drop_idlest(&mut self, among: impl Fn(&Open) -> bool) {
-        let idlest = self.open.iter().filter(|(_, open)| among(open)).min_by_key(|(_, open)| open.used);
+        let idlest = self.open.iter().filter(|(_, open)| among(open)).min_by_key(|(_, open)| open.turn);
         if let Some(hash) = idlest.map(|(hash, _)| *hash) {
             self.open.remove(&hash);
         }
@@ -226,7 +236,7 @@ mod tests {
         let mut sessions = Sessions::default();
         let mut tokens = Tokens::default();
         let anna = token(&mut tokens, "anna");
-        let keys: Vec<_> = (0..=PER_TOKEN_MAX as u64).map(|n| sessions.open(&anna, NOW.plus(n)).0).collect();
+        let keys: Vec<_> = (0..=PER_TOKEN_MAX).map(|_| sessions.open(&anna, NOW).0).collect();
         let later = NOW.plus(1_000);
         assert!(sessions.touch(keys[0].reveal(), later, still).is_none());
         assert!(keys[1..].iter().all(|key| sessions.touch(key.reveal(), later, still).is_some()));

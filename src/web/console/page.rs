@@ -154,7 +154,7 @@ fn synced(peers: &[l::PeerState], now: TimeMs) -> String {
     format!("In sync with {} of {total}{heard}", count(level))
 }
 
-/// How many wait in review; the count stops at [`super::lately::REVIEWS_COUNTED_MAX`].
+/// How many wait in review; the count stops at `REVIEWS_COUNTED_MAX` of lately.rs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
     /// So many at least.

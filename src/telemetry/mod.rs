@@ -29,8 +29,9 @@ const OURS: &str = "staydown";
 #[must_use]
 #[derive(Default)]
 pub struct Telemetry {
+    /// Held, and nothing else is done with it.
     #[cfg(feature = "otel")]
-    traces: Option<otel::Traces>,
+    _traces: Option<otel::Traces>,
 }
 
 /// Goes by another filter from now on.
@@ -59,7 +60,7 @@ pub fn start(config: &Config, colour: bool) -> Result<Telemetry, String> {
         let layer = traces.as_ref().map(|traces| traces.layer().with_filter(harmless(asked(log))));
         let (lines, refilter) = lines(log, colour, io::stderr);
         started(tracing_subscriber::registry().with(layer).with(lines).try_init().is_ok(), refilter);
-        Ok(Telemetry { traces })
+        Ok(Telemetry { _traces: traces })
     }
     #[cfg(not(feature = "otel"))]
     {

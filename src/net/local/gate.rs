@@ -58,10 +58,8 @@ impl Gate {
     /// in the trail: whoever may do nothing could otherwise push what others did out of it.
     fn may<T>(&self, request: &Request<T>, scope: Scope) -> Result<Acting, Status> {
         let acting = Acting::of(request);
-        if let Some(caller) = acting.caller.as_ref().filter(|caller| !caller.scopes.allow(scope)) {
-            let id = acting.id.as_ref().map_or("", RequestId::as_str);
-            tracing::warn!(token = %caller.name, needs = %scope, request_id = id, "a token allows less than was asked for");
-            return Err(refused(caller, scope));
+        if let Some(caller) = &acting.caller {
+            allowed(caller, acting.id.as_ref().map_or("", RequestId::as_str), scope)?;
         }
         Ok(acting)
     }
@@ -164,6 +162,18 @@ impl Acting {
     fn of<T>(request: &Request<T>) -> Self {
         Self { caller: request.extensions().get().cloned(), id: request.extensions().get().cloned() }
     }
+}
+
+/// Lets a caller through that may, and says of any other in the log under which request it asked.
+///
+/// # Errors
+/// The token allows less.
+pub fn allowed(caller: &Caller, request_id: &str, scope: Scope) -> Result<(), Status> {
+    if caller.scopes.allow(scope) {
+        return Ok(());
+    }
+    tracing::warn!(token = %caller.name, needs = %scope, request_id, "a token allows less than was asked for");
+    Err(refused(caller, scope))
 }
 
 /// The refusal of a caller whose token allows less.

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::given::only::Object;
 use crate::access::{Caller, Scope};
-use crate::net::local::gate::Gate;
+use crate::net::local::gate::{Gate, allowed};
 use crate::web::problem::Problem;
 use crate::web::{Web, request_id};
 
@@ -37,14 +37,7 @@ impl Asking {
     /// Refuses, as the node does, a caller who lacks `scope`: before what was sent is looked into, where that comes ahead
     /// of asking the node.
     pub(super) fn needs(&self, scope: Scope) -> Result<(), Problem> {
-        if self.caller.scopes.allow(scope) {
-            return Ok(());
-        }
-        let (name, has, id) = (&self.caller.name, self.caller.scopes.names().join(", "), request_id());
-        tracing::warn!(token = %name, needs = %scope, request_id = id.as_str(), "a token allows less than was asked for");
-        let why = format!("the token {name} allows {has}; this needs {scope}");
-        let fix = "ask whoever runs the node for another token: staydown token new";
-        Err(unfit(StatusCode::FORBIDDEN, "SCOPE", &why).with_fix(fix))
+        Ok(allowed(&self.caller, request_id().as_str(), scope)?)
     }
 }
 

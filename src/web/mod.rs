@@ -28,8 +28,8 @@ pub use self::tls::WebTls;
 use crate::access::{Access, Caller, Via};
 use crate::config::WebConfig;
 use crate::metrics;
-use crate::net::local::LocalService;
 use crate::net::local::gate::Gate;
+use crate::net::local::{LocalService, PAGE_MAX};
 use crate::net::readiness::readiness;
 use crate::net::request_id::RequestId;
 use crate::wire::DESCRIPTORS;
@@ -103,6 +103,25 @@ impl Web {
             let why = format!("{UPLOADS_MAX} requests with files are being taken in: wait, and ask again");
             Problem::new(StatusCode::TOO_MANY_REQUESTS, "RATE", why)
         })
+    }
+
+    /// The entries that wait for a person under the `id` of a review of this `kind`: at most one, but where somebody made
+    /// two subjects with one id.
+    ///
+    /// # Errors
+    /// The caller may not ask, or the node cannot answer.
+    pub async fn waiting(&self, caller: &Caller, kind: &str, id: &str) -> Result<Vec<l::Entry>, tonic::Status> {
+        let page_size = u32::try_from(PAGE_MAX).unwrap_or(0);
+        let mut request = l::ListReviewsRequest { kind: kind.to_owned(), page_size, ..Default::default() };
+        let mut found = Vec::new();
+        loop {
+            let page = self.service.list_reviews(self.ask(caller, request.clone())).await?.into_inner();
+            found.extend(page.reviews.into_iter().filter(|review| review.id == id).filter_map(|review| review.entry));
+            if page.next_page_token.is_empty() {
+                return Ok(found);
+            }
+            request.page_token = page.next_page_token;
+        }
     }
 
     /// Tokens, sessions and the audit trail.

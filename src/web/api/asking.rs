@@ -13,6 +13,7 @@ use crate::access::{Caller, Scope};
 use crate::net::local::gate::{Gate, allowed};
 use crate::web::problem::Problem;
 use crate::web::{Web, request_id};
+use crate::wire::local as l;
 
 /// What most handlers answer.
 pub(super) type Answer<T> = Result<Json<T>, Problem>;
@@ -32,6 +33,11 @@ impl Asking {
     /// A message of the caller.
     pub(super) fn with<M>(&self, message: M) -> tonic::Request<M> {
         self.web.ask(&self.caller, message)
+    }
+
+    /// The entries that wait for a person under `id`.
+    pub(super) async fn waiting(&self, kind: &str, id: &str) -> Result<Vec<l::Entry>, Problem> {
+        Ok(self.web.waiting(&self.caller, kind, id).await?)
     }
 
     /// Refuses, as the node does, a caller who lacks `scope`: before what was sent is looked into, where that comes ahead

@@ -21,9 +21,6 @@ use crate::web::problem::Problem;
 use crate::wire::local as l;
 use crate::wire::local_service::forum_server::Forum as _;
 
-/// Items of one page while one of them is looked for.
-const PAGE: u32 = 1_000;
-
 pub(super) fn routes() -> OpenApiRouter<Web> {
     OpenApiRouter::default().routes(routes!(list_reviews)).routes(routes!(decide_review))
 }
@@ -234,16 +231,7 @@ async fn decide_review(
 async fn found(asking: &Asking, id: &str) -> Result<(&'static str, l::Entry), Problem> {
     let absent = || unfit(StatusCode::NOT_FOUND, "NOT_FOUND", "nothing waits under this id, or no longer");
     let kind = kind_of(id).ok_or_else(absent)?;
-    let mut request = l::ListReviewsRequest { kind: kind.into(), page_size: PAGE, ..Default::default() };
-    let mut found = Vec::new();
-    loop {
-        let page = asking.node().list_reviews(asking.with(request.clone())).await?.into_inner();
-        found.extend(page.reviews.into_iter().filter(|review| review.id == id).filter_map(|review| review.entry));
-        if page.next_page_token.is_empty() {
-            break;
-        }
-        request.page_token = page.next_page_token;
-    }
+    let mut found = asking.waiting(kind, id).await?;
     // An id holds half of a hash: who made two subjects with one id must not have a decision on the wrong one.
     if found.len() > 1 {
         let why = format!("{} items wait under this id: say it of the entry itself", found.len());

@@ -361,16 +361,7 @@ async fn waiting(web: &Web, visitor: &Visitor, id: &str, kind: &str) -> Result<l
     if !KINDS.contains(&kind) {
         return Err(gone());
     }
-    let mut request = l::ListReviewsRequest { kind: kind.to_owned(), page_size: 1_000, ..Default::default() };
-    let mut found = Vec::new();
-    loop {
-        let page = web.service.list_reviews(web.ask(visitor.caller(), request.clone())).await?.into_inner();
-        found.extend(page.reviews.into_iter().filter(|review| review.id == id).filter_map(|review| review.entry));
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() {
-            break;
-        }
-    }
+    let mut found = web.waiting(visitor.caller(), kind, id).await?;
     // An id holds half of a hash: who made two subjects with one id must not have a decision on the wrong one.
     if found.len() > 1 {
         let what = format!("{} items wait under {id:?}", found.len());

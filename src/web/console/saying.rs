@@ -60,9 +60,9 @@ pub(super) async fn say_all(
 }
 
 /// Labels of one facet, as a form offers them.
-pub(super) struct LabelGroup {
+pub(super) struct LabelGroup<L = String> {
     pub(super) facet: String,
-    pub(super) labels: Vec<String>,
+    pub(super) labels: Vec<L>,
 }
 
 /// What our company can say of the forum's taxonomy, by facet. Empty where the node does not know it.
@@ -72,11 +72,17 @@ pub(super) async fn labels(web: &Web, visitor: &Visitor) -> Result<Vec<LabelGrou
 }
 
 fn grouped(labels: Vec<l::TaxonomyLabel>) -> Vec<LabelGroup> {
-    let mut groups: Vec<LabelGroup> = Vec::new();
+    by_facet(labels, |label| label.name.clone())
+}
+
+/// What can still be said, each as `named` shows it, by facet.
+pub(super) fn by_facet<L>(labels: Vec<l::TaxonomyLabel>, named: impl Fn(&l::TaxonomyLabel) -> L) -> Vec<LabelGroup<L>> {
+    let mut groups: Vec<LabelGroup<L>> = Vec::new();
     for label in labels.into_iter().filter(|label| !label.retired) {
+        let shown = named(&label);
         match groups.iter_mut().find(|group| group.facet == label.facet) {
-            Some(group) => group.labels.push(label.name),
-            None => groups.push(LabelGroup { facet: label.facet, labels: vec![label.name] }),
+            Some(group) => group.labels.push(shown),
+            None => groups.push(LabelGroup { facet: label.facet, labels: vec![shown] }),
         }
     }
     groups

@@ -15,6 +15,7 @@ use super::form::Fields;
 use super::list::{Sought, verdict};
 use super::page::{self, Nav, Page, Said, Visitor, see_other};
 use super::pieces::{Html, entry_path};
+use super::saying::{LabelGroup, by_facet};
 use crate::access::{Caller, Scope};
 use crate::clock;
 use crate::net::local::{FILES_BYTES_MAX, FILES_MAX, SIGNALS_MAX};
@@ -42,18 +43,15 @@ const FIELD_BYTES_MAX: usize = 256;
 struct Submit {
     page: Page,
     found: Option<Found>,
-    labels: Vec<LabelGroup>,
+    labels: Vec<LabelGroup<Titled>>,
     incidents: Vec<(String, String)>,
     bases: Vec<&'static str>,
     files_max: usize,
     file_mib_max: usize,
 }
 
-/// Labels of one facet.
-struct LabelGroup {
-    facet: String,
-    labels: Vec<(String, String)>,
-}
+/// A label's name, and what it is called in English; empty: it has no title.
+type Titled = (String, String);
 
 /// What was looked up, and what of it can be signed.
 #[derive(Default)]
@@ -141,19 +139,13 @@ fn may_submit(visitor: &Visitor) -> Result<(), Status> {
 }
 
 /// The labels that may be said, by facet, with their titles in English where they have one.
-async fn label_groups(web: &Web, caller: &Caller) -> Result<Vec<LabelGroup>, Status> {
+async fn label_groups(web: &Web, caller: &Caller) -> Result<Vec<LabelGroup<Titled>>, Status> {
     let answer = web.service.get_taxonomy(web.ask(caller, l::GetTaxonomyRequest {})).await?.into_inner();
-    let mut groups: Vec<LabelGroup> = Vec::new();
-    for label in answer.labels.into_iter().filter(|label| !label.retired) {
+    let titled = |label: &l::TaxonomyLabel| {
         let title = label.titles.iter().find(|title| title.language.starts_with("en"));
-        let title = title.map(|title| title.text.clone()).unwrap_or_default();
-        let named = (label.name, title);
-        match groups.iter_mut().find(|group| group.facet == label.facet) {
-            Some(group) => group.labels.push(named),
-            None => groups.push(LabelGroup { facet: label.facet, labels: vec![named] }),
-        }
-    }
-    Ok(groups)
+        (label.name.clone(), title.map(|title| title.text.clone()).unwrap_or_default())
+    };
+    Ok(by_facet(answer.labels, titled))
 }
 
 /// Attacks that are open, with a word on each.
